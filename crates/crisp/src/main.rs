@@ -1,0 +1,5 @@
+//! The daemon and its command line.
+
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Images: references, registries, content, unpacking, snapshots.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,12 @@
+//! What pods and containers are: ids, configuration, states and their transitions, and the pure
+//! function from configuration to OCI runtime spec.
+//!
+//! Nothing here does I/O. Types serialise because they are kept in records on disk.
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod id;
+
+pub use config::*;
+pub use id::{ContainerId, ExecId, InvalidId, PodId};

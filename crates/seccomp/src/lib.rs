@@ -1,0 +1,3 @@
+//! Seccomp profiles: parsing, the default profile, and compilation to BPF.
+
+#![forbid(unsafe_code)]

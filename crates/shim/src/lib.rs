@@ -1,0 +1,3 @@
+//! One pod: stdio, logs, exits and exec of its containers.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! The harness of the privileged tests.
+
+#![forbid(unsafe_code)]
