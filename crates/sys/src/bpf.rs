@@ -1,0 +1,1 @@
+//! Device filters for control groups.

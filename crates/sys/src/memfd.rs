@@ -1,0 +1,1 @@
+//! Sealed copies of files in memory.

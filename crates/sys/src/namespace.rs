@@ -1,0 +1,1 @@
+//! Entering, leaving and describing namespaces.

@@ -1,0 +1,1 @@
+//! Resolving and creating paths inside a root by file descriptor.

@@ -1,0 +1,1 @@
+//! clone3, pidfds, waiting, and the witness that a process has one thread.

@@ -1,0 +1,1 @@
+//! Capabilities, seccomp, no_new_privs and what else confines a process.
