@@ -131,7 +131,13 @@ mod tests {
 
     #[test]
     fn what_is_not_an_id_is_refused() {
-        for bad in ["", "abc", "../../etc/passwd", &"A".repeat(64), &"g".repeat(64)] {
+        for bad in [
+            "",
+            "abc",
+            "../../etc/passwd",
+            &"A".repeat(64),
+            &"g".repeat(64),
+        ] {
             assert!(bad.parse::<ContainerId>().is_err(), "{bad}");
         }
     }

@@ -7,6 +7,12 @@
 
 mod config;
 mod id;
+pub mod signal;
+pub mod spec;
+mod state;
+mod user;
 
 pub use config::*;
 pub use id::{ContainerId, ExecId, InvalidId, PodId};
+pub use state::*;
+pub use user::*;

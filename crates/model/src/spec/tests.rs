@@ -1,0 +1,274 @@
+//! What clients see of a spec: golden cases over the whole function.
+
+use super::*;
+use crate::{ContainerSecurity, Mount as Asked, MountPropagation};
+use oci_spec::runtime::Capability;
+
+struct Case {
+    pod: PodConfig,
+    container: ContainerConfig,
+    image: ImageDefaults,
+    namespaces: NamespacePaths,
+}
+
+impl Case {
+    fn new() -> Self {
+        let mut container = ContainerConfig::default();
+        container.security.namespaces.pid = NamespaceMode::Container;
+        Self {
+            pod: PodConfig::default(),
+            container,
+            image: ImageDefaults {
+                entrypoint: vec!["/entry".into()],
+                command: vec!["cmd".into()],
+                environment: vec!["PATH=/bin".into(), "A=image".into()],
+                working_dir: "/work".into(),
+                ..ImageDefaults::default()
+            },
+            namespaces: NamespacePaths {
+                network: Some("/run/netns/x".into()),
+                ipc: Some("/proc/7/ns/ipc".into()),
+                uts: Some("/proc/7/ns/uts".into()),
+                ..NamespacePaths::default()
+            },
+        }
+    }
+
+    fn spec(&self) -> Result<Spec, SpecError> {
+        let held = [
+            Capability::Chown,
+            Capability::Kill,
+            Capability::NetAdmin,
+            Capability::SysAdmin,
+        ];
+        container_spec(&SpecInput {
+            pod: &self.pod,
+            container: &self.container,
+            image: &self.image,
+            user: &ResolvedUser {
+                uid: 5,
+                gid: 6,
+                groups: vec![6, 7],
+                home: "/home/u".into(),
+            },
+            hostname: "host",
+            namespaces: &self.namespaces,
+            files: &PodFiles {
+                hosts: "/p/hosts".into(),
+                hostname: "/p/name".into(),
+                resolv_conf: "/p/resolv".into(),
+            },
+            cgroups_path: "/crisp/p/c",
+            unified_cgroups: false,
+            held_capabilities: &held.into_iter().collect(),
+            devices: &[],
+            volumes: &[],
+            seccomp: None,
+            apparmor_profile: None,
+            pids_limit: Some(99),
+        })
+    }
+
+    fn refused(&self) -> String {
+        self.spec().unwrap_err().to_string()
+    }
+}
+
+fn destinations(spec: &Spec) -> Vec<String> {
+    let mounts = spec.mounts().as_ref().unwrap();
+    mounts
+        .iter()
+        .map(|m| m.destination().display().to_string())
+        .collect()
+}
+
+#[test]
+fn the_image_gives_what_the_configuration_leaves_open() {
+    let mut case = Case::new();
+    case.container.envs = vec![("A".into(), "mine".into()), ("B".into(), "b=c".into())];
+    let spec = case.spec().unwrap();
+    let process = spec.process().as_ref().unwrap();
+    assert_eq!(process.args().as_deref().unwrap(), ["/entry", "cmd"]);
+    assert_eq!(process.cwd(), Path::new("/work"));
+    let env = [
+        "PATH=/bin",
+        "HOSTNAME=host",
+        "HOME=/home/u",
+        "A=mine",
+        "B=b=c",
+    ];
+    assert_eq!(process.env().as_deref().unwrap(), env);
+    assert_eq!(process.user().additional_gids().as_deref().unwrap(), [6, 7]);
+    assert!(process.rlimits().is_none());
+}
+
+#[test]
+fn a_command_replaces_entrypoint_and_arguments() {
+    let mut case = Case::new();
+    case.container.args = vec!["x".into()];
+    let args = |case: &Case| arguments(&case.container, &case.image).unwrap();
+    assert_eq!(args(&case), ["/entry", "x"]);
+    case.container.command = vec!["sh".into()];
+    assert_eq!(args(&case), ["sh", "x"]);
+    case.container.args.clear();
+    assert_eq!(args(&case), ["sh"]);
+    case.container.command.clear();
+    case.image = ImageDefaults::default();
+    assert!(matches!(case.spec(), Err(SpecError::NoCommand)));
+}
+
+#[test]
+fn capabilities_are_added_and_dropped_by_any_spelling() {
+    let set = |add: &[&str], drop: &[&str]| {
+        let mut case = Case::new();
+        case.container.security.add_capabilities = add.iter().map(|s| (*s).into()).collect();
+        case.container.security.drop_capabilities = drop.iter().map(|s| (*s).into()).collect();
+        let spec = case.spec().unwrap();
+        let caps = spec
+            .process()
+            .as_ref()
+            .unwrap()
+            .capabilities()
+            .clone()
+            .unwrap();
+        assert!(caps.inheritable().as_ref().unwrap().is_empty());
+        caps.effective().clone().unwrap()
+    };
+    use Capability::{Chown, Kill, NetAdmin, SysAdmin};
+    assert_eq!(set(&[], &[]), [Chown, Kill].into());
+    assert_eq!(set(&["net_admin"], &["CAP_KILL"]), [Chown, NetAdmin].into());
+    assert_eq!(
+        set(&["ALL"], &["SYS_ADMIN"]),
+        [Chown, Kill, NetAdmin].into()
+    );
+    assert_eq!(set(&["CAP_SYS_ADMIN"], &["ALL"]), [SysAdmin].into());
+}
+
+#[test]
+fn a_capability_that_is_unknown_or_not_held_is_refused_by_name() {
+    let mut case = Case::new();
+    case.container.security.add_capabilities = vec!["SYS_TIME".into()];
+    assert!(case.refused().contains("SYS_TIME"), "{}", case.refused());
+    case.container.security.add_capabilities = vec!["FLY".into()];
+    assert!(case.refused().contains("\"FLY\""));
+}
+
+#[test]
+fn a_mount_asked_for_replaces_the_default_one() {
+    let mut case = Case::new();
+    let ask = |host: &str, container: &str| Asked {
+        host_path: host.into(),
+        container_path: container.into(),
+        ..Asked::default()
+    };
+    case.container.mounts = vec![
+        ask("/v/deep", "/data/deep"),
+        ask("/v", "/data/"),
+        ask("/h", "/etc/hosts"),
+    ];
+    let spec = case.spec().unwrap();
+    let all = destinations(&spec);
+    assert_eq!(all.iter().filter(|d| *d == "/etc/hosts").count(), 1);
+    let data = all.iter().position(|d| d == "/data").unwrap();
+    assert!(data < all.iter().position(|d| d == "/data/deep").unwrap());
+}
+
+#[test]
+fn bad_mounts_are_refused_by_field() {
+    for (host, container, word) in [
+        ("/v", "/a/../b", ".."),
+        ("/v", "/", "root"),
+        ("v", "/a", "host_path"),
+    ] {
+        let mut case = Case::new();
+        case.container.mounts = vec![Asked {
+            host_path: host.into(),
+            container_path: container.into(),
+            ..Asked::default()
+        }];
+        assert!(case.refused().contains(word), "{}", case.refused());
+    }
+    let mut case = Case::new();
+    case.container.mounts = vec![Asked {
+        host_path: "/v".into(),
+        container_path: "/v".into(),
+        readonly: true,
+        recursive_read_only: true,
+        propagation: MountPropagation::HostToContainer,
+        ..Asked::default()
+    }];
+    assert!(case.refused().contains("recursive_read_only"));
+}
+
+#[test]
+fn privileged_needs_a_privileged_pod_and_lifts_what_confines() {
+    let mut case = Case::new();
+    case.container.security = ContainerSecurity {
+        privileged: true,
+        masked_paths: vec!["/proc/kcore".into()],
+        ..case.container.security
+    };
+    assert!(case.refused().contains("privileged"));
+    case.pod.security.privileged = true;
+    let spec = case.spec().unwrap();
+    let linux = spec.linux().as_ref().unwrap();
+    assert!(linux.masked_paths().is_none());
+    let rules = linux
+        .resources()
+        .as_ref()
+        .unwrap()
+        .devices()
+        .clone()
+        .unwrap();
+    assert!(rules.len() == 1 && rules[0].allow());
+}
+
+#[test]
+fn namespaces_are_joined_made_or_left_as_asked() {
+    let mut case = Case::new();
+    let kinds = |case: &Case| -> Vec<(LinuxNamespaceType, bool)> {
+        let spec = case.spec().unwrap();
+        let all = spec.linux().as_ref().unwrap().namespaces().clone().unwrap();
+        all.iter().map(|n| (n.typ(), n.path().is_some())).collect()
+    };
+    let all = kinds(&case);
+    assert!(all.contains(&(LinuxNamespaceType::Pid, false)));
+    assert!(all.contains(&(LinuxNamespaceType::Network, true)));
+    case.container.security.namespaces.pid = NamespaceMode::Node;
+    assert!(
+        !kinds(&case)
+            .iter()
+            .any(|(kind, _)| *kind == LinuxNamespaceType::Pid)
+    );
+    case.container.security.namespaces.pid = NamespaceMode::Pod;
+    assert!(case.refused().contains("namespace_options.pid"));
+    case.namespaces.pid = Some("/proc/7/ns/pid".into());
+    assert!(kinds(&case).contains(&(LinuxNamespaceType::Pid, true)));
+}
+
+#[test]
+fn limits_become_oci_resources_and_updates_keep_the_rest() {
+    let first = crate::Resources {
+        cpu_shares: Some(512),
+        memory_limit_bytes: Some(1 << 20),
+        ..Default::default()
+    };
+    let update = crate::Resources {
+        cpu_quota_us: Some(50_000),
+        ..Default::default()
+    };
+    let merged = merge(&first, &update);
+    let resources = linux_resources(&merged);
+    let cpu = resources.cpu().as_ref().unwrap();
+    assert_eq!((cpu.shares(), cpu.quota()), (Some(512), Some(50_000)));
+    let memory = resources.memory().as_ref().unwrap();
+    assert_eq!(
+        (memory.limit(), memory.swap()),
+        (Some(1 << 20), Some(1 << 20))
+    );
+    assert!(
+        linux_resources(&crate::Resources::default())
+            .cpu()
+            .is_none()
+    );
+}
