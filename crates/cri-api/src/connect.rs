@@ -1,5 +1,6 @@
 //! How a client reaches a runtime.
 
+use crate::node::v1::node_client::NodeClient;
 use crate::v1::image_service_client::ImageServiceClient;
 use crate::v1::runtime_service_client::RuntimeServiceClient;
 use std::os::unix::ffi::OsStrExt;
@@ -32,6 +33,14 @@ pub fn runtime_client(channel: Channel) -> RuntimeServiceClient<Channel> {
 #[must_use]
 pub fn image_client(channel: Channel) -> ImageServiceClient<Channel> {
     ImageServiceClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// A client of crisp's own service, bounded by [`MAX_MESSAGE_BYTES`].
+#[must_use]
+pub fn node_client(channel: Channel) -> NodeClient<Channel> {
+    NodeClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }

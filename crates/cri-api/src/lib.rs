@@ -1,5 +1,5 @@
-//! The CRI v1 protocol (API v0.36): messages, clients and server traits, generated from
-//! `proto/cri.proto` when the crate is built.
+//! The CRI v1 protocol (API v0.36) and crisp's own small service beside it: messages, clients and
+//! server traits, generated from `proto/cri.proto` and `proto/crisp.proto` when the crate is built.
 //!
 //! Beside the generated code there is only what every peer needs alike: the bound on messages, the
 //! way to dial the socket, and a `Debug` that keeps credentials out of logs.
@@ -12,7 +12,7 @@ mod redact;
 #[cfg(test)]
 mod golden;
 
-pub use connect::{MAX_MESSAGE_BYTES, connect, image_client, runtime_client};
+pub use connect::{MAX_MESSAGE_BYTES, connect, image_client, node_client, runtime_client};
 
 /// The package `runtime.v1`.
 pub mod v1 {
@@ -20,4 +20,15 @@ pub mod v1 {
     #![allow(clippy::all, clippy::pedantic)]
 
     tonic::include_proto!("runtime.v1");
+}
+
+/// crisp's own service, for what the CRI lacks.
+pub mod node {
+    /// The package `crisp.node.v1`.
+    pub mod v1 {
+        #![allow(missing_debug_implementations, unreachable_pub)]
+        #![allow(clippy::all, clippy::pedantic)]
+
+        tonic::include_proto!("crisp.node.v1");
+    }
 }

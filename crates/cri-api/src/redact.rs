@@ -1,5 +1,6 @@
 //! Credentials as they may be logged.
 
+use crate::node::v1::Credentials;
 use crate::v1::AuthConfig;
 use std::fmt;
 
@@ -13,6 +14,16 @@ impl fmt::Debug for AuthConfig {
             .field("auth", &Redacted(&self.auth))
             .field("identity_token", &Redacted(&self.identity_token))
             .field("registry_token", &Redacted(&self.registry_token))
+            .finish()
+    }
+}
+
+/// As [`AuthConfig`]'s: the name, not the password.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("username", &self.username)
+            .field("password", &Redacted(&self.password))
             .finish()
     }
 }
@@ -31,6 +42,7 @@ impl fmt::Debug for Redacted<'_> {
 
 #[cfg(test)]
 mod tests {
+    use crate::node::v1::Credentials;
     use crate::v1::{AuthConfig, PullImageRequest};
 
     #[test]
@@ -48,6 +60,19 @@ mod tests {
             ..PullImageRequest::default()
         };
         let shown = format!("{request:?}");
+        assert!(
+            shown.contains("someone") && !shown.contains("hunter2"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn no_secret_shows_in_logged_credentials() {
+        let credentials = Credentials {
+            username: "someone".to_owned(),
+            password: "hunter2".to_owned(),
+        };
+        let shown = format!("{credentials:?}");
         assert!(
             shown.contains("someone") && !shown.contains("hunter2"),
             "{shown}"
