@@ -63,8 +63,8 @@ pub enum ExitReason {
     Code(i32),
     /// A signal ended its first process.
     Signal(i32),
-    /// The kernel's OOM killer ended it.
-    OomKilled,
+    /// The kernel's OOM killer was at work in it; its first process exited with this code.
+    OomKilled(i32),
     /// It could not be started.
     StartError,
     /// Nobody saw it end: its shim was killed, or the host was restarted.
@@ -77,9 +77,8 @@ impl ExitReason {
     #[must_use]
     pub fn exit_code(self) -> i32 {
         match self {
-            Self::Code(code) => code,
+            Self::Code(code) | Self::OomKilled(code) => code,
             Self::Signal(signal) => 128 + signal,
-            Self::OomKilled => 128 + crate::signal::SIGKILL,
             Self::StartError => 128,
             Self::Unknown => 255,
         }
@@ -91,7 +90,7 @@ impl ExitReason {
         match self {
             Self::Code(0) => "Completed",
             Self::Code(_) | Self::Signal(_) => "Error",
-            Self::OomKilled => "OOMKilled",
+            Self::OomKilled(_) => "OOMKilled",
             Self::StartError => "StartError",
             Self::Unknown => "Unknown",
         }
@@ -260,7 +259,7 @@ mod tests {
             (ExitReason::Code(0), 0, "Completed"),
             (ExitReason::Code(2), 2, "Error"),
             (ExitReason::Signal(15), 143, "Error"),
-            (ExitReason::OomKilled, 137, "OOMKilled"),
+            (ExitReason::OomKilled(137), 137, "OOMKilled"),
             (ExitReason::StartError, 128, "StartError"),
             (ExitReason::Unknown, 255, "Unknown"),
         ] {
