@@ -1,0 +1,120 @@
+//! Which process is the shim of a pod: for the case that its socket does not answer.
+//!
+//! The file `shim.pid` holds one line, `<pid> <start time>`: the start time as /proc/PID/stat counts
+//! it, in clock ticks since boot, tells the process from a later one with the same number.
+
+use crate::PodPaths;
+use nix::unistd::Pid;
+use std::fs;
+use std::io;
+
+/// One process, told apart from all others since boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShimPid {
+    pid: Pid,
+    start_ticks: u64,
+}
+
+impl ShimPid {
+    /// The calling process.
+    ///
+    /// # Errors
+    /// /proc cannot be read.
+    pub fn current() -> io::Result<Self> {
+        let pid = Pid::this();
+        let start_ticks = start_ticks(pid)?.ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { pid, start_ticks })
+    }
+
+    /// The process that the runtime directory names; none when the shim came not so far as to write
+    /// it, or the file is torn.
+    ///
+    /// # Errors
+    /// The file is there and cannot be read.
+    pub fn read(paths: &PodPaths) -> io::Result<Option<Self>> {
+        match fs::read_to_string(paths.shim_pid()) {
+            Ok(text) => Ok(Self::parse(&text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// Of writing it.
+    pub fn write(&self, paths: &PodPaths) -> io::Result<()> {
+        let temporary = paths.runtime_dir().join(".shim.pid");
+        fs::write(&temporary, format!("{} {}\n", self.pid, self.start_ticks))?;
+        fs::rename(&temporary, paths.shim_pid())
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Whether this very process is still there.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        matches!(start_ticks(self.pid), Ok(Some(ticks)) if ticks == self.start_ticks)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (pid, ticks) = text.strip_suffix('\n')?.split_once(' ')?;
+        Some(Self {
+            pid: Pid::from_raw(pid.parse().ok()?),
+            start_ticks: ticks.parse().ok()?,
+        })
+    }
+}
+
+fn start_ticks(pid: Pid) -> io::Result<Option<u64>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    Ok(parse_start_ticks(&stat))
+}
+
+/// Field 22 of proc_pid_stat(5). The second field is the program's name in parentheses and may hold
+/// anything, so counting begins behind the last parenthesis.
+fn parse_start_ticks(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_written_process_is_read_and_alive() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = PodPaths::new(dir.path());
+        assert_eq!(ShimPid::read(&paths).unwrap(), None);
+        let me = ShimPid::current().unwrap();
+        me.write(&paths).unwrap();
+        let read = ShimPid::read(&paths).unwrap().unwrap();
+        assert_eq!(read, me);
+        assert!(read.is_alive());
+    }
+
+    #[test]
+    fn another_process_with_the_same_number_is_not_the_shim() {
+        let mut other = ShimPid::current().unwrap();
+        other.start_ticks += 1;
+        assert!(!other.is_alive());
+    }
+
+    #[test]
+    fn a_torn_file_names_nobody() {
+        for torn in ["", "12", "12 34", "x 1\n", "\0\0\0\0"] {
+            assert_eq!(ShimPid::parse(torn), None, "{torn:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_the_fields() {
+        let stat = "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
+        assert_eq!(parse_start_ticks(stat), Some(4242));
+    }
+}

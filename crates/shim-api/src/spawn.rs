@@ -1,0 +1,154 @@
+//! Starting a shim from the daemon.
+//!
+//! posix_spawn(3) shares the daemon's memory with the child until it executes, so that starting a shim
+//! costs the same however large the daemon is. Only descriptors 0 to 3 reach the shim.
+
+use crate::paths::SOCKET_NAME;
+use crate::socket::listen_at;
+use crate::{ConnectError, PodPaths, connect};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
+use nix::sys::signal::SigSet;
+use nix::sys::stat::Mode;
+use nix::unistd::Pid;
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+
+/// The listening socket in the shim.
+pub const LISTENER_FD: RawFd = 3;
+
+/// A shim that was started.
+#[derive(Debug)]
+pub struct Spawned {
+    /// The shim, a child of the caller, who reaps it.
+    pub pid: Pid,
+    /// A connection that the shim takes as soon as it is up.
+    pub connection: OwnedFd,
+}
+
+/// A shim could not be started; no process is left.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// A shim listens in the directory: connect to it.
+    #[error("the pod has a shim already")]
+    AlreadyRunning,
+    /// The listening socket could not be made or connected to.
+    #[error("the shim's socket {SOCKET_NAME}")]
+    Socket(#[source] ConnectError),
+    /// The file system or the kernel refused.
+    #[error("{op}")]
+    Io {
+        /// What was done.
+        op: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Starts the shim of a pod from `shim_exe`, a sealed copy of its program, in an existing runtime
+/// directory that has no living shim. It does not wait for the shim to come up.
+///
+/// # Errors
+/// See [`SpawnError`].
+pub fn spawn(shim_exe: BorrowedFd<'_>, paths: &PodPaths) -> Result<Spawned, SpawnError> {
+    match connect(paths) {
+        Err(ConnectError::NotListening) => {}
+        Ok(_) | Err(ConnectError::Hanging) => return Err(SpawnError::AlreadyRunning),
+        Err(error) => return Err(SpawnError::Socket(error)),
+    }
+    make_exits_dir(paths)?;
+    let listener = listen_at(paths).map_err(SpawnError::Socket)?;
+    let pid = execute(shim_exe, listener.as_fd(), paths)?;
+    let connection = connect(paths).map_err(SpawnError::Socket)?;
+    Ok(Spawned { pid, connection })
+}
+
+fn make_exits_dir(paths: &PodPaths) -> Result<(), SpawnError> {
+    match fs::DirBuilder::new().mode(0o700).create(paths.exits()) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(failed("make the directory of the exit records")(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn execute(
+    shim_exe: BorrowedFd<'_>,
+    listener: BorrowedFd<'_>,
+    paths: &PodPaths,
+) -> Result<Pid, SpawnError> {
+    let exe = above_listener(shim_exe)?;
+    let listener = above_listener(listener)?;
+    let log = above_listener(open_log(paths)?.as_fd())?;
+    let path = format!("/proc/self/fd/{}", exe.as_raw_fd());
+    let dir = CString::new(paths.runtime_dir().as_os_str().as_bytes())
+        .map_err(|error| failed("use the runtime directory")(error.into()))?;
+    let arguments = [c"crisp-shim".to_owned(), c"shim".to_owned(), dir];
+    let environment: [CString; 0] = [];
+    let actions = descriptors(&listener, &log).map_err(from_errno("prepare posix_spawn"))?;
+    let attributes = clean_signals().map_err(from_errno("prepare posix_spawn"))?;
+    posix_spawn(
+        path.as_str(),
+        &actions,
+        &attributes,
+        &arguments,
+        &environment,
+    )
+    .map_err(from_errno("posix_spawn"))
+}
+
+/// A copy of a descriptor that does not stand where the shim's own will be put.
+fn above_listener(fd: BorrowedFd<'_>) -> Result<OwnedFd, SpawnError> {
+    let copy = || {
+        fd.try_clone_to_owned()
+            .map_err(failed("duplicate a descriptor"))
+    };
+    let first = copy()?;
+    if first.as_raw_fd() > LISTENER_FD {
+        Ok(first)
+    } else {
+        copy()
+    }
+}
+
+fn open_log(paths: &PodPaths) -> Result<OwnedFd, SpawnError> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_NOFOLLOW;
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    open(&paths.shim_log(), flags | OFlag::O_CLOEXEC, mode)
+        .map_err(from_errno("open the shim's log"))
+}
+
+/// Nothing but these reaches the shim: all else in the daemon is closed on exec.
+fn descriptors(listener: &OwnedFd, log: &OwnedFd) -> Result<PosixSpawnFileActions, Errno> {
+    let mut actions = PosixSpawnFileActions::init()?;
+    actions.add_open(0, c"/dev/null", OFlag::O_RDONLY, Mode::empty())?;
+    actions.add_open(1, c"/dev/null", OFlag::O_WRONLY, Mode::empty())?;
+    actions.add_dup2(log.as_raw_fd(), 2)?;
+    actions.add_dup2(listener.as_raw_fd(), LISTENER_FD)?;
+    Ok(actions)
+}
+
+/// The shim starts with no signal blocked or ignored, whatever the daemon does with its own.
+fn clean_signals() -> Result<PosixSpawnAttr, Errno> {
+    let mut attributes = PosixSpawnAttr::init()?;
+    attributes.set_sigmask(&SigSet::empty())?;
+    attributes.set_sigdefault(&SigSet::all())?;
+    attributes.set_flags(
+        PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF,
+    )?;
+    Ok(attributes)
+}
+
+fn failed(op: &'static str) -> impl FnOnce(io::Error) -> SpawnError {
+    move |source| SpawnError::Io { op, source }
+}
+
+fn from_errno(op: &'static str) -> impl FnOnce(Errno) -> SpawnError {
+    move |errno| failed(op)(errno.into())
+}
