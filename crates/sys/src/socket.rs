@@ -185,8 +185,12 @@ mod tests {
         assert_eq!(&buffer[..received.bytes], b"hello");
         assert!(!received.truncated);
         let fd = received.fds.pop().unwrap();
-        let flags = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap();
-        assert!(flags.contains("flags:\t02"), "O_CLOEXEC is missing in {flags}");
+        let flags =
+            std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap();
+        assert!(
+            flags.contains("flags:\t02"),
+            "O_CLOEXEC is missing in {flags}"
+        );
         File::from(fd).write_all(b"x").unwrap();
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
