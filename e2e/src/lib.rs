@@ -1,3 +1,39 @@
-//! The harness of the privileged tests.
+//! The harness of the privileged tests: a daemon of its own for each test, with its own
+//! directories, bridge, subnet, cgroup and socket, and real peers around it.
+//!
+//! * [`Node`] is a machine with a running daemon; [`Pod`] and [`Container`] are what runs on it.
+//! * [`Registry`] serves [`Image`]s made of [`Layer`]s, under the public names that a mirror maps.
+//! * [`Node::finish`] removes all there is and tells what is left behind: nothing may be.
+//!
+//! Tests need root and fail without it. `hack/test.sh --prepare` fetches the peers.
 
 #![forbid(unsafe_code)]
+#![expect(clippy::print_stderr, reason = "cargo shows it for tests that fail")]
+
+mod archive;
+pub mod catalog;
+mod child;
+mod daemon;
+mod image;
+mod kernel;
+mod layer;
+mod leftovers;
+mod log;
+mod net;
+mod node;
+mod pod;
+mod registry;
+mod slot;
+mod tools;
+mod wait;
+
+pub use archive::{docker_archive, oci_archive};
+pub use image::{Digest, Flavour, Image};
+pub use kernel::{Cgroup, Process};
+pub use layer::{Entry, Layer, PackedLayer, Packing};
+pub use log::{LogLine, parse_log};
+pub use net::{http_get, udp_ask};
+pub use node::{Node, Output, image_spec};
+pub use pod::{Container, Executed, Pod, resources, security, sh};
+pub use registry::Registry;
+pub use wait::{eventually, until};

@@ -1,0 +1,147 @@
+//! The daemon's process and the files it is configured with.
+
+use crate::slot::Slot;
+use crate::wait::until;
+use crate::{child, tools};
+use anyhow::{Context, Result, anyhow, bail};
+use crisp_cri_api::v1::VersionRequest;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use toml::{Table, toml};
+use tonic::transport::Channel;
+
+/// A daemon that runs, or is dead at the moment. Killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    dir: PathBuf,
+    child: Mutex<Option<Child>>,
+}
+
+impl Daemon {
+    /// Writes the files that a daemon in this slot reads; it does not run yet.
+    pub(crate) fn configure(
+        slot: &Slot,
+        registry: SocketAddr,
+        edit: impl FnOnce(&mut Table),
+    ) -> Result<Self> {
+        let mut config = config(slot);
+        edit(&mut config);
+        let daemon = Self {
+            dir: slot.dir().to_owned(),
+            child: Mutex::new(None),
+        };
+        fs::write(daemon.config_path(), config.to_string())?;
+        write_mirrors(&slot.dir().join("certs.d"), registry)?;
+        Ok(daemon)
+    }
+
+    /// Starts it, and waits until it answers.
+    pub(crate) async fn start(&self) -> Result<Channel> {
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())?;
+        let mut serve = child::command(&tools::program("dist/crisp"));
+        serve.arg("serve").arg("--config").arg(self.config_path());
+        serve
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        *self.child() = Some(child::spawn(serve).context("start of the daemon")?);
+        let answer = until("the daemon answers", async || self.first_answer().await).await;
+        answer.and_then(|answer| answer).with_context(|| self.log())
+    }
+
+    /// A connection once the daemon answers, an error once it has ended, nothing before.
+    async fn first_answer(&self) -> Option<Result<Channel>> {
+        let ended = self.child().as_mut()?.try_wait().ok()?;
+        if let Some(status) = ended {
+            return Some(Err(anyhow!("the daemon ended: {status}")));
+        }
+        let channel = crisp_cri_api::connect(&self.socket()).await.ok()?;
+        let mut client = crisp_cri_api::runtime_client(channel.clone());
+        client
+            .version(VersionRequest::default())
+            .await
+            .ok()
+            .map(|_| Ok(channel))
+    }
+
+    pub(crate) fn kill(&self) -> Result<()> {
+        let mut child = self.child().take().context("the daemon is not running")?;
+        if let Some(status) = child.try_wait()? {
+            bail!("the daemon had ended by itself: {status}");
+        }
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child().as_ref().map(Child::id)
+    }
+
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.dir.join("config.toml")
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.join("run/crisp.sock")
+    }
+
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.dir.join("crisp.log")
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn child(&self) -> MutexGuard<'_, Option<Child>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // One that is gone already is what is wanted.
+        let _ = self.kill();
+    }
+}
+
+/// Whatever two daemons on one host would share is the slot's own.
+fn config(slot: &Slot) -> Table {
+    let path = |name: &str| slot.dir().join(name).display().to_string();
+    let (root_dir, run_dir, netns_dir, certs_dir) =
+        (path("root"), path("run"), path("netns"), path("certs.d"));
+    let (instance, cgroup_parent, bridge) = (slot.instance(), slot.cgroup(), slot.bridge());
+    let [ipv4, ipv6] = slot.pod_cidrs();
+    toml! {
+        root_dir = root_dir
+        run_dir = run_dir
+        netns_dir = netns_dir
+        instance = instance
+        [cgroup]
+        default_parent = cgroup_parent
+        [network]
+        bridge = bridge
+        pod_cidrs = [ipv4, ipv6]
+        [image]
+        certs_dirs = [certs_dir]
+    }
+}
+
+/// Maps public registries to the one on loopback, as containerd's hosts.toml does.
+fn write_mirrors(certs_dir: &Path, registry: SocketAddr) -> Result<()> {
+    for public in ["docker.io", "registry.k8s.io"] {
+        let dir = certs_dir.join(public);
+        fs::create_dir_all(&dir)?;
+        let hosts =
+            format!("[host.\"http://{registry}\"]\ncapabilities = [\"pull\", \"resolve\"]\n");
+        fs::write(dir.join("hosts.toml"), hosts)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! Processes and cgroups as the kernel shows them, apart from anything the daemon says.
+
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A process of the host, by its id there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Process(pub i32);
+
+impl Process {
+    /// All processes of the host, threads not counted.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Self))
+            .collect()
+    }
+
+    /// Those that have this process as their parent.
+    #[must_use]
+    pub fn children(self) -> Vec<Self> {
+        let parent = self.0.to_string();
+        Self::all()
+            .into_iter()
+            .filter(|process| process.status("PPid").as_ref() == Some(&parent))
+            .collect()
+    }
+
+    /// Whether it runs: neither gone nor a zombie.
+    #[must_use]
+    pub fn runs(self) -> bool {
+        self.status("State")
+            .is_some_and(|state| !state.starts_with(['Z', 'X']))
+    }
+
+    /// A field of proc_pid_status(5), such as `CapEff`.
+    #[must_use]
+    pub fn status(self, field: &str) -> Option<String> {
+        let status = fs::read_to_string(self.path("status")).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+        Some(line.trim().to_owned())
+    }
+
+    /// The arguments, joined by spaces; empty when the process is gone.
+    #[must_use]
+    pub fn command_line(self) -> String {
+        let arguments = fs::read(self.path("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&arguments).replace('\0', " ")
+    }
+
+    /// Identifies one of its namespaces, such as `net`.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn namespace(self, kind: &str) -> Result<PathBuf> {
+        fs::read_link(self.path(&format!("ns/{kind}")))
+            .with_context(|| format!("{kind} namespace of {self:?}"))
+    }
+
+    /// Its cgroup in the hierarchy of a controller, or in the one hierarchy of version 2.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn cgroup(self, controller: &str) -> Result<Cgroup> {
+        let memberships = fs::read_to_string(self.path("cgroup"))?;
+        let root = Path::new("/sys/fs/cgroup");
+        let dir = memberships.lines().find_map(|line| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (parts.next()?, parts.next()?.trim_start_matches('/'));
+            if controllers.is_empty() && root.join("cgroup.controllers").exists() {
+                return Some(root.join(path));
+            }
+            controllers
+                .split(',')
+                .any(|name| name == controller)
+                .then(|| root.join(controller).join(path))
+        });
+        Ok(Cgroup(dir.with_context(|| {
+            format!("{self:?} is in no {controller} cgroup")
+        })?))
+    }
+
+    fn path(self, file: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{file}", self.0))
+    }
+}
+
+/// A directory of a cgroup hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cgroup(pub PathBuf);
+
+impl Cgroup {
+    /// # Errors
+    /// There is no such file; the message has its path.
+    pub fn read(&self, file: &str) -> Result<String> {
+        let path = self.0.join(file);
+        let content = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Ok(content.trim().to_owned())
+    }
+
+    /// The value of one line `<key> <value>` of a file.
+    ///
+    /// # Errors
+    /// There is no such file or line.
+    pub fn read_key(&self, file: &str, key: &str) -> Result<u64> {
+        let content = self.read(file)?;
+        let value = content
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+        Ok(value
+            .with_context(|| format!("no {key} in {file}"))?
+            .trim()
+            .parse()?)
+    }
+
+    /// The processor time of all that ever ran in it.
+    ///
+    /// # Errors
+    /// It is not in a hierarchy that counts this, or it is gone.
+    pub fn cpu_usage(&self) -> Result<Duration> {
+        if let Ok(usage_ns) = self.read("cpuacct.usage") {
+            return Ok(Duration::from_nanos(usage_ns.parse()?));
+        }
+        Ok(Duration::from_micros(
+            self.read_key("cpu.stat", "usage_usec")?,
+        ))
+    }
+
+    #[must_use]
+    pub fn parent(&self) -> Self {
+        Self(self.0.parent().unwrap_or(&self.0).to_owned())
+    }
+}

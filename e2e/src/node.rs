@@ -1,0 +1,393 @@
+//! A machine with a daemon on it, or what comes closest: a daemon that shares nothing with others.
+
+use crate::catalog::BUSYBOX;
+use crate::daemon::Daemon;
+use crate::leftovers;
+use crate::pod::{Pod, pod_config};
+use crate::registry::Registry;
+use crate::slot::Slot;
+use crate::tools;
+use crate::wait::until;
+use anyhow::{Context, Result, ensure};
+use crisp_cri_api::v1::image_service_client::ImageServiceClient;
+use crisp_cri_api::v1::runtime_service_client::RuntimeServiceClient;
+use crisp_cri_api::v1::*;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use toml::Table;
+use tonic::Status;
+use tonic::transport::Channel;
+
+/// What a command printed and how it ended.
+#[derive(Debug, Clone)]
+pub struct Output {
+    pub stdout: String,
+    pub stderr: String,
+    pub code: Option<i32>,
+}
+
+/// A running daemon. All it made is removed when this is dropped, whatever state it is in.
+#[derive(Debug)]
+pub struct Node {
+    daemon: Daemon,
+    channel: Channel,
+    files_before: BTreeSet<PathBuf>,
+    finished: AtomicBool,
+    // Sweeps when dropped: after the daemon.
+    slot: Slot,
+}
+
+impl Node {
+    /// A daemon that has the busybox image already.
+    ///
+    /// # Errors
+    /// It does not come up, or cannot pull.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(|_| ()).await
+    }
+
+    /// The same, with settings of the daemon changed.
+    ///
+    /// # Errors
+    /// It does not come up, or cannot pull.
+    pub async fn start_with(edit: impl FnOnce(&mut Table)) -> Result<Self> {
+        let node = Self::start_empty(edit).await?;
+        node.pull(BUSYBOX).await?;
+        Ok(node)
+    }
+
+    /// A daemon without any image.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub async fn start_empty(edit: impl FnOnce(&mut Table)) -> Result<Self> {
+        let registry = Registry::shared();
+        let slot = Slot::take();
+        let daemon = Daemon::configure(&slot, registry.address(), edit)?;
+        let channel = daemon.start().await?;
+        Ok(Self {
+            daemon,
+            channel,
+            files_before: leftovers::files(slot.dir()),
+            finished: AtomicBool::new(false),
+            slot,
+        })
+    }
+
+    /// The socket that serves the CRI.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.daemon.socket()
+    }
+
+    /// The name of the bridge that pods are wired to.
+    #[must_use]
+    pub fn bridge(&self) -> String {
+        self.slot.bridge()
+    }
+
+    /// The cgroup that pods are below, absolute in every hierarchy.
+    #[must_use]
+    pub fn cgroup_parent(&self) -> String {
+        self.slot.cgroup()
+    }
+
+    /// Where the log directories of pods are. The kubelet's, so no part of the audit.
+    #[must_use]
+    pub fn log_dir(&self) -> PathBuf {
+        self.dir().join("logs")
+    }
+
+    /// A directory for files of the test itself.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn scratch(&self) -> Result<PathBuf> {
+        let dir = self.dir().join("scratch");
+        fs::create_dir_all(&dir)?;
+        Ok(dir)
+    }
+
+    /// Where the daemon keeps images and records.
+    #[must_use]
+    pub fn root_dir(&self) -> PathBuf {
+        self.dir().join("root")
+    }
+
+    fn dir(&self) -> &Path {
+        self.slot.dir()
+    }
+
+    /// The service for pods and containers.
+    #[must_use]
+    pub fn runtime(&self) -> RuntimeServiceClient<Channel> {
+        crisp_cri_api::runtime_client(self.channel.clone())
+    }
+
+    /// The service for images.
+    #[must_use]
+    pub fn images(&self) -> ImageServiceClient<Channel> {
+        crisp_cri_api::image_client(self.channel.clone())
+    }
+
+    /// Pulls an image; the answer is its id.
+    ///
+    /// # Errors
+    /// PullImage's.
+    pub async fn pull(&self, image: &str) -> Result<String, Status> {
+        let request = PullImageRequest {
+            image: Some(image_spec(image)),
+            ..PullImageRequest::default()
+        };
+        Ok(self
+            .images()
+            .pull_image(request)
+            .await?
+            .into_inner()
+            .image_ref)
+    }
+
+    /// What the daemon says about an image; nothing when it has none of that name.
+    ///
+    /// # Errors
+    /// ImageStatus's.
+    pub async fn image(&self, image: &str) -> Result<Option<Image>, Status> {
+        let request = ImageStatusRequest {
+            image: Some(image_spec(image)),
+            verbose: false,
+        };
+        Ok(self
+            .images()
+            .image_status(request)
+            .await?
+            .into_inner()
+            .image)
+    }
+
+    /// # Errors
+    /// RemoveImage's.
+    pub async fn remove_image(&self, image: &str) -> Result<(), Status> {
+        let request = RemoveImageRequest {
+            image: Some(image_spec(image)),
+        };
+        self.images().remove_image(request).await.map(drop)
+    }
+
+    /// Starts a pod. Its configuration is a usual one, as `edit` changes it.
+    ///
+    /// # Errors
+    /// RunPodSandbox's.
+    pub async fn run_pod(
+        &self,
+        name: &str,
+        edit: impl FnOnce(&mut PodSandboxConfig),
+    ) -> Result<Pod<'_>, Status> {
+        self.run_pod_with_handler(name, "", edit).await
+    }
+
+    /// The same, by a runtime handler.
+    ///
+    /// # Errors
+    /// RunPodSandbox's.
+    pub async fn run_pod_with_handler(
+        &self,
+        name: &str,
+        runtime_handler: &str,
+        edit: impl FnOnce(&mut PodSandboxConfig),
+    ) -> Result<Pod<'_>, Status> {
+        let mut config = pod_config(name, &self.log_dir(), &self.cgroup_parent());
+        edit(&mut config);
+        // As the kubelet does.
+        fs::create_dir_all(&config.log_directory)?;
+        let request = RunPodSandboxRequest {
+            config: Some(config.clone()),
+            runtime_handler: runtime_handler.to_owned(),
+        };
+        let id = self
+            .runtime()
+            .run_pod_sandbox(request)
+            .await?
+            .into_inner()
+            .pod_sandbox_id;
+        Ok(Pod::new(self, id, config))
+    }
+
+    /// All pods there are.
+    ///
+    /// # Errors
+    /// ListPodSandbox's.
+    pub async fn pods(&self) -> Result<Vec<PodSandbox>, Status> {
+        let answer = self
+            .runtime()
+            .list_pod_sandbox(ListPodSandboxRequest::default())
+            .await?;
+        Ok(answer.into_inner().items)
+    }
+
+    /// All containers there are.
+    ///
+    /// # Errors
+    /// ListContainers's.
+    pub async fn containers(&self) -> Result<Vec<crisp_cri_api::v1::Container>, Status> {
+        let answer = self
+            .runtime()
+            .list_containers(ListContainersRequest::default())
+            .await?;
+        Ok(answer.into_inner().containers)
+    }
+
+    /// Runs crictl against the daemon.
+    ///
+    /// # Errors
+    /// crictl fails; the message has what it printed.
+    pub async fn crictl(&self, arguments: &[&str]) -> Result<Output> {
+        let endpoint = format!("unix://{}", self.socket().display());
+        let connection = [
+            "--runtime-endpoint",
+            &endpoint,
+            "--image-endpoint",
+            &endpoint,
+            "--timeout",
+            "60s",
+        ];
+        let output = run(
+            &tools::program("tools/bin/crictl"),
+            &[&connection, arguments].concat(),
+        )
+        .await?;
+        ensure!(
+            output.code == Some(0),
+            "crictl {}: {output:?}",
+            arguments.join(" ")
+        );
+        Ok(output)
+    }
+
+    /// Runs the daemon's own command line against it.
+    ///
+    /// # Errors
+    /// The command cannot be started.
+    pub async fn crisp(&self, arguments: &[&str]) -> Result<Output> {
+        let config = self.daemon.config_path();
+        let config = config.to_str().context("temporary paths are UTF-8")?;
+        run(
+            &tools::program("dist/crisp"),
+            &[&["--config", config], arguments].concat(),
+        )
+        .await
+    }
+
+    /// The daemon's process id; none while it is killed.
+    #[must_use]
+    pub fn daemon_pid(&self) -> Option<u32> {
+        self.daemon.pid()
+    }
+
+    /// Kills the daemon as the kernel's OOM killer would.
+    ///
+    /// # Errors
+    /// It had ended already.
+    pub fn kill(&self) -> Result<()> {
+        self.daemon.kill()
+    }
+
+    /// Starts the daemon again after [`Node::kill`], and waits until it answers.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub async fn restart(&self) -> Result<()> {
+        self.daemon.start().await.map(drop)
+    }
+
+    /// Removes all pods and images, and checks that nothing of them is left in the kernel or on disk.
+    ///
+    /// # Errors
+    /// Something is left; the message lists it.
+    pub async fn finish(self) -> Result<()> {
+        for pod in self.pods().await? {
+            let pod_sandbox_id = pod.id;
+            let stop = StopPodSandboxRequest {
+                pod_sandbox_id: pod_sandbox_id.clone(),
+            };
+            self.runtime()
+                .stop_pod_sandbox(stop)
+                .await
+                .context("StopPodSandbox")?;
+            let remove = RemovePodSandboxRequest { pod_sandbox_id };
+            self.runtime()
+                .remove_pod_sandbox(remove)
+                .await
+                .context("RemovePodSandbox")?;
+        }
+        for image in self
+            .images()
+            .list_images(ListImagesRequest::default())
+            .await?
+            .into_inner()
+            .images
+        {
+            self.remove_image(&image.id).await.context("RemoveImage")?;
+        }
+        self.audit().await?;
+        self.finished.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Checks that there is nothing now that was not there when the daemon had started. What the
+    /// kernel takes away behind a removal gets a while to go.
+    ///
+    /// # Errors
+    /// Something is left; the message lists it.
+    pub async fn audit(&self) -> Result<()> {
+        let clean = until("nothing is left", async || {
+            self.leftovers().is_empty().then_some(())
+        })
+        .await;
+        clean.with_context(|| format!("left behind:\n{}", self.leftovers().join("\n")))
+    }
+
+    fn leftovers(&self) -> Vec<String> {
+        let own = [
+            self.log_dir(),
+            self.dir().join("scratch"),
+            self.daemon.log_path(),
+        ];
+        let mut found = leftovers::find(&self.slot, self.daemon_pid(), &self.files_before);
+        found.retain(|line| {
+            !own.iter()
+                .any(|path| line.starts_with(&format!("file {}", path.display())))
+        });
+        found
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if !self.finished.load(Ordering::Relaxed) {
+            eprintln!("the daemon's log:\n{}", self.daemon.log());
+        }
+    }
+}
+
+/// An image by a name.
+#[must_use]
+pub fn image_spec(image: &str) -> ImageSpec {
+    ImageSpec {
+        image: image.to_owned(),
+        ..ImageSpec::default()
+    }
+}
+
+async fn run(program: &Path, arguments: &[&str]) -> Result<Output> {
+    let output = tokio::process::Command::new(program)
+        .args(arguments)
+        .output()
+        .await?;
+    Ok(Output {
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        code: output.status.code(),
+    })
+}

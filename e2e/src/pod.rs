@@ -1,0 +1,393 @@
+//! Pods and containers through the CRI, with configurations that are usual unless a test says more.
+
+use crate::catalog::BUSYBOX;
+use crate::kernel::Process;
+use crate::log::{LogLine, parse_log};
+use crate::node::{Node, image_spec};
+use crate::wait::until;
+use anyhow::{Context, Result, ensure};
+use crisp_cri_api::v1::*;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use tonic::Status;
+
+/// A pod of a node.
+#[derive(Debug)]
+pub struct Pod<'a> {
+    node: &'a Node,
+    pub id: String,
+    pub config: PodSandboxConfig,
+}
+
+/// A container of a pod.
+#[derive(Debug)]
+pub struct Container<'a> {
+    node: &'a Node,
+    pub id: String,
+    log_path: PathBuf,
+}
+
+/// What a command in a container printed and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Executed {
+    pub stdout: String,
+    pub stderr: String,
+    pub code: i32,
+}
+
+/// Makes a shell run a script as the container's command.
+#[must_use]
+pub fn sh(script: &str) -> Vec<String> {
+    ["sh", "-c", script].map(str::to_owned).to_vec()
+}
+
+/// What confines a container, to be changed.
+pub fn security(config: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
+    config
+        .linux
+        .get_or_insert_default()
+        .security_context
+        .get_or_insert_default()
+}
+
+/// The limits of a container, to be changed.
+pub fn resources(config: &mut ContainerConfig) -> &mut LinuxContainerResources {
+    config
+        .linux
+        .get_or_insert_default()
+        .resources
+        .get_or_insert_default()
+}
+
+/// As the kubelet sends it for a pod without wishes.
+pub(crate) fn pod_config(name: &str, log_dir: &Path, cgroup_parent: &str) -> PodSandboxConfig {
+    PodSandboxConfig {
+        metadata: Some(PodSandboxMetadata {
+            name: name.to_owned(),
+            uid: format!("uid-of-{name}"),
+            namespace: "default".to_owned(),
+            attempt: 0,
+        }),
+        hostname: name.to_owned(),
+        log_directory: log_dir.join(name).display().to_string(),
+        linux: Some(LinuxPodSandboxConfig {
+            cgroup_parent: format!("{cgroup_parent}/pod-{name}"),
+            security_context: Some(LinuxSandboxSecurityContext {
+                namespace_options: Some(namespaces()),
+                ..LinuxSandboxSecurityContext::default()
+            }),
+            ..LinuxPodSandboxConfig::default()
+        }),
+        ..PodSandboxConfig::default()
+    }
+}
+
+/// The kubelet's default: processes of one container do not see those of another.
+fn namespaces() -> NamespaceOption {
+    NamespaceOption {
+        pid: NamespaceMode::Container.into(),
+        ..NamespaceOption::default()
+    }
+}
+
+fn container_config(name: &str) -> ContainerConfig {
+    ContainerConfig {
+        metadata: Some(ContainerMetadata {
+            name: name.to_owned(),
+            attempt: 0,
+        }),
+        image: Some(image_spec(BUSYBOX)),
+        command: ["sleep", "1000000"].map(str::to_owned).to_vec(),
+        log_path: format!("{name}.log"),
+        linux: Some(LinuxContainerConfig {
+            security_context: Some(LinuxContainerSecurityContext {
+                namespace_options: Some(namespaces()),
+                ..LinuxContainerSecurityContext::default()
+            }),
+            ..LinuxContainerConfig::default()
+        }),
+        ..ContainerConfig::default()
+    }
+}
+
+impl<'a> Pod<'a> {
+    pub(crate) fn new(node: &'a Node, id: String, config: PodSandboxConfig) -> Self {
+        Self { node, id, config }
+    }
+
+    /// Creates a container. Its configuration is a usual one, as `edit` changes it.
+    ///
+    /// # Errors
+    /// CreateContainer's.
+    pub async fn create(
+        &self,
+        name: &str,
+        edit: impl FnOnce(&mut ContainerConfig),
+    ) -> Result<Container<'a>, Status> {
+        let mut config = container_config(name);
+        // The kubelet sends the same namespaces for the pod and each of its containers.
+        let pod_security = self
+            .config
+            .linux
+            .as_ref()
+            .and_then(|linux| linux.security_context.as_ref());
+        security(&mut config).namespace_options =
+            pod_security.and_then(|security| security.namespace_options.clone());
+        edit(&mut config);
+        let log_path = Path::new(&self.config.log_directory).join(&config.log_path);
+        let request = CreateContainerRequest {
+            pod_sandbox_id: self.id.clone(),
+            config: Some(config),
+            sandbox_config: Some(self.config.clone()),
+        };
+        let id = self
+            .node
+            .runtime()
+            .create_container(request)
+            .await?
+            .into_inner()
+            .container_id;
+        Ok(Container {
+            node: self.node,
+            id,
+            log_path,
+        })
+    }
+
+    /// Creates a container and starts it.
+    ///
+    /// # Errors
+    /// CreateContainer's or StartContainer's.
+    pub async fn start(
+        &self,
+        name: &str,
+        edit: impl FnOnce(&mut ContainerConfig),
+    ) -> Result<Container<'a>, Status> {
+        let container = self.create(name, edit).await?;
+        container.start().await?;
+        Ok(container)
+    }
+
+    /// # Errors
+    /// PodSandboxStatus's.
+    pub async fn status(&self) -> Result<PodSandboxStatus> {
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: self.id.clone(),
+            verbose: false,
+        };
+        let answer = self.node.runtime().pod_sandbox_status(request).await?;
+        answer
+            .into_inner()
+            .status
+            .context("PodSandboxStatus without a status")
+    }
+
+    /// The pod's addresses, the first one first.
+    ///
+    /// # Errors
+    /// PodSandboxStatus's, or an address is none.
+    pub async fn addresses(&self) -> Result<Vec<IpAddr>> {
+        let network = self.status().await?.network.unwrap_or_default();
+        let others = network.additional_ips.into_iter().map(|other| other.ip);
+        let addresses = [network.ip]
+            .into_iter()
+            .filter(|ip| !ip.is_empty())
+            .chain(others);
+        addresses.map(|address| Ok(address.parse()?)).collect()
+    }
+
+    /// The first address of one family.
+    ///
+    /// # Errors
+    /// The pod has none.
+    pub async fn address(&self, wanted: impl Fn(&IpAddr) -> bool) -> Result<IpAddr> {
+        let addresses = self.addresses().await?;
+        addresses
+            .iter()
+            .copied()
+            .find(wanted)
+            .with_context(|| format!("pod has only {addresses:?}"))
+    }
+
+    /// # Errors
+    /// StopPodSandbox's.
+    pub async fn stop(&self) -> Result<(), Status> {
+        let request = StopPodSandboxRequest {
+            pod_sandbox_id: self.id.clone(),
+        };
+        self.node
+            .runtime()
+            .stop_pod_sandbox(request)
+            .await
+            .map(drop)
+    }
+
+    /// # Errors
+    /// RemovePodSandbox's.
+    pub async fn remove(&self) -> Result<(), Status> {
+        let request = RemovePodSandboxRequest {
+            pod_sandbox_id: self.id.clone(),
+        };
+        self.node
+            .runtime()
+            .remove_pod_sandbox(request)
+            .await
+            .map(drop)
+    }
+}
+
+impl Container<'_> {
+    /// # Errors
+    /// StartContainer's.
+    pub async fn start(&self) -> Result<(), Status> {
+        let request = StartContainerRequest {
+            container_id: self.id.clone(),
+        };
+        self.node.runtime().start_container(request).await.map(drop)
+    }
+
+    /// # Errors
+    /// StopContainer's.
+    pub async fn stop(&self, timeout_s: i64) -> Result<(), Status> {
+        let request = StopContainerRequest {
+            container_id: self.id.clone(),
+            timeout: timeout_s,
+        };
+        self.node.runtime().stop_container(request).await.map(drop)
+    }
+
+    /// # Errors
+    /// RemoveContainer's.
+    pub async fn remove(&self) -> Result<(), Status> {
+        let request = RemoveContainerRequest {
+            container_id: self.id.clone(),
+        };
+        self.node
+            .runtime()
+            .remove_container(request)
+            .await
+            .map(drop)
+    }
+
+    /// # Errors
+    /// ContainerStatus's.
+    pub async fn status(&self) -> Result<ContainerStatus> {
+        let request = ContainerStatusRequest {
+            container_id: self.id.clone(),
+            verbose: false,
+        };
+        let answer = self.node.runtime().container_status(request).await?;
+        answer
+            .into_inner()
+            .status
+            .context("ContainerStatus without a status")
+    }
+
+    /// Its first process, as the host sees it.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn process(&self) -> Result<Process> {
+        let request = ContainerStatusRequest {
+            container_id: self.id.clone(),
+            verbose: true,
+        };
+        let answer = self
+            .node
+            .runtime()
+            .container_status(request)
+            .await?
+            .into_inner();
+        let info: serde_json::Value =
+            serde_json::from_str(answer.info.get("info").context("no verbose info")?)?;
+        let pid = info["pid"]
+            .as_i64()
+            .with_context(|| format!("no pid in {info}"))?;
+        ensure!(pid > 0, "no process: {info}");
+        Ok(Process(i32::try_from(pid)?))
+    }
+
+    /// Waits until its first process has ended.
+    ///
+    /// # Errors
+    /// It goes on running.
+    pub async fn wait_exit(&self) -> Result<ContainerStatus> {
+        let exited = async || {
+            self.status()
+                .await
+                .ok()
+                .filter(|status| status.state() == ContainerState::ContainerExited)
+        };
+        until("the container exits", exited).await
+    }
+
+    /// Runs a command in it, with 30 seconds to end.
+    ///
+    /// # Errors
+    /// ExecSync's.
+    pub async fn exec(&self, command: &[&str]) -> Result<Executed, Status> {
+        self.exec_for(30, command).await
+    }
+
+    /// Runs a command in it; zero seconds are without end.
+    ///
+    /// # Errors
+    /// ExecSync's.
+    pub async fn exec_for(&self, timeout_s: i64, command: &[&str]) -> Result<Executed, Status> {
+        let request = ExecSyncRequest {
+            container_id: self.id.clone(),
+            cmd: command.iter().map(|&word| word.to_owned()).collect(),
+            timeout: timeout_s,
+        };
+        let answer = self.node.runtime().exec_sync(request).await?.into_inner();
+        Ok(Executed {
+            stdout: String::from_utf8_lossy(&answer.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&answer.stderr).into_owned(),
+            code: answer.exit_code,
+        })
+    }
+
+    /// What a shell script prints in it, without the last line's end.
+    ///
+    /// # Errors
+    /// ExecSync's, or the script fails.
+    pub async fn sh(&self, script: &str) -> Result<String> {
+        let done = self
+            .exec(&["sh", "-c", script])
+            .await
+            .with_context(|| format!("exec of {script:?}"))?;
+        ensure!(done.code == 0, "{script:?}: {done:?}");
+        Ok(done.stdout.trim_end().to_owned())
+    }
+
+    /// Where its log is.
+    #[must_use]
+    pub fn log_path(&self) -> &Path {
+        &self.log_path
+    }
+
+    /// All lines of its log so far.
+    ///
+    /// # Errors
+    /// There is no log.
+    pub fn log(&self) -> Result<Vec<LogLine>> {
+        let log = fs::read_to_string(&self.log_path)
+            .with_context(|| self.log_path.display().to_string())?;
+        Ok(parse_log(&log))
+    }
+
+    /// Waits until a line of its log has a text in it.
+    ///
+    /// # Errors
+    /// No line has.
+    pub async fn wait_log(&self, text: &str) -> Result<LogLine> {
+        let written = async || {
+            self.log()
+                .ok()?
+                .into_iter()
+                .find(|line| line.text.contains(text))
+        };
+        until(&format!("{text:?} in the log"), written).await
+    }
+}

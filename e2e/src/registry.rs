@@ -1,0 +1,177 @@
+//! Debian's docker-registry, and what it serves.
+//!
+//! Images are written into the registry's own storage (distribution, registry/storage/paths.go)
+//! instead of pushed: a push would be refused for the broken ones that tests need.
+
+use crate::child;
+use crate::image::{Digest, Document, Image};
+use crate::slot::Slot;
+use crate::{catalog, tools};
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::Child;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+/// A registry on loopback, over plain http. One serves all tests of a process, and ends with it.
+#[derive(Debug)]
+pub struct Registry {
+    address: SocketAddr,
+    slot: Slot,
+    /// Nobody waits for it: it ends with this process.
+    _server: Child,
+}
+
+impl Registry {
+    /// The registry of this process, with the images of the catalog.
+    #[must_use]
+    pub fn shared() -> &'static Self {
+        static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
+            let registry = Registry::start();
+            catalog::publish(&registry);
+            registry
+        });
+        &REGISTRY
+    }
+
+    fn start() -> Self {
+        let slot = Slot::take();
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let address = port.expect("loopback has a free port");
+        let config = format!(
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'}}\n",
+            slot.dir().display()
+        );
+        let config_path = slot.dir().join("config.yml");
+        fs::write(&config_path, config).expect("the slot can be written");
+        let log =
+            fs::File::create(slot.dir().join("registry.log")).expect("the slot can be written");
+        let mut serve = child::command(&tools::debian("usr/bin/docker-registry"));
+        serve
+            .arg("serve")
+            .arg(config_path)
+            .stdout(log.try_clone().expect("a file can be cloned"))
+            .stderr(log);
+        let registry = Self {
+            address,
+            slot,
+            _server: child::spawn(serve).expect("the registry starts"),
+        };
+        registry.await_ready();
+        registry
+    }
+
+    fn await_ready(&self) {
+        for _ in 0..500 {
+            if TcpStream::connect(self.address).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the registry does not listen on {}", self.address);
+    }
+
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Makes an image available as `repository:tag`; the digest is its manifest's.
+    pub fn publish(&self, repository: &str, tag: &str, image: &Image) -> Digest {
+        self.put_image(repository, image);
+        self.put_manifest(repository, Some(tag), &image.manifest())
+    }
+
+    /// Makes images for several platforms available under one tag; the digest is their index's.
+    pub fn publish_index(&self, repository: &str, tag: &str, images: &[Image]) -> Digest {
+        for image in images {
+            self.put_image(repository, image);
+            self.put_manifest(repository, None, &image.manifest());
+        }
+        self.put_manifest(repository, Some(tag), &Image::index(images))
+    }
+
+    /// Makes a manifest available as it is, whatever it says.
+    pub fn publish_manifest(
+        &self,
+        repository: &str,
+        tag: &str,
+        image: &Image,
+        manifest: &Document,
+    ) -> Digest {
+        self.put_image(repository, image);
+        self.put_manifest(repository, Some(tag), manifest)
+    }
+
+    /// Serves other bytes under a digest from now on.
+    pub fn tamper(&self, digest: &Digest, bytes: &[u8]) {
+        fs::write(self.blob_path(digest), bytes).expect("the blob was published");
+    }
+
+    fn put_image(&self, repository: &str, image: &Image) {
+        let config = image.config();
+        let layers = image.layers.iter().map(|layer| layer.blob.as_slice());
+        for blob in layers.chain([config.bytes.as_slice()]) {
+            let digest = self.put_blob(blob);
+            let place = format!(
+                "repositories/{repository}/_layers/sha256/{}/link",
+                digest.hex()
+            );
+            self.write(&place, digest.to_string().as_bytes());
+        }
+    }
+
+    fn put_manifest(&self, repository: &str, tag: Option<&str>, manifest: &Document) -> Digest {
+        let digest = self.put_blob(&manifest.bytes);
+        let manifests = format!("repositories/{repository}/_manifests");
+        let link = digest.to_string();
+        self.write(
+            &format!("{manifests}/revisions/sha256/{}/link", digest.hex()),
+            link.as_bytes(),
+        );
+        if let Some(tag) = tag {
+            self.write(
+                &format!("{manifests}/tags/{tag}/current/link"),
+                link.as_bytes(),
+            );
+            self.write(
+                &format!("{manifests}/tags/{tag}/index/sha256/{}/link", digest.hex()),
+                link.as_bytes(),
+            );
+        }
+        digest
+    }
+
+    fn put_blob(&self, bytes: &[u8]) -> Digest {
+        let digest = Digest::of(bytes);
+        let path = self.blob_path(&digest);
+        // Several tests publish images with the same layers: never write a blob that may be read.
+        if !path.exists() {
+            fs::create_dir_all(path.parent().expect("a blob is in a directory"))
+                .expect("the slot can be written");
+            let written = path.with_extension(format!("{:?}", std::thread::current().id()));
+            fs::write(&written, bytes)
+                .and_then(|()| fs::rename(&written, &path))
+                .expect("the slot can be written");
+        }
+        digest
+    }
+
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.storage()
+            .join(format!("blobs/sha256/{}/{hex}/data", &hex[..2]))
+    }
+
+    fn write(&self, place: &str, content: &[u8]) {
+        let path = self.storage().join(place);
+        fs::create_dir_all(path.parent().expect("a link is in a directory"))
+            .expect("the slot can be written");
+        fs::write(path, content).expect("the slot can be written");
+    }
+
+    fn storage(&self) -> PathBuf {
+        self.slot.dir().join("docker/registry/v2")
+    }
+}

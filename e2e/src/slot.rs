@@ -1,0 +1,84 @@
+//! What keeps tests apart that run at the same time: a number, and a directory of that number.
+
+use crate::leftovers;
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// More than tests ever run side by side.
+const SLOTS: u8 = 200;
+
+/// A number that nobody else on this machine uses, as long as this lives. The kernel drops the lock
+/// when the process ends; the next owner sweeps what such a predecessor left.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    number: u8,
+    dir: PathBuf,
+    _lock: File,
+}
+
+impl Slot {
+    pub(crate) fn take() -> Self {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "the privileged tests need root: run 'sudo hack/test.sh', or 'sudo -E cargo test -p crisp-e2e' after 'sudo hack/test.sh --prepare'"
+        );
+        let base = std::env::temp_dir().join("crisp-e2e");
+        fs::create_dir_all(&base).expect("the temporary directory can be written");
+        let slot = (1..=SLOTS)
+            .find_map(|number| Self::try_take(&base, number))
+            .expect("a slot is free");
+        slot.sweep();
+        fs::create_dir(&slot.dir).expect("the slot's directory was swept");
+        slot
+    }
+
+    fn try_take(base: &Path, number: u8) -> Option<Self> {
+        let lock =
+            File::create(base.join(format!("{number}.lock"))).expect("lock files can be made");
+        match lock.try_lock() {
+            Ok(()) => Some(Self {
+                number,
+                dir: base.join(number.to_string()),
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Error(error)) => panic!("lock of slot {number}: {error}"),
+        }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn bridge(&self) -> String {
+        format!("ce2e{}", self.number)
+    }
+
+    /// Tells this slot's daemon from others; its nftables table ends with it.
+    pub(crate) fn instance(&self) -> String {
+        format!("e2e{}", self.number)
+    }
+
+    /// Absolute in every hierarchy.
+    pub(crate) fn cgroup(&self) -> String {
+        format!("/crisp-e2e-{}", self.number)
+    }
+
+    pub(crate) fn pod_cidrs(&self) -> [String; 2] {
+        [
+            format!("10.213.{}.0/24", self.number),
+            format!("fd00:c415:{:x}::/64", self.number),
+        ]
+    }
+
+    /// Ends and removes everything of this slot, without the daemon's help.
+    fn sweep(&self) {
+        leftovers::sweep(self);
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.sweep();
+    }
+}

@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Checks everything: format, lints, unit tests, and the privileged tests in e2e/.
+#
+#   hack/test.sh              all of it, on a machine that has Rust and Go
+#   hack/test.sh --prepare    only what `cargo test -p crisp-e2e` needs: packages, peers, binaries
+#
+# The privileged tests run the release binaries, which is what users run. Their compilation is the
+# one that is not shared: lints, unit tests and the harness use the dev profile, and all tests are
+# compiled by one cargo call so that dependencies have one set of features.
+set -euo pipefail
+# shellcheck source=hack/lib.sh
+. "$(dirname "$0")/lib.sh"
+cd "$root"
+need_root
+
+crictl_version=v1.36.0
+# Peers of the tests: programs of Debian and of Go modules that are used but not installed.
+tools=$target/tools
+
+packages() {
+    need_packages gcc libc6-dev iproute2 nftables
+}
+
+# The programs that images are made of, and the registry that serves them.
+debian_tools() {
+    local to=$tools/debian
+    [ -d "$to" ] && return
+    local work
+    work=$(mktemp -d)
+    (
+        cd "$work"
+        apt_get download busybox-static docker-registry nginx
+        # shellcheck disable=SC2046 # one argument for each library that nginx is linked to
+        apt_get download $(dpkg-deb -f nginx_*.deb Depends | tr ',' '\n' | sed 's/^ *//; s/ .*//' | grep -E '^(lib|zlib)')
+        mkdir root
+        for package in *.deb; do
+            dpkg-deb -x "$package" root
+        done
+    )
+    mkdir -p "$tools"
+    mv "$work/root" "$to"
+    rm -r "$work"
+}
+
+crictl() {
+    [ -x "$tools/bin/crictl" ] && return
+    need_command go "crictl is built with it; install Go from https://go.dev/dl or golang-go"
+    GOBIN=$tools/bin go install "sigs.k8s.io/cri-tools/cmd/crictl@$crictl_version"
+}
+
+unit_tests() {
+    cargo test --workspace --locked --quiet --no-run
+    cargo test --workspace --locked --quiet -- --skip privileged_
+}
+
+privileged_tests() {
+    cargo test --workspace --locked --test 'privileged*'
+}
+
+failed=()
+summary=()
+
+# step NAME COMMAND...: runs it and remembers how it went.
+step() {
+    local name=$1 start=$SECONDS verdict=ok
+    shift
+    echo "== $name"
+    # In a subshell of its own, since `set -e` is ignored on the left of `||`.
+    set +e
+    (set -e; "$@")
+    [ $? -eq 0 ] || { verdict=FAILED; failed+=("$name"); }
+    set -e
+    summary+=("$(printf '%-10s %-16s %4d s' "$verdict" "$name" $((SECONDS - start)))")
+}
+
+step packages packages
+step "debian tools" debian_tools
+step crictl crictl
+if [ "${1:-}" != --prepare ]; then
+    step fmt cargo fmt --all --check
+    step clippy cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+    step "unit tests" unit_tests
+fi
+step build hack/build.sh
+[ "${1:-}" = --prepare ] || step "privileged tests" privileged_tests
+
+echo "== summary"
+printf '%s\n' "${summary[@]}"
+[ ${#failed[@]} -eq 0 ]
