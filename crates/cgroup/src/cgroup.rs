@@ -1,0 +1,325 @@
+//! One cgroup in all hierarchies: its limits, set and read.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use crisp_sys::bpf::replace_device_filter;
+use oci_spec::runtime::LinuxResources;
+use serde::Serialize;
+
+use crate::controller::{Controller, Version};
+use crate::hierarchies::{Hierarchies, Mount};
+use crate::plan::{self, Bandwidth, Bound, IfMissing, MemoryState, Setting, State};
+use crate::{CgroupPath, Error, devices, file, parse, refusal};
+
+/// A cgroup that may or may not exist: a name, not a handle. Cheap to make and to clone.
+///
+/// Its operations block, and are to be called where that is allowed.
+#[derive(Debug, Clone)]
+pub struct Cgroup {
+    hierarchies: Hierarchies,
+    path: CgroupPath,
+}
+
+/// The limits in force, as the kernel says. None: no limit, or no controller that could hold one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Version 1's weight among siblings, 2 to 262,144.
+    pub cpu_shares: Option<u64>,
+    /// Version 2's weight among siblings, 1 to 10,000.
+    pub cpu_weight: Option<u64>,
+    /// Cpu time of all processes together in each period.
+    pub cpu_quota_us: Option<u64>,
+    /// The period of the quota.
+    pub cpu_period_us: Option<u64>,
+    /// A list such as `0-3,8`.
+    pub cpuset_cpus: Option<String>,
+    /// A list such as `0`.
+    pub cpuset_mems: Option<String>,
+    /// Above this processes are killed.
+    pub memory_limit_bytes: Option<u64>,
+    /// Of memory and swap together, on both versions.
+    pub memory_swap_limit_bytes: Option<u64>,
+    /// What reclaim spares: version 1's soft limit, version 2's `memory.low`.
+    pub memory_reservation_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids_max: Option<u64>,
+}
+
+impl Cgroup {
+    pub(crate) fn new(hierarchies: Hierarchies, path: CgroupPath) -> Self {
+        Self { hierarchies, path }
+    }
+
+    /// Its path in every hierarchy.
+    #[must_use]
+    pub fn path(&self) -> &CgroupPath {
+        &self.path
+    }
+
+    /// Whether it exists in all hierarchies.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.dirs().iter().all(|dir| dir.is_dir())
+    }
+
+    /// One directory per hierarchy. A process joins by writing `0` to `cgroup.procs` in each of them.
+    #[must_use]
+    pub fn dirs(&self) -> Vec<PathBuf> {
+        let mounts = self.hierarchies.mounts().iter();
+        mounts.map(|mount| self.dir_in(mount)).collect()
+    }
+
+    /// Sets the limits that are given; others stay as they are. Zero is "not given" where OCI has it so.
+    ///
+    /// All of them are checked before the first is written. When the kernel refuses one, those before it
+    /// stay set and those after it are not.
+    pub fn apply(&self, limits: &LinuxResources) -> Result<(), Error> {
+        let has = |controller| self.hierarchies.has(controller);
+        let rules = devices::rules(limits)?;
+        let state = self.state(limits)?;
+        let mut settings = match self.hierarchies.version() {
+            Version::V1 => plan::v1::settings(limits, &state, has)?,
+            Version::V2 => plan::v2::settings(limits, &state, has)?,
+        };
+        if has(Controller::Devices) {
+            settings.extend(devices::settings(&rules)?);
+        }
+        self.write(&settings)?;
+        if !rules.is_empty() && !has(Controller::Devices) {
+            self.attach_device_filter(&rules)?;
+        }
+        Ok(())
+    }
+
+    /// What [`plan`] has to know of the limits in force, for the limits that are to be set.
+    fn state(&self, limits: &LinuxResources) -> Result<State, Error> {
+        let is_set = |value: Option<i64>| value.is_some_and(|value| value != 0);
+        let cpu = limits.cpu().as_ref();
+        let needs_bandwidth = cpu.is_some_and(|cpu| cpu.period().is_some_and(|period| period != 0));
+        let memory = limits.memory().as_ref();
+        let needs_memory =
+            memory.is_some_and(|memory| is_set(memory.limit()) || is_set(memory.swap()));
+        Ok(State {
+            bandwidth: match needs_bandwidth {
+                true => self.bandwidth()?,
+                false => None,
+            },
+            memory: match needs_memory {
+                true => self.memory_state()?,
+                false => None,
+            },
+        })
+    }
+
+    fn bandwidth(&self) -> Result<Option<Bandwidth>, Error> {
+        let (quota, period_us) = match self.hierarchies.version() {
+            Version::V1 => (
+                self.limit(Controller::Cpu, "cpu.cfs_quota_us")?,
+                self.number(Controller::Cpu, "cpu.cfs_period_us")?,
+            ),
+            Version::V2 => match self.cpu_max()? {
+                Some((quota, period_us)) => (quota, Some(period_us)),
+                None => (None, None),
+            },
+        };
+        Ok(period_us.map(|period_us| Bandwidth {
+            quota: quota.map_or(Bound::Unlimited, Bound::At),
+            period_us,
+        }))
+    }
+
+    fn memory_state(&self) -> Result<Option<MemoryState>, Error> {
+        let (limit, swap, usage) = match self.hierarchies.version() {
+            Version::V1 => ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", None),
+            Version::V2 => (
+                "memory.max",
+                "memory.swap.max",
+                self.number(Controller::Memory, "memory.current")?,
+            ),
+        };
+        let bound = |limit: Option<u64>| limit.map_or(Bound::Unlimited, Bound::At);
+        let Some(limit) = self.value(Controller::Memory, limit, parse::limit)? else {
+            return Ok(None);
+        };
+        Ok(Some(MemoryState {
+            limit: bound(limit),
+            swap: self
+                .value(Controller::Memory, swap, parse::limit)?
+                .map(bound),
+            usage_bytes: usage.unwrap_or(0),
+        }))
+    }
+
+    /// Writes the settings in order; one `open` for a run of settings of the same file.
+    fn write(&self, settings: &[Setting]) -> Result<(), Error> {
+        for run in settings.chunk_by(|a, b| a.file == b.file) {
+            let Some(dir) = self.dir_of(run[0].controller) else {
+                continue;
+            };
+            let refused = |setting: &Setting, error| {
+                refusal::explain(&dir, setting, self.hierarchies.version(), error)
+            };
+            let mut file: File = match file::open_for_writing(&dir, &run[0].file) {
+                Err(error) if file::is_gone(&error) && run[0].if_missing == IfMissing::Skip => {
+                    continue;
+                }
+                other => other.map_err(|error| refused(&run[0], error))?,
+            };
+            for setting in run {
+                let written = file.write_all(setting.value.as_bytes());
+                written.map_err(|error| refused(setting, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Devices without a controller for them: a BPF filter in the version 2 hierarchy, which works on a
+    /// hybrid host as well.
+    fn attach_device_filter(&self, rules: &[devices::Rule]) -> Result<(), Error> {
+        let Some(mount) = self.hierarchies.unified() else {
+            return Err(Error::unsupported(
+                "devices",
+                "this host has no devices controller and no cgroup v2",
+            ));
+        };
+        let dir = self.dir_in(mount);
+        let cgroup = File::open(&dir).map_err(|error| self.unreadable(&dir, error))?;
+        replace_device_filter(cgroup.as_fd(), &devices::filter(rules))
+            .map_err(|source| Error::DeviceFilter { dir, source })
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Result<Limits, Error> {
+        match self.hierarchies.version() {
+            Version::V1 => self.limits_v1(),
+            Version::V2 => self.limits_v2(),
+        }
+    }
+
+    fn limits_v1(&self) -> Result<Limits, Error> {
+        use Controller::{Cpu, Memory};
+        Ok(Limits {
+            cpu_shares: self.number(Cpu, "cpu.shares")?,
+            cpu_weight: None,
+            cpu_quota_us: self.limit(Cpu, "cpu.cfs_quota_us")?,
+            cpu_period_us: self.number(Cpu, "cpu.cfs_period_us")?,
+            cpuset_cpus: self.list("cpuset.cpus")?,
+            cpuset_mems: self.list("cpuset.mems")?,
+            memory_limit_bytes: self.limit(Memory, "memory.limit_in_bytes")?,
+            memory_swap_limit_bytes: self.limit(Memory, "memory.memsw.limit_in_bytes")?,
+            memory_reservation_bytes: self.limit(Memory, "memory.soft_limit_in_bytes")?,
+            pids_max: self.limit(Controller::Pids, "pids.max")?,
+        })
+    }
+
+    fn limits_v2(&self) -> Result<Limits, Error> {
+        use Controller::{Cpu, Memory};
+        let (cpu_quota_us, cpu_period_us) = self.cpu_max()?.unzip();
+        let memory_limit_bytes = self.limit(Memory, "memory.max")?;
+        let swap_limit_bytes = self.limit(Memory, "memory.swap.max")?;
+        Ok(Limits {
+            cpu_shares: None,
+            cpu_weight: self.number(Cpu, "cpu.weight")?,
+            cpu_quota_us: cpu_quota_us.flatten(),
+            cpu_period_us,
+            cpuset_cpus: self.list("cpuset.cpus.effective")?,
+            cpuset_mems: self.list("cpuset.mems.effective")?,
+            memory_limit_bytes,
+            memory_swap_limit_bytes: memory_limit_bytes
+                .zip(swap_limit_bytes)
+                .map(|(memory, swap)| memory.saturating_add(swap)),
+            memory_reservation_bytes: self.number(Memory, "memory.low")?.filter(|low| *low > 0),
+            pids_max: self.limit(Controller::Pids, "pids.max")?,
+        })
+    }
+
+    fn cpu_max(&self) -> Result<Option<(Option<u64>, u64)>, Error> {
+        self.value(Controller::Cpu, "cpu.max", parse::cpu_max)
+    }
+
+    fn list(&self, file: &str) -> Result<Option<String>, Error> {
+        self.value(Controller::CpuSet, file, |text| {
+            Some(text.trim().to_owned())
+        })
+    }
+
+    /// None: no limit, or no such file.
+    pub(crate) fn limit(&self, controller: Controller, file: &str) -> Result<Option<u64>, Error> {
+        Ok(self.value(controller, file, parse::limit)?.flatten())
+    }
+
+    /// None: no such file.
+    pub(crate) fn number(&self, controller: Controller, file: &str) -> Result<Option<u64>, Error> {
+        self.value(controller, file, parse::number)
+    }
+
+    /// A file's content as `parse` understands it. None: no such file in a cgroup that exists.
+    pub(crate) fn value<T>(
+        &self,
+        controller: Controller,
+        file: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let Some(dir) = self.dir_of(controller) else {
+            return Ok(None);
+        };
+        let Some(text) = self.text(&dir, file)? else {
+            return Ok(None);
+        };
+        parse(&text).map(Some).ok_or_else(|| Error::Malformed {
+            path: dir.join(file),
+            text,
+        })
+    }
+
+    /// A file of the controller as it is. None: no such file in a cgroup that exists.
+    pub(crate) fn content(
+        &self,
+        controller: Controller,
+        file: &str,
+    ) -> Result<Option<String>, Error> {
+        match self.dir_of(controller) {
+            Some(dir) => self.text(&dir, file),
+            None => Ok(None),
+        }
+    }
+
+    /// A file as it is. None: no such file in a cgroup that exists.
+    pub(crate) fn text(&self, dir: &Path, file: &str) -> Result<Option<String>, Error> {
+        match file::read(dir, file) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if file::is_gone(&error) && dir.is_dir() => Ok(None),
+            Err(error) => Err(self.unreadable(dir, error)),
+        }
+    }
+
+    pub(crate) fn unreadable(&self, dir: &Path, error: io::Error) -> Error {
+        match file::is_gone(&error) {
+            true => Error::NotFound { path: dir.into() },
+            false => Error::io("use", dir)(error),
+        }
+    }
+
+    /// Where the controller's files of this cgroup are. None: the host lacks the controller.
+    pub(crate) fn dir_of(&self, controller: Controller) -> Option<PathBuf> {
+        let mount = self.hierarchies.mount_of(controller)?;
+        Some(self.dir_in(mount))
+    }
+
+    /// Its directory in the version 2 hierarchy, with or without controllers.
+    pub(crate) fn unified_dir(&self) -> Option<PathBuf> {
+        let mount = self.hierarchies.unified()?;
+        Some(self.dir_in(mount))
+    }
+
+    pub(crate) fn dir_in(&self, mount: &Mount) -> PathBuf {
+        self.path.below(&mount.dir)
+    }
+
+    pub(crate) fn hierarchies(&self) -> &Hierarchies {
+        &self.hierarchies
+    }
+}

@@ -1,0 +1,127 @@
+//! Removing a cgroup from every hierarchy.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use crate::{Cgroup, Error, file};
+
+/// How long a cgroup may stay in use by processes that are already dying.
+const REMOVE_BOUND: Duration = Duration::from_secs(2);
+/// Pauses between tries grow from the first to the second.
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+
+impl Cgroup {
+    /// Removes it with all below it. What is not there is removed already. Processes in it must have been
+    /// killed; for those that are still dying it waits, within a bound ([`Error::Busy`]).
+    pub fn remove(&self) -> Result<(), Error> {
+        if self.path().is_root() {
+            return Err(Error::InvalidPath {
+                path: self.path().to_string(),
+                reason: "the root cgroup cannot be removed",
+            });
+        }
+        let deadline = Instant::now() + REMOVE_BOUND;
+        let results: Vec<_> = self
+            .dirs()
+            .iter()
+            .map(|dir| self.remove_until(dir, deadline))
+            .collect();
+        results.into_iter().collect()
+    }
+
+    /// Removes it if nothing is below it and no process is in it, and says whether it is gone. For a
+    /// parent that several pods share.
+    pub fn remove_if_unused(&self) -> Result<bool, Error> {
+        let mut gone = true;
+        for dir in self.dirs() {
+            match fs::remove_dir(&dir) {
+                Err(error) if is_in_use(&error) => gone = false,
+                Err(error) if !file::is_gone(&error) => {
+                    return Err(Error::io("remove", &dir)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(gone)
+    }
+
+    fn remove_until(&self, dir: &Path, deadline: Instant) -> Result<(), Error> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match remove_tree(dir) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            if !is_in_use(&error) {
+                return Err(Error::io("remove", dir)(error));
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::Busy {
+                    path: dir.into(),
+                    state: "in use",
+                    bound: REMOVE_BOUND,
+                });
+            }
+            sleep(pause);
+            pause = LONGEST_PAUSE.min(pause * 2);
+        }
+    }
+}
+
+/// Children first when there are any. The kernel's files in a cgroup go with it.
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir(dir) {
+        Err(error) if file::is_gone(&error) => return Ok(()),
+        Err(error) if !is_in_use(&error) => return Err(error),
+        Err(_) => {}
+        Ok(()) => return Ok(()),
+    }
+    for child in file::children(dir).or_else(gone_is_empty)? {
+        remove_tree(&child)?;
+    }
+    match fs::remove_dir(dir) {
+        Err(error) if file::is_gone(&error) => Ok(()),
+        other => other,
+    }
+}
+
+fn gone_is_empty<T>(error: io::Error) -> io::Result<Vec<T>> {
+    match file::is_gone(&error) {
+        true => Ok(Vec::new()),
+        false => Err(error),
+    }
+}
+
+/// By processes or by children.
+fn is_in_use(error: &io::Error) -> bool {
+    file::is(error, Errno::EBUSY) || file::is(error, Errno::ENOTEMPTY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CgroupPath, Hierarchies};
+
+    #[test]
+    fn children_go_first_and_twice_is_fine() {
+        let root = tempfile::tempdir().unwrap();
+        for dir in ["cpu/pod/a/b", "cpu/pod/c", "pids/pod/a", "pids/other"] {
+            fs::create_dir_all(root.path().join(dir)).unwrap();
+        }
+        let hierarchies = Hierarchies::at(root.path()).unwrap();
+        let pod = hierarchies.open(&CgroupPath::parse("/pod").unwrap());
+        assert!(!pod.remove_if_unused().unwrap());
+        pod.remove().unwrap();
+        pod.remove().unwrap();
+        assert!(pod.remove_if_unused().unwrap());
+        assert!(!root.path().join("cpu/pod").exists());
+        assert!(root.path().join("pids/other").exists());
+        assert!(hierarchies.open(&CgroupPath::root()).remove().is_err());
+    }
+}

@@ -1,0 +1,232 @@
+//! What a cgroup has used and uses: one shape of figures for both versions.
+
+mod v1;
+mod v2;
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use crate::controller::{Controller, Version};
+use crate::pressure::Pressure;
+use crate::{Cgroup, Error, file, parse};
+
+/// Figures of a cgroup with all below it. A part is None when the host lacks its controller.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Stats {
+    /// When the cpu time was read.
+    pub read_at: SystemTime,
+    /// Processor time.
+    pub cpu: Option<CpuStats>,
+    /// Memory and swap.
+    pub memory: Option<MemoryStats>,
+    /// Processes and threads.
+    pub pids: Option<PidsStats>,
+    /// Block devices, those only that were used. On version 1 this counts what reached the device from
+    /// the process itself: buffered writes are the kernel's and not in it.
+    pub io: Option<Vec<IoStats>>,
+    /// One for each size of huge pages.
+    pub hugetlb: Vec<HugetlbStats>,
+    /// Pressure stall information; None where the kernel has none for this cgroup.
+    pub pressure: Option<PressureStats>,
+}
+
+/// Processor time since the cgroup was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct CpuStats {
+    /// Used in total.
+    pub usage_ns: u64,
+    /// Of which in user mode. Version 1 counts it, and `system_ns`, in hundredths of a second.
+    pub user_ns: u64,
+    /// Of which in the kernel.
+    pub system_ns: u64,
+    /// Quota periods in which something ran.
+    pub periods: u64,
+    /// Of which the quota ran out in so many.
+    pub throttled_periods: u64,
+    /// How long processes were kept from running by the quota, summed over cpus.
+    pub throttled_ns: u64,
+}
+
+/// Memory now, and events since the cgroup was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct MemoryStats {
+    /// Everything charged, page cache included.
+    pub usage_bytes: u64,
+    /// The most that was charged at any time; None before Linux 5.19 on version 2.
+    pub max_usage_bytes: Option<u64>,
+    /// Usage without the page cache that was not used lately, as the kubelet counts for evictions.
+    pub working_set_bytes: u64,
+    /// None: unlimited.
+    pub limit_bytes: Option<u64>,
+    /// Anonymous memory.
+    pub rss_bytes: u64,
+    /// Page cache, tmpfs and shared memory included.
+    pub cache_bytes: u64,
+    /// Page cache that is mapped.
+    pub mapped_file_bytes: u64,
+    /// Page cache that was used lately.
+    pub active_file_bytes: u64,
+    /// Page cache that was not.
+    pub inactive_file_bytes: u64,
+    /// The kernel's own: stacks, slab, page tables …
+    pub kernel_bytes: u64,
+    /// Swapped out; None without swap accounting.
+    pub swap_bytes: Option<u64>,
+    /// Page faults.
+    pub page_faults: u64,
+    /// Those that waited for a disk.
+    pub major_page_faults: u64,
+    /// How often the usage met the limit.
+    pub limit_hits: u64,
+    /// Processes killed by the OOM killer.
+    pub oom_kills: u64,
+}
+
+/// Processes and threads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct PidsStats {
+    /// How many there are.
+    pub current: u64,
+    /// How many there may be; None: no limit.
+    pub max: Option<u64>,
+}
+
+/// One block device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct IoStats {
+    /// The device's major number.
+    pub major: u32,
+    /// The device's minor number.
+    pub minor: u32,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub write_bytes: u64,
+    /// Read operations.
+    pub read_operations: u64,
+    /// Write operations.
+    pub write_operations: u64,
+}
+
+/// Huge pages of one size.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct HugetlbStats {
+    /// `2MB`, `1GB` …
+    pub page_size: String,
+    /// In use.
+    pub usage_bytes: u64,
+    /// The most at any time; None on version 2.
+    pub max_usage_bytes: Option<u64>,
+    /// How often the limit was met.
+    pub limit_hits: u64,
+}
+
+/// How processes of the cgroup are held up (Documentation/accounting/psi.rst).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct PressureStats {
+    /// Waiting for a cpu.
+    pub cpu: Pressure,
+    /// Waiting for memory.
+    pub memory: Pressure,
+    /// Waiting for block devices.
+    pub io: Pressure,
+}
+
+impl Cgroup {
+    /// All figures.
+    pub fn stats(&self) -> Result<Stats, Error> {
+        let read_at = SystemTime::now();
+        let figures = match self.hierarchies().version() {
+            Version::V1 => v1::figures(self)?,
+            Version::V2 => v2::figures(self)?,
+        };
+        Ok(Stats {
+            read_at,
+            cpu: figures.cpu,
+            memory: figures.memory,
+            pids: self.pids_stats()?,
+            io: figures.io,
+            hugetlb: self.hugetlb_stats()?,
+            pressure: self.pressure()?,
+        })
+    }
+
+    /// How many processes the OOM killer has killed, here and below.
+    pub fn oom_kills(&self) -> Result<u64, Error> {
+        match self.hierarchies().version() {
+            Version::V1 => v1::oom_kills(self),
+            Version::V2 => v2::oom_kills(self),
+        }
+    }
+
+    fn pids_stats(&self) -> Result<Option<PidsStats>, Error> {
+        let Some(current) = self.number(Controller::Pids, "pids.current")? else {
+            return Ok(None);
+        };
+        let max = self.limit(Controller::Pids, "pids.max")?;
+        Ok(Some(PidsStats { current, max }))
+    }
+
+    fn hugetlb_stats(&self) -> Result<Vec<HugetlbStats>, Error> {
+        let Some(dir) = self.dir_of(Controller::HugeTlb) else {
+            return Ok(Vec::new());
+        };
+        let names = file::names(&dir).map_err(|error| self.unreadable(&dir, error))?;
+        let suffix = match self.hierarchies().version() {
+            Version::V1 => "usage_in_bytes",
+            Version::V2 => "current",
+        };
+        let sizes = names
+            .iter()
+            .filter_map(|name| parse::hugepage_size(name, suffix));
+        sizes.map(|size| self.hugetlb_of(size)).collect()
+    }
+
+    fn hugetlb_of(&self, size: &str) -> Result<HugetlbStats, Error> {
+        let number =
+            |suffix: &str| self.number(Controller::HugeTlb, &format!("hugetlb.{size}.{suffix}"));
+        let page_size = size.to_owned();
+        match self.hierarchies().version() {
+            Version::V1 => Ok(HugetlbStats {
+                page_size,
+                usage_bytes: number("usage_in_bytes")?.unwrap_or(0),
+                max_usage_bytes: number("max_usage_in_bytes")?,
+                limit_hits: number("failcnt")?.unwrap_or(0),
+            }),
+            Version::V2 => {
+                let events = format!("hugetlb.{size}.events");
+                let events = self.content(Controller::HugeTlb, &events)?;
+                Ok(HugetlbStats {
+                    page_size,
+                    usage_bytes: number("current")?.unwrap_or(0),
+                    max_usage_bytes: None,
+                    limit_hits: parse::FlatKeyed(&events.unwrap_or_default()).or_zero("max"),
+                })
+            }
+        }
+    }
+
+    /// Pressure is kept in the version 2 hierarchy, which a hybrid host has too.
+    fn pressure(&self) -> Result<Option<PressureStats>, Error> {
+        let Some(dir) = self.unified_dir() else {
+            return Ok(None);
+        };
+        let read = |file| Pressure::read(&dir, file);
+        let (Some(cpu), Some(memory), Some(io)) = (
+            read("cpu.pressure")?,
+            read("memory.pressure")?,
+            read("io.pressure")?,
+        ) else {
+            return Ok(None);
+        };
+        Ok(Some(PressureStats { cpu, memory, io }))
+    }
+}
+
+/// What the two versions read differently.
+struct Figures {
+    cpu: Option<CpuStats>,
+    memory: Option<MemoryStats>,
+    io: Option<Vec<IoStats>>,
+}

@@ -1,0 +1,181 @@
+//! Figures of version 2.
+
+use super::{CpuStats, Figures, IoStats, MemoryStats};
+use crate::controller::Controller;
+use crate::parse::{self, FlatKeyed};
+use crate::{Cgroup, Error};
+
+const USEC_NS: u64 = 1000;
+
+pub(super) fn figures(cgroup: &Cgroup) -> Result<Figures, Error> {
+    Ok(Figures {
+        cpu: cpu(cgroup)?,
+        memory: memory(cgroup)?,
+        io: io(cgroup)?,
+    })
+}
+
+/// The file is there without the cpu controller too, only the lines on the quota are then not.
+fn cpu(cgroup: &Cgroup) -> Result<Option<CpuStats>, Error> {
+    let Some(dir) = cgroup.unified_dir() else {
+        return Ok(None);
+    };
+    let stat = cgroup.text(&dir, "cpu.stat")?;
+    Ok(stat.map(|stat| cpu_stats(FlatKeyed(&stat))))
+}
+
+fn cpu_stats(stat: FlatKeyed<'_>) -> CpuStats {
+    let time = |key| stat.or_zero(key).saturating_mul(USEC_NS);
+    CpuStats {
+        usage_ns: time("usage_usec"),
+        user_ns: time("user_usec"),
+        system_ns: time("system_usec"),
+        periods: stat.or_zero("nr_periods"),
+        throttled_periods: stat.or_zero("nr_throttled"),
+        throttled_ns: time("throttled_usec"),
+    }
+}
+
+fn memory(cgroup: &Cgroup) -> Result<Option<MemoryStats>, Error> {
+    const MEMORY: Controller = Controller::Memory;
+    let Some(usage_bytes) = cgroup.number(MEMORY, "memory.current")? else {
+        return Ok(None);
+    };
+    let stat = cgroup.content(MEMORY, "memory.stat")?.unwrap_or_default();
+    let events = cgroup.content(MEMORY, "memory.events")?.unwrap_or_default();
+    Ok(Some(MemoryStats {
+        max_usage_bytes: cgroup.number(MEMORY, "memory.peak")?,
+        limit_bytes: cgroup.limit(MEMORY, "memory.max")?,
+        swap_bytes: cgroup.number(MEMORY, "memory.swap.current")?,
+        ..memory_stats(usage_bytes, FlatKeyed(&stat), FlatKeyed(&events))
+    }))
+}
+
+fn memory_stats(usage_bytes: u64, stat: FlatKeyed<'_>, events: FlatKeyed<'_>) -> MemoryStats {
+    let inactive_file_bytes = stat.or_zero("inactive_file");
+    MemoryStats {
+        usage_bytes,
+        working_set_bytes: usage_bytes.saturating_sub(inactive_file_bytes),
+        rss_bytes: stat.or_zero("anon"),
+        cache_bytes: stat.or_zero("file"),
+        mapped_file_bytes: stat.or_zero("file_mapped"),
+        active_file_bytes: stat.or_zero("active_file"),
+        inactive_file_bytes,
+        kernel_bytes: kernel_bytes(stat),
+        page_faults: stat.or_zero("pgfault"),
+        major_page_faults: stat.or_zero("pgmajfault"),
+        limit_hits: events.or_zero("max"),
+        oom_kills: events.or_zero("oom_kill"),
+        ..MemoryStats::default()
+    }
+}
+
+/// The key `kernel` is there since Linux 5.18; before, its largest parts are.
+fn kernel_bytes(stat: FlatKeyed<'_>) -> u64 {
+    let parts = ["kernel_stack", "slab", "pagetables", "percpu"];
+    stat.get("kernel")
+        .unwrap_or_else(|| parts.into_iter().map(|part| stat.or_zero(part)).sum())
+}
+
+/// The counts of `memory.events` include the cgroups below.
+pub(super) fn oom_kills(cgroup: &Cgroup) -> Result<u64, Error> {
+    let events = cgroup.content(Controller::Memory, "memory.events")?;
+    Ok(FlatKeyed(&events.unwrap_or_default()).or_zero("oom_kill"))
+}
+
+fn io(cgroup: &Cgroup) -> Result<Option<Vec<IoStats>>, Error> {
+    let stat = cgroup.content(Controller::BlkIo, "io.stat")?;
+    Ok(stat.map(|stat| stat.lines().filter_map(io_line).collect()))
+}
+
+/// `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6`; a device that was not used has no more than
+/// its number.
+fn io_line(line: &str) -> Option<IoStats> {
+    let mut fields = line.split_whitespace();
+    let (major, minor) = parse::device(fields.next()?)?;
+    let mut stats = IoStats {
+        major,
+        minor,
+        ..IoStats::default()
+    };
+    for (key, value) in fields.filter_map(|field| field.split_once('=')) {
+        let figure = match key {
+            "rbytes" => &mut stats.read_bytes,
+            "wbytes" => &mut stats.write_bytes,
+            "rios" => &mut stats.read_operations,
+            "wios" => &mut stats.write_operations,
+            _ => continue,
+        };
+        *figure = value.parse().ok()?;
+    }
+    Some(stats)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_times_become_nanoseconds() {
+        let text = "usage_usec 1500\nuser_usec 1000\nsystem_usec 500\nnice_usec 0\nnr_periods 10\n\
+                    nr_throttled 4\nthrottled_usec 70\nnr_bursts 0\nburst_usec 0\n";
+        assert_eq!(
+            cpu_stats(FlatKeyed(text)),
+            CpuStats {
+                usage_ns: 1_500_000,
+                user_ns: 1_000_000,
+                system_ns: 500_000,
+                periods: 10,
+                throttled_periods: 4,
+                throttled_ns: 70_000,
+            }
+        );
+    }
+
+    #[test]
+    fn memory_figures_come_from_stat_and_events() {
+        let stat = "anon 4096\nfile 8192\nkernel 100\nkernel_stack 60\nfile_mapped 12\n\
+                    inactive_anon 1\nactive_file 4192\ninactive_file 4000\npgfault 9\npgmajfault 3\n";
+        let events = "low 0\nhigh 0\nmax 5\noom 2\noom_kill 1\noom_group_kill 0\n";
+        let stats = memory_stats(20_000, FlatKeyed(stat), FlatKeyed(events));
+        assert_eq!(
+            stats,
+            MemoryStats {
+                usage_bytes: 20_000,
+                working_set_bytes: 16_000,
+                rss_bytes: 4096,
+                cache_bytes: 8192,
+                mapped_file_bytes: 12,
+                active_file_bytes: 4192,
+                inactive_file_bytes: 4000,
+                kernel_bytes: 100,
+                page_faults: 9,
+                major_page_faults: 3,
+                limit_hits: 5,
+                oom_kills: 1,
+                ..MemoryStats::default()
+            }
+        );
+        assert_eq!(kernel_bytes(FlatKeyed("kernel_stack 60\nslab 5\n")), 65);
+    }
+
+    #[test]
+    fn io_lines_have_keys() {
+        let stats = io_line("8:16 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6").unwrap();
+        assert_eq!(
+            stats,
+            IoStats {
+                major: 8,
+                minor: 16,
+                read_bytes: 1,
+                write_bytes: 2,
+                read_operations: 3,
+                write_operations: 4,
+            }
+        );
+        assert_eq!(io_line("8:0").unwrap().read_bytes, 0);
+        for line in ["", "x", "8:0 rbytes=x"] {
+            assert_eq!(io_line(line), None, "{line:?}");
+        }
+    }
+}
