@@ -1,0 +1,391 @@
+//! The thread that does the kernel work: one job at a time, and deletions in between.
+
+use crate::allocations::Allocations;
+use crate::attachment::{Attachment, InterfaceStatistics};
+use crate::host::{self, Host};
+use crate::nft::{self, Ruleset};
+use crate::ports::HostAddresses;
+use crate::reaper::Reaper;
+use crate::wire::{Batch, Wire};
+use crate::{Error, NotReady, Settings, forwarding, link, pod};
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
+use nix::errno::Errno;
+use std::collections::HashMap;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Work for the thread.
+pub(crate) type Job = Box<dyn FnOnce(&mut Actor) + Send>;
+
+#[derive(Debug)]
+pub(crate) struct Actor {
+    host: Host,
+    reaper: Reaper,
+    settings: Settings,
+    ruleset: Ruleset,
+    allocations: Arc<Mutex<Allocations>>,
+    prepared: Option<Prepared>,
+}
+
+/// What is known to be set up in the kernel.
+#[derive(Debug)]
+struct Prepared {
+    bridge_index: u32,
+    /// The pod CIDRs it was set up for.
+    networks: Vec<IpNet>,
+    loopback_routing: bool,
+}
+
+/// Allocations are changed in one step each, so that a panic in between cannot tear them.
+pub(crate) fn lock(allocations: &Mutex<Allocations>) -> MutexGuard<'_, Allocations> {
+    allocations.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Actor {
+    /// Opens the sockets. Nothing is changed in the kernel.
+    pub(crate) fn open(
+        settings: Settings,
+        instance: &str,
+        allocations: Arc<Mutex<Allocations>>,
+    ) -> Result<Self, Error> {
+        let open = |protocol| {
+            Wire::open(protocol).map_err(|error| {
+                let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+                Error::kernel("open a netlink socket")(errno)
+            })
+        };
+        Ok(Self {
+            host: Host {
+                route: open(netlink_sys::protocols::NETLINK_ROUTE)?,
+                netfilter: open(netlink_sys::protocols::NETLINK_NETFILTER)?,
+            },
+            reaper: Reaper::default(),
+            ruleset: host::ruleset(&settings, instance),
+            settings,
+            allocations,
+            prepared: None,
+        })
+    }
+
+    /// Works until nobody can send jobs any more.
+    pub(crate) fn run(mut self, jobs: &Receiver<Job>) {
+        loop {
+            let now = Instant::now();
+            let job = match self.reaper.due() {
+                None => jobs.recv().map_err(RecvTimeoutError::from),
+                Some(due) if due <= now => Err(RecvTimeoutError::Timeout),
+                Some(due) => jobs.recv_timeout(due - now),
+            };
+            match job {
+                Ok(job) => job(&mut self),
+                Err(RecvTimeoutError::Timeout) => self.reaper.reap(&mut self.host.route),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.reaper.reap_all(&mut self.host.route);
+    }
+
+    /// The MTU for pods to come is kept where addresses are.
+    pub(crate) fn refresh_mtu(&mut self) -> Result<(), Error> {
+        let mtu = match self.settings.mtu {
+            Some(mtu) => Some(mtu),
+            None => self.host.uplink_mtu()?,
+        };
+        if let Some(mtu) = mtu {
+            lock(&self.allocations).mtu = mtu;
+        }
+        Ok(())
+    }
+
+    /// Connects a pod.
+    pub(crate) fn attach(
+        &mut self,
+        attachment: &Attachment,
+        netns: BorrowedFd<'_>,
+        pod_socket: OwnedFd,
+    ) -> Result<(), Error> {
+        let bridge = self.prepared()?;
+        if let Err(error) = self.create_pair(attachment, bridge, netns) {
+            let bridge = self.repair(attachment, error)?;
+            self.create_pair(attachment, bridge, netns)?;
+        }
+        pod::configure(attachment, pod_socket)?;
+        self.open_host_ports(attachment)
+    }
+
+    /// Cuts a pod off. What is left to do then, the deletion of its link, is done later.
+    pub(crate) fn detach(&mut self, attachment: &Attachment) -> Result<(), Error> {
+        // For a pod that nobody knows, because it was detached before or the daemon was restarted:
+        // its host ports are closed only if they have not become another pod's.
+        let owned = lock(&self.allocations).adopt(attachment).is_ok();
+        self.disable_port(&attachment.host_interface)?;
+        if owned {
+            self.close_host_ports(attachment)?;
+            lock(&self.allocations).release(&attachment.pod);
+        }
+        Ok(())
+    }
+
+    /// Removes what belongs to no known pod; returns how many links that were.
+    pub(crate) fn collect_garbage(&mut self) -> Result<usize, Error> {
+        let Some(bridge) = self.host.bridge_index(&self.settings.bridge)? else {
+            return self.restore().map(|()| 0);
+        };
+        let mut ports = self.host.pod_ports(bridge)?;
+        {
+            let allocations = lock(&self.allocations);
+            ports.retain(|name| !allocations.knows_interface(name));
+        }
+        for name in &ports {
+            self.disable_port(name)?;
+        }
+        self.restore()?;
+        Ok(ports.len())
+    }
+
+    /// The counters of every pod's interface, by the name of the host's end.
+    pub(crate) fn statistics(&mut self) -> Result<HashMap<String, InterfaceStatistics>, Error> {
+        match self.host.bridge_index(&self.settings.bridge)? {
+            Some(bridge) => self.host.statistics(bridge),
+            None => Ok(HashMap::new()),
+        }
+    }
+
+    /// Waits for the deletions that are due.
+    pub(crate) fn flush(&mut self) {
+        self.reaper.reap_all(&mut self.host.route);
+    }
+
+    /// Removes bridge and packet table.
+    pub(crate) fn destroy(&mut self) -> Result<(), Error> {
+        let pods = lock(&self.allocations).len();
+        if pods > 0 {
+            return Err(Error::InUse { pods });
+        }
+        self.flush();
+        self.prepared = None;
+        self.host.remove_table(&self.ruleset)?;
+        if self.host.bridge_index(&self.settings.bridge)?.is_some() {
+            let mut batch = Batch::default();
+            batch.push_forgiving(
+                "delete the bridge",
+                NLM_F_ACK,
+                link::delete_by_name(&self.settings.bridge),
+                &[Errno::ENODEV],
+            );
+            self.host.route.transact(batch)?;
+        }
+        Ok(())
+    }
+
+    /// Brings the kernel's side in line with what is known after a restart.
+    fn restore(&mut self) -> Result<(), Error> {
+        if lock(&self.allocations).len() > 0 {
+            self.prepared = None;
+            self.prepared().map(|_| ())
+        } else if self.host.has_table(&self.ruleset) {
+            self.host.remove_table(&self.ruleset)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The bridge's index, once everything that a pod needs of the node is there.
+    fn prepared(&mut self) -> Result<u32, Error> {
+        let networks = lock(&self.allocations).networks().to_vec();
+        if let Some(prepared) = &self.prepared
+            && prepared.networks == networks
+        {
+            let index = prepared.bridge_index;
+            // `nft flush ruleset`, as a restarted firewall does it, takes foreign tables along.
+            if !self.host.has_table(&self.ruleset) {
+                self.rebuild_table()?;
+            }
+            return Ok(index);
+        }
+        let result = self.prepare(networks);
+        lock(&self.allocations).failure = result.as_ref().err().map(|error| NotReady {
+            reason: chain(error),
+        });
+        result
+    }
+
+    fn prepare(&mut self, networks: Vec<IpNet>) -> Result<u32, Error> {
+        self.refresh_mtu()?;
+        let (mtu, gateways) = {
+            let allocations = lock(&self.allocations);
+            (allocations.mtu, allocations.gateways())
+        };
+        let bridge = &self.settings.bridge;
+        let bridge_index = self.host.ensure_bridge(bridge, mtu, &gateways)?;
+        self.host.enable_forwarding(&gateways)?;
+        self.rebuild_table()?;
+        self.prepared = Some(Prepared {
+            bridge_index,
+            networks,
+            loopback_routing: false,
+        });
+        let attachments: Vec<Attachment> = lock(&self.allocations).attachments().cloned().collect();
+        for attachment in &attachments {
+            self.enable_loopback_routing(attachment)?;
+        }
+        Ok(bridge_index)
+    }
+
+    fn rebuild_table(&mut self) -> Result<(), Error> {
+        let allocations = lock(&self.allocations);
+        self.host.rebuild_table(&self.ruleset, &allocations)
+    }
+
+    fn create_pair(
+        &mut self,
+        attachment: &Attachment,
+        bridge: u32,
+        netns: BorrowedFd<'_>,
+    ) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        batch.push(
+            "make the pod's interface",
+            NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
+            link::new_pair(attachment, bridge, netns),
+        );
+        batch.push(
+            "set up the pod's port of the bridge",
+            NLM_F_ACK,
+            link::describe_port(attachment),
+        );
+        batch.push_forgiving(
+            "set up the pod's port of the bridge",
+            NLM_F_ACK,
+            link::no_automatic_address(&attachment.host_interface),
+            // The kernel has no IPv6.
+            &[Errno::EAFNOSUPPORT],
+        );
+        Ok(self.host.route.transact(batch)?)
+    }
+
+    /// Removes the reason why a pod's interface could not be made, if that can be done, and returns
+    /// the bridge's index.
+    fn repair(&mut self, attachment: &Attachment, error: Error) -> Result<u32, Error> {
+        if error.errno() == Some(Errno::EEXIST) {
+            // An attempt that a killed daemon began.
+            self.delete_link(&attachment.host_interface)?;
+            return self.prepared();
+        }
+        let known = self.prepared.as_ref().map(|prepared| prepared.bridge_index);
+        if self.host.bridge_index(&self.settings.bridge)? == known {
+            return Err(error);
+        }
+        tracing::warn!(bridge = %self.settings.bridge, "the bridge was taken away; making it again");
+        self.prepared = None;
+        self.prepared()
+    }
+
+    fn delete_link(&mut self, name: &str) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        batch.push_forgiving(
+            "delete a stale interface",
+            NLM_F_ACK,
+            link::delete_by_name(name),
+            &[Errno::ENODEV],
+        );
+        Ok(self.host.route.transact(batch)?)
+    }
+
+    fn disable_port(&mut self, host_interface: &str) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        batch.push_forgiving(
+            "cut off the pod's interface",
+            NLM_F_ACK,
+            link::disable_port(host_interface),
+            // It never was, or went with its namespace.
+            &[Errno::ENODEV],
+        );
+        self.host.route.transact(batch)?;
+        self.reaper.doom(host_interface.to_owned());
+        Ok(())
+    }
+
+    fn open_host_ports(&mut self, attachment: &Attachment) -> Result<(), Error> {
+        let changes = nft::add_host_ports(&self.ruleset.table, attachment);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.enable_loopback_routing(attachment)?;
+        self.host.netfilter.transact(changes.into_batch())?;
+        self.forget_udp(attachment);
+        Ok(())
+    }
+
+    fn close_host_ports(&mut self, attachment: &Attachment) -> Result<(), Error> {
+        let changes = nft::remove_host_ports(&self.ruleset.table, attachment);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        match self.host.netfilter.transact(changes.into_batch()) {
+            Err(refusal) if refusal.source.errno == Errno::ENOENT => {
+                self.rebuild_table_without(attachment)?;
+            }
+            result => result?,
+        }
+        self.forget_udp(attachment);
+        Ok(())
+    }
+
+    /// For when an element that should be there is not: a half-made pod, or a table that somebody
+    /// else changed.
+    fn rebuild_table_without(&mut self, attachment: &Attachment) -> Result<(), Error> {
+        if self.prepared.is_none() && !self.host.has_table(&self.ruleset) {
+            return Ok(());
+        }
+        let allocations = lock(&self.allocations);
+        let others = allocations
+            .attachments()
+            .filter(|other| other.pod != attachment.pod);
+        let changes = self.ruleset.rebuild(others);
+        Ok(self.host.netfilter.transact(changes.into_batch())?)
+    }
+
+    fn forget_udp(&mut self, attachment: &Attachment) {
+        if let Err(refusal) = self.host.netfilter.transact(nft::forget_udp(attachment)) {
+            tracing::warn!(
+                pod = %attachment.pod,
+                error = %refusal.source,
+                "old UDP connections to a host port live on until they time out"
+            );
+        }
+    }
+
+    /// Only once the first host port needs it, and after the rule that makes it safe is in force.
+    fn enable_loopback_routing(&mut self, attachment: &Attachment) -> Result<(), Error> {
+        let needed = self.settings.loopback_host_ports
+            && attachment
+                .port_mappings
+                .iter()
+                .any(|mapping| HostAddresses::of(mapping).has_ipv4());
+        if let Some(prepared) = &mut self.prepared
+            && needed
+            && !prepared.loopback_routing
+        {
+            forwarding::enable_loopback_routing(&self.settings.bridge)?;
+            prepared.loopback_routing = true;
+        }
+        Ok(())
+    }
+}
+
+/// An error with all its causes.
+fn chain(error: &Error) -> String {
+    use std::error::Error as _;
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,289 @@
+//! What every pod has: the one place that knows which addresses and host ports are in use.
+//!
+//! Memory only. The pods' records are what lasts; they are read back by [`Allocations::adopt`].
+
+use crate::attachment::{self, Attachment, Mac, POD_INTERFACE};
+use crate::pool::Pool;
+use crate::ports::{HostAddresses, HostPorts};
+use crate::{Error, NotReady};
+use crisp_model::{PodId, PortMapping};
+use ipnet::IpNet;
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+/// The MTU of Ethernet (RFC 894), for nodes without a default route.
+const DEFAULT_MTU: u32 = 1500;
+
+#[derive(Debug)]
+pub(crate) struct Allocations {
+    pool: Pool,
+    ports: HostPorts,
+    attachments: HashMap<PodId, Attachment>,
+    /// For attachments to come.
+    pub(crate) mtu: u32,
+    /// Why the kernel's side could not be set up when it was tried last.
+    pub(crate) failure: Option<NotReady>,
+}
+
+impl Allocations {
+    pub(crate) fn new(networks: Vec<IpNet>) -> Result<Self, Error> {
+        Ok(Self {
+            pool: Pool::new(networks)?,
+            ports: HostPorts::default(),
+            attachments: HashMap::new(),
+            mtu: DEFAULT_MTU,
+            failure: None,
+        })
+    }
+
+    pub(crate) fn networks(&self) -> &[IpNet] {
+        self.pool.networks()
+    }
+
+    pub(crate) fn attachments(&self) -> impl Iterator<Item = &Attachment> {
+        self.attachments.values()
+    }
+
+    pub(crate) fn contains(&self, pod: &PodId) -> bool {
+        self.attachments.contains_key(pod)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.attachments.len()
+    }
+
+    /// Whether a host's interface belongs to a pod that is known.
+    pub(crate) fn knows_interface(&self, name: &str) -> bool {
+        self.attachments().any(|a| a.host_interface == name)
+    }
+
+    /// The addresses that the bridge needs: those of the pod CIDRs, and those that pods from before
+    /// the last change of the pod CIDRs still use.
+    pub(crate) fn gateways(&self) -> Vec<IpNet> {
+        let mut gateways = self.pool.gateways();
+        for attachment in self.attachments() {
+            for (address, gateway) in attachment.addresses.iter().zip(&attachment.gateways) {
+                let known = gateways.iter().any(|g| g.addr() == *gateway);
+                if !known && let Ok(net) = IpNet::new(*gateway, address.prefix_len()) {
+                    gateways.push(net);
+                }
+            }
+        }
+        gateways
+    }
+
+    /// Takes addresses and host ports for a new pod.
+    pub(crate) fn allocate(
+        &mut self,
+        pod: &PodId,
+        mappings: &[PortMapping],
+    ) -> Result<Attachment, Error> {
+        if let Some(known) = self.attachments.get(pod) {
+            return Ok(known.clone());
+        }
+        self.check_families(mappings)?;
+        self.ports.take(pod, mappings)?;
+        let addresses = self.pool.take().inspect_err(|_| {
+            self.ports.release(pod, mappings);
+        })?;
+        let attachment = Attachment {
+            pod: pod.clone(),
+            host_interface: attachment::host_interface(pod),
+            pod_interface: POD_INTERFACE.to_owned(),
+            mac: Mac::of(addresses[0].addr()),
+            addresses,
+            gateways: self.pool.gateways().iter().map(IpNet::addr).collect(),
+            mtu: self.mtu,
+            port_mappings: mappings.to_vec(),
+        };
+        self.attachments.insert(pod.clone(), attachment.clone());
+        Ok(attachment)
+    }
+
+    /// Marks as in use what a pod's record says.
+    pub(crate) fn adopt(&mut self, attachment: &Attachment) -> Result<(), Error> {
+        if self.contains(&attachment.pod) {
+            return Ok(());
+        }
+        let in_use = |what: String, holder: &PodId| Error::AlreadyInUse {
+            what,
+            pod: attachment.pod.clone(),
+            holder: holder.clone(),
+        };
+        for address in &attachment.addresses {
+            if let Some(holder) = self.holder(address.addr()) {
+                return Err(in_use(format!("address {}", address.addr()), holder));
+            }
+        }
+        if let Err(error) = self.ports.take(&attachment.pod, &attachment.port_mappings) {
+            return Err(match error {
+                Error::PortConflict { mapping, holder } => {
+                    in_use(format!("host port {}", mapping.host_port), &holder)
+                }
+                other => other,
+            });
+        }
+        self.pool.mark(&attachment.addresses);
+        self.attachments
+            .insert(attachment.pod.clone(), attachment.clone());
+        Ok(())
+    }
+
+    /// Gives back what a pod has. Nothing happens for a pod that is not known.
+    pub(crate) fn release(&mut self, pod: &PodId) {
+        if let Some(attachment) = self.attachments.remove(pod) {
+            self.pool.release(&attachment.addresses);
+            self.ports.release(pod, &attachment.port_mappings);
+        }
+    }
+
+    /// Changes where pods to come get their addresses from; pods that have one keep it. Says whether
+    /// anything changed.
+    pub(crate) fn set_networks(&mut self, networks: Vec<IpNet>) -> Result<bool, Error> {
+        let mut pool = Pool::new(networks)?;
+        if pool.networks() == self.pool.networks() {
+            return Ok(false);
+        }
+        for attachment in self.attachments.values() {
+            pool.mark(&attachment.addresses);
+        }
+        self.pool = pool;
+        Ok(true)
+    }
+
+    fn holder(&self, address: IpAddr) -> Option<&PodId> {
+        self.attachments()
+            .find(|a| a.addresses.iter().any(|net| net.addr() == address))
+            .map(|a| &a.pod)
+    }
+
+    /// A host address of a family that pods have no address of can lead nowhere.
+    fn check_families(&self, mappings: &[PortMapping]) -> Result<(), Error> {
+        let has_ipv4 = self.networks().iter().any(|n| n.addr().is_ipv4());
+        let has_ipv6 = self.networks().iter().any(|n| n.addr().is_ipv6());
+        for mapping in mappings {
+            let wanted = HostAddresses::of(mapping);
+            let reachable = (wanted.has_ipv4() && has_ipv4) || (wanted.has_ipv6() && has_ipv6);
+            if let Some(host_ip) = mapping.host_ip
+                && !reachable
+            {
+                return Err(Error::InvalidHostIp {
+                    mapping: mapping.clone(),
+                    host_ip,
+                    reason: "pods have no address of that family",
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crisp_model::Protocol;
+
+    fn allocations(networks: &[&str]) -> Allocations {
+        Allocations::new(networks.iter().map(|n| n.parse().unwrap()).collect()).unwrap()
+    }
+
+    fn tcp(host_port: u16) -> PortMapping {
+        PortMapping {
+            protocol: Protocol::Tcp,
+            container_port: 80,
+            host_port,
+            host_ip: None,
+        }
+    }
+
+    #[test]
+    fn allocating_twice_for_a_pod_gives_the_same() {
+        let mut allocations = allocations(&["10.1.0.0/24"]);
+        let pod = PodId::generate();
+        let first = allocations.allocate(&pod, &[tcp(80)]).unwrap();
+        assert_eq!(allocations.allocate(&pod, &[tcp(80)]).unwrap(), first);
+    }
+
+    #[test]
+    fn exhaustion_leaves_no_host_port_behind() {
+        let mut allocations = allocations(&["10.1.0.0/30"]);
+        let pod = PodId::generate();
+        allocations.allocate(&pod, &[]).unwrap();
+        assert!(
+            allocations
+                .allocate(&PodId::generate(), &[tcp(80)])
+                .is_err()
+        );
+        allocations.release(&pod);
+        allocations
+            .allocate(&PodId::generate(), &[tcp(80)])
+            .unwrap();
+    }
+
+    #[test]
+    fn an_adopted_attachment_keeps_its_address_and_ports() {
+        let mut before = allocations(&["10.1.0.0/29"]);
+        let attachment = before.allocate(&PodId::generate(), &[tcp(80)]).unwrap();
+        let text = serde_json::to_string(&attachment).unwrap();
+
+        let mut after = allocations(&["10.1.0.0/29"]);
+        after.adopt(&serde_json::from_str(&text).unwrap()).unwrap();
+        after.adopt(&attachment).unwrap();
+        let other = after.allocate(&PodId::generate(), &[]).unwrap();
+        assert_ne!(other.addresses, attachment.addresses);
+        assert!(matches!(
+            after.allocate(&PodId::generate(), &[tcp(80)]),
+            Err(Error::PortConflict { holder, .. }) if holder == attachment.pod
+        ));
+    }
+
+    #[test]
+    fn two_records_with_one_address_are_refused() {
+        let mut allocations = allocations(&["10.1.0.0/29"]);
+        let first = allocations.allocate(&PodId::generate(), &[]).unwrap();
+        let second = Attachment {
+            pod: PodId::generate(),
+            ..first
+        };
+        assert!(matches!(
+            allocations.adopt(&second),
+            Err(Error::AlreadyInUse { .. })
+        ));
+    }
+
+    #[test]
+    fn a_change_of_networks_keeps_old_addresses_and_their_gateway() {
+        let mut allocations = allocations(&["10.1.0.0/24"]);
+        let old = allocations.allocate(&PodId::generate(), &[]).unwrap();
+        let networks = vec!["10.2.0.0/24".parse().unwrap()];
+        assert!(allocations.set_networks(networks.clone()).unwrap());
+        assert!(!allocations.set_networks(networks).unwrap());
+        let new = allocations.allocate(&PodId::generate(), &[]).unwrap();
+        assert_eq!(new.addresses[0].to_string(), "10.2.0.2/24");
+        assert_eq!(allocations.gateways().len(), 2);
+        allocations.release(&old.pod);
+        assert_eq!(allocations.gateways().len(), 1);
+    }
+
+    #[test]
+    fn a_host_ip_of_a_family_without_pod_addresses_is_refused() {
+        let mut allocations = allocations(&["10.1.0.0/24"]);
+        let mapping = PortMapping {
+            host_ip: Some("fd00::1".parse().unwrap()),
+            ..tcp(80)
+        };
+        assert!(matches!(
+            allocations.allocate(&PodId::generate(), &[mapping]),
+            Err(Error::InvalidHostIp { .. })
+        ));
+    }
+
+    #[test]
+    fn without_networks_the_reason_is_said() {
+        let mut allocations = allocations(&[]);
+        assert!(matches!(
+            allocations.allocate(&PodId::generate(), &[]),
+            Err(Error::NotReady(_))
+        ));
+    }
+}

@@ -1,0 +1,28 @@
+//! The packet rules: one nftables table per daemon, made and changed over nfnetlink.
+//!
+//! ```text
+//! table inet crisp {
+//!   map any4 { proto . port : address . port }               host ports of every IPv4 address
+//!   map one4 { address . proto . port : address . port }     … of one address
+//!   map any6, map one6                                       the same for IPv6
+//!
+//!   chain guard       { prerouting, raw }     pods do not reach 127.0.0.0/8 of the node
+//!   chain prerouting  { prerouting, dstnat }  to an address of the node? ─▶ host-ports
+//!   chain output      { output, dstnat }      the same for the node's own processes
+//!   chain host-ports  { }                     look up in the maps, translate
+//!   chain postrouting { postrouting, srcnat } masquerade, see [`ruleset`]
+//! }
+//! ```
+//! A host port is an element of a map, with its pod's id as comment: a pod comes and goes by changing
+//! elements, never rules. The table is rebuilt in one transaction with everything that is known, so
+//! that no packet ever sees it incomplete.
+//!
+//! Reference: the kernel's include/uapi/linux/netfilter/nf_tables.h.
+
+mod conntrack;
+mod encode;
+mod expression;
+mod ruleset;
+
+pub(crate) use conntrack::forget_udp;
+pub(crate) use ruleset::{Ruleset, add_host_ports, remove_host_ports};

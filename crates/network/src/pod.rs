@@ -1,0 +1,74 @@
+//! The pod's side of the network: what is configured through a socket inside the pod's namespace.
+
+use crate::attachment::Attachment;
+use crate::wire::{Batch, Wire};
+use crate::{Error, host, link};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage as Message;
+use nix::errno::Errno;
+use std::os::fd::OwnedFd;
+
+/// Raises loopback and the pod's interface, and gives it its addresses and default routes.
+pub(crate) fn configure(attachment: &Attachment, pod_socket: OwnedFd) -> Result<(), Error> {
+    let mut wire = Wire::over(pod_socket);
+    wire.transact(raise(attachment))?;
+    let request = link::get_by_name(&attachment.pod_interface);
+    let link = host::find_link(&mut wire, request)?
+        .ok_or_else(|| Error::kernel("find the pod's interface")(Errno::ENODEV))?;
+    wire.transact(address(attachment, link.header.index))?;
+    Ok(())
+}
+
+/// Raises the loopback interface of a namespace that has no other.
+pub(crate) fn raise_loopback(pod_socket: OwnedFd) -> Result<(), Error> {
+    let mut batch = Batch::default();
+    push_loopback(&mut batch);
+    Ok(Wire::over(pod_socket).transact(batch)?)
+}
+
+fn push_loopback(batch: &mut Batch) {
+    batch.push(
+        "raise the pod's loopback interface",
+        NLM_F_ACK,
+        link::raise_by_index(link::LOOPBACK_INDEX),
+    );
+}
+
+fn raise(attachment: &Attachment) -> Batch {
+    let mut batch = Batch::default();
+    push_loopback(&mut batch);
+    batch.push_forgiving(
+        "set up the pod's interface",
+        NLM_F_ACK,
+        link::no_automatic_address(&attachment.pod_interface),
+        // The kernel has no IPv6.
+        &[Errno::EAFNOSUPPORT],
+    );
+    batch.push(
+        "raise the pod's interface",
+        NLM_F_ACK,
+        link::raise_by_name(&attachment.pod_interface),
+    );
+    batch
+}
+
+fn address(attachment: &Attachment, index: u32) -> Batch {
+    let mut batch = Batch::default();
+    let has_ipv6 = attachment.addresses.iter().any(|a| a.addr().is_ipv6());
+    let link_local = has_ipv6.then(|| link::link_local(attachment.mac));
+    for address in link_local.iter().chain(&attachment.addresses) {
+        batch.push(
+            "give the pod its address",
+            NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
+            Message::NewAddress(link::address(index, *address)),
+        );
+    }
+    for gateway in &attachment.gateways {
+        batch.push(
+            "give the pod its default route",
+            NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
+            link::default_route(index, *gateway),
+        );
+    }
+    batch
+}

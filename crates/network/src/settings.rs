@@ -1,0 +1,132 @@
+//! What an administrator may set about the pod network.
+
+use crate::Error;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// The longest name an interface can have (`IFNAMSIZ` less its zero byte).
+pub(crate) const INTERFACE_NAME_MAX: usize = 15;
+
+/// The smallest MTU that IPv6 works with (RFC 8200, section 5).
+const MTU_MIN: u32 = 1280;
+/// The largest MTU of a veth.
+const MTU_MAX: u32 = 65535;
+
+/// Beside the ranges that docker, podman, CRI-O and kubeadm's usual networks take.
+const DEFAULT_IPV4_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 87, 0, 0), 16);
+/// A unique local network (RFC 4193) whose 40 bits spell "crisp".
+const DEFAULT_IPV6_CIDR: Ipv6Net =
+    Ipv6Net::new_assert(Ipv6Addr::new(0xfd63, 0x7269, 0x7370, 0, 0, 0, 0, 0), 64);
+
+/// The pod network's settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The bridge that pods are connected to; made when the first pod needs it. Daemons that run
+    /// side by side need one each.
+    pub bridge: String,
+    /// Where pods get their addresses from: at most one network for each of IPv4 and IPv6. The first
+    /// address of each is the bridge's own. Replaced by what the kubelet sends
+    /// (UpdateRuntimeConfig). Empty: pods wait until the kubelet has sent something.
+    pub pod_cidrs: Vec<IpNet>,
+    /// The MTU of the pods' interfaces, in bytes. Unset: that of the link of the default route.
+    pub mtu: Option<u32>,
+    /// Whether traffic from a pod to the outside gets the node's address as its source. Turn it off
+    /// where the pod networks are routed.
+    pub masquerade: bool,
+    /// Destinations that pods reach under their own address in spite of `masquerade`: usually the
+    /// pod networks of the other nodes.
+    pub non_masquerade_cidrs: Vec<IpNet>,
+    /// Whether host ports of IPv4 answer on 127.0.0.1 too. It needs `route_localnet` on the bridge,
+    /// and a rule that keeps pods away from 127.0.0.0/8 of the node; both are set up with the first
+    /// host port. (The kernel has no such thing for ::1.)
+    pub loopback_host_ports: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            bridge: "crisp0".to_owned(),
+            pod_cidrs: vec![DEFAULT_IPV4_CIDR.into(), DEFAULT_IPV6_CIDR.into()],
+            mtu: None,
+            masquerade: true,
+            non_masquerade_cidrs: Vec::new(),
+            loopback_host_ports: true,
+        }
+    }
+}
+
+impl Settings {
+    /// Refuses what the kernel would refuse later, or what would be misunderstood.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSetting`] or [`Error::InvalidCidr`], naming what is wrong.
+    pub fn validate(&self) -> Result<(), Error> {
+        if !is_interface_name(&self.bridge) {
+            return Err(Error::InvalidSetting {
+                name: "bridge",
+                reason: format!(
+                    "{:?} is not 1 to {INTERFACE_NAME_MAX} letters, digits, '-', '_' or '.'",
+                    self.bridge
+                ),
+            });
+        }
+        if let Some(mtu) = self.mtu
+            && !(MTU_MIN..=MTU_MAX).contains(&mtu)
+        {
+            return Err(Error::InvalidSetting {
+                name: "mtu",
+                reason: format!("{mtu} is not within {MTU_MIN} to {MTU_MAX}"),
+            });
+        }
+        crate::pool::validate_networks(&self.pod_cidrs)
+    }
+}
+
+/// Narrower than the kernel's own rule: the name is also part of paths under `/proc/sys`.
+fn is_interface_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    (1..=INTERFACE_NAME_MAX).contains(&name.len())
+        && name.bytes().all(allowed)
+        && !name.bytes().all(|b| b == b'.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_survive_toml() {
+        let settings = Settings::default();
+        settings.validate().unwrap();
+        let text = toml::to_string(&settings).unwrap();
+        assert_eq!(toml::from_str::<Settings>(&text).unwrap(), settings);
+        assert_eq!(toml::from_str::<Settings>("").unwrap(), settings);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        assert!(toml::from_str::<Settings>("brigde = \"x\"").is_err());
+    }
+
+    #[test]
+    fn a_bridge_name_that_is_a_path_or_too_long_is_refused() {
+        for bad in ["", "..", "a/b", "sixteen-letters-x", "a b"] {
+            let settings = Settings {
+                bridge: bad.to_owned(),
+                ..Settings::default()
+            };
+            assert!(settings.validate().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_mtu_too_small_for_ipv6_is_refused() {
+        let settings = Settings {
+            mtu: Some(576),
+            ..Settings::default()
+        };
+        assert!(settings.validate().is_err());
+    }
+}
