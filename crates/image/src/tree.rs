@@ -1,0 +1,275 @@
+//! Whole directory trees that something hostile has written: removing and measuring them.
+//!
+//! Both walk by file descriptor, never follow a symbolic link, and take neither a thread's stack nor an
+//! unbounded number of descriptors, however deep the tree is.
+
+use nix::dir::{Dir, OwningIter, Type};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, openat, renameat2};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fstatat};
+use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
+use std::collections::HashSet;
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Directories that are open at the same time while a tree is removed; deeper ones are moved up first.
+const MAX_DEPTH_REMOVING: usize = 64;
+
+/// Directories that are open at the same time while a tree is measured. What is deeper is not counted;
+/// only a long chain of relative mkdirs gets there.
+const MAX_DEPTH_MEASURING: usize = 512;
+
+/// Files with several names that are remembered so as to count them once; 16 MiB.
+const MAX_REMEMBERED_INODES: usize = 1 << 20;
+
+/// The type bits of a file's mode.
+pub(crate) fn kind_of(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+/// What a tree takes on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Size {
+    pub(crate) bytes: u64,
+    pub(crate) inodes: u64,
+}
+
+/// An open directory that is being listed.
+struct Level {
+    directory: OwnedFd,
+    entries: OwningIter,
+    name: CString,
+}
+
+impl Level {
+    fn open(parent: impl AsFd, name: &CStr) -> nix::Result<Self> {
+        let directory = open_directory(parent, name)?;
+        let entries = Dir::from_fd(open_directory(&directory, c".")?)?.into_iter();
+        Ok(Self {
+            directory,
+            entries,
+            name: name.to_owned(),
+        })
+    }
+
+    /// The next entry's name, and whether it is known to be a directory or not.
+    fn next(&mut self) -> Option<nix::Result<(CString, Option<Type>)>> {
+        self.entries.find_map(|entry| match entry {
+            Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..") => None,
+            Ok(entry) => Some(Ok((entry.file_name().to_owned(), entry.file_type()))),
+            Err(errno) => Some(Err(errno)),
+        })
+    }
+}
+
+fn open_directory(parent: impl AsFd, name: &CStr) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(parent, name, flags, Mode::empty())
+}
+
+/// Removes the tree at `path`; that it is not there is fine.
+pub(crate) fn remove(path: &Path) -> nix::Result<()> {
+    match remove_at(AT_FDCWD, path.as_os_str()) {
+        Err(Errno::ENOENT) => Ok(()),
+        result => result,
+    }
+}
+
+/// Removes the directory `name` of `parent` with all that is in it. Nobody else may write there.
+pub(crate) fn remove_at(parent: impl AsFd, name: &OsStr) -> nix::Result<()> {
+    let parent = parent.as_fd();
+    let name = CString::new(name.as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let mut moved_up = 0;
+    let mut open = vec![open_to_empty(parent, &name)?];
+    while let Some(level) = open.last_mut() {
+        match level.next() {
+            Some(entry) => {
+                let (child, kind) = entry?;
+                if remove_unless_directory(&level.directory, &child, kind)? {
+                    continue;
+                }
+                if open.len() < MAX_DEPTH_REMOVING {
+                    let child = open_to_empty(&open[open.len() - 1].directory, &child)?;
+                    open.push(child);
+                } else {
+                    move_up(
+                        &open[open.len() - 1].directory,
+                        &child,
+                        &open[0].directory,
+                        &mut moved_up,
+                    )?;
+                }
+            }
+            None => remove_emptied(&mut open, parent)?,
+        }
+    }
+    Ok(())
+}
+
+fn remove_unless_directory(parent: &OwnedFd, name: &CStr, kind: Option<Type>) -> nix::Result<bool> {
+    if kind == Some(Type::Directory) {
+        return Ok(false);
+    }
+    match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(true),
+        Err(Errno::EISDIR) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Removes the innermost open directory, or lists it again if something was moved there.
+fn remove_emptied(open: &mut Vec<Level>, parent: impl AsFd) -> nix::Result<()> {
+    let Some(emptied) = open.pop() else {
+        return Ok(());
+    };
+    let parent = open
+        .last()
+        .map_or(parent.as_fd(), |level| level.directory.as_fd());
+    match unlinkat(parent, emptied.name.as_c_str(), UnlinkatFlags::RemoveDir) {
+        Err(Errno::ENOTEMPTY) => {
+            let again = Level::open(parent, &emptied.name)?;
+            open.push(again);
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// Moves a directory to the top of the tree, where it is found later.
+fn move_up(from: &OwnedFd, name: &CStr, top: &OwnedFd, moved_up: &mut u64) -> nix::Result<()> {
+    loop {
+        *moved_up += 1;
+        let new_name = format!("crisp-removing-{moved_up}");
+        match renameat2(
+            from,
+            name,
+            top,
+            new_name.as_str(),
+            RenameFlags::RENAME_NOREPLACE,
+        ) {
+            Err(Errno::EEXIST) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Root passes any mode; another owner has to change it first. The name is that of a directory, and
+/// nobody else can change that.
+fn open_to_empty(parent: impl AsFd, name: &CStr) -> nix::Result<Level> {
+    if !geteuid().is_root() {
+        fchmodat(&parent, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
+    }
+    Level::open(parent, name)
+}
+
+/// Measures the tree at `path`, with its root. What vanishes meanwhile is left out.
+pub(crate) fn measure(path: &Path) -> nix::Result<Size> {
+    let root = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let mut tally = Tally::default();
+    let mut open = vec![Level::open(AT_FDCWD, &root)?];
+    tally.add(&fstat(&open[0].directory)?);
+    while let Some(level) = open.last_mut() {
+        let Some(entry) = level.next() else {
+            open.pop();
+            continue;
+        };
+        let (name, _) = entry?;
+        let stat = match fstatat(
+            &level.directory,
+            name.as_c_str(),
+            AtFlags::AT_SYMLINK_NOFOLLOW,
+        ) {
+            Err(Errno::ENOENT) => continue,
+            result => result?,
+        };
+        tally.add(&stat);
+        if kind_of(&stat) == SFlag::S_IFDIR && open.len() < MAX_DEPTH_MEASURING {
+            match Level::open(&open[open.len() - 1].directory, &name) {
+                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                child => open.push(child?),
+            }
+        }
+    }
+    Ok(tally.size)
+}
+
+#[derive(Default)]
+struct Tally {
+    size: Size,
+    /// Device and inode of files that have several names.
+    seen: HashSet<(u64, u64)>,
+}
+
+impl Tally {
+    fn add(&mut self, stat: &FileStat) {
+        let has_other_names = stat.st_nlink > 1 && kind_of(stat) != SFlag::S_IFDIR;
+        let remembers = has_other_names && self.seen.len() < MAX_REMEMBERED_INODES;
+        if remembers && !self.seen.insert((stat.st_dev, stat.st_ino)) {
+            return;
+        }
+        self.size.inodes += 1;
+        // st_blocks counts 512 bytes whatever the file system's block size is (stat(2)).
+        self.size.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::stat::mkdirat;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn a_removed_tree_takes_nothing_else_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = dir.path().join("kept");
+        fs::create_dir(&kept).unwrap();
+        fs::write(kept.join("file"), "x").unwrap();
+        let tree = dir.path().join("tree");
+        fs::create_dir_all(tree.join("a/b/c")).unwrap();
+        fs::write(tree.join("a/b/file"), "x").unwrap();
+        symlink(&kept, tree.join("a/link")).unwrap();
+        fs::set_permissions(tree.join("a/b"), fs::Permissions::from_mode(0)).unwrap();
+
+        remove(&tree).unwrap();
+        assert!(!tree.exists());
+        assert_eq!(fs::read(kept.join("file")).unwrap(), b"x");
+        remove(&tree).unwrap();
+    }
+
+    /// Far deeper than a path can be long.
+    #[test]
+    fn a_very_deep_tree_is_measured_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut at = open_directory(
+            AT_FDCWD,
+            &CString::new(dir.path().as_os_str().as_bytes()).unwrap(),
+        )
+        .unwrap();
+        for _ in 0..3000 {
+            mkdirat(&at, "deep", Mode::S_IRWXU).unwrap();
+            at = open_directory(&at, c"deep").unwrap();
+        }
+        let deep = dir.path().join("deep");
+        assert_eq!(
+            measure(&deep).unwrap().inodes,
+            MAX_DEPTH_MEASURING as u64 + 1
+        );
+        remove(&deep).unwrap();
+        assert!(!deep.exists());
+    }
+
+    #[test]
+    fn files_with_several_names_count_once() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a"), vec![1; 100_000]).unwrap();
+        let before = measure(dir.path()).unwrap();
+        fs::hard_link(dir.path().join("a"), dir.path().join("b")).unwrap();
+        assert_eq!(measure(dir.path()).unwrap(), before);
+        assert!(before.bytes >= 100_000, "{before:?}");
+        assert_eq!(before.inodes, 2);
+    }
+}
