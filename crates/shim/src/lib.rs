@@ -1,3 +1,63 @@
-//! One pod: stdio, logs, exits and exec of its containers.
+//! The shim of one pod: stdio, logs, exits and exec of its containers.
+//!
+//! It is the parent of all processes of the pod and outlives the daemon. It has one thread, waits for
+//! one closed enum of events ([`poller::Event`]) and never for a child, a client, a daemon or a log.
+//! What the daemon asks of it is specified in `proto/shim.proto`.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `shim`, `poller` | the event loop |
+//! | `connection`, `requests`, `failure` | daemons, what they ask for and are told |
+//! | `pod`, `pause_setup`, `pause`, `sysctl` | the pause process and the namespaces that it holds |
+//! | `container`, `exec`, `starts` | processes of containers, and their starts |
+//! | `stdio`, `output`, `stdin`, `client` | streams of a container |
+//! | `log`, `lines`, `timestamp` | its log |
+//! | `reap`, `cgroup`, `descendants`, `shutdown` | the end of processes |
+//! | `journal`, `scratch` | the shim's own log and memory |
 
 #![forbid(unsafe_code)]
+
+mod cgroup;
+mod client;
+mod connection;
+mod container;
+mod descendants;
+mod exec;
+mod failure;
+mod journal;
+mod lines;
+mod log;
+mod output;
+mod pause;
+mod pause_setup;
+mod pod;
+mod poller;
+mod reap;
+mod requests;
+mod scratch;
+mod shim;
+mod shutdown;
+mod starts;
+mod stdin;
+mod stdio;
+mod sysctl;
+mod timestamp;
+
+pub use pause::pause;
+pub use shim::{ShimError, run};
+
+use crisp_shim_api::PodPaths;
+use journal::{Chain, journal};
+use std::process::ExitCode;
+
+/// The command `crisp-shim shim`: [`run`], with what went wrong in the shim's log.
+#[must_use]
+pub fn main(paths: PodPaths) -> ExitCode {
+    match run(paths) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            journal!("shim failed: {}", Chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

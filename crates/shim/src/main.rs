@@ -1,5 +1,24 @@
-//! The shim of one pod, and the pause process.
+//! `crisp-shim shim DIR` is the shim of the pod with this runtime directory; `crisp-shim pause` is the
+//! pause process. The daemon and the shim start them; nobody else has reason to.
 
 #![forbid(unsafe_code)]
 
-fn main() {}
+use crisp_shim_api::PodPaths;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    let command = arguments.next();
+    match (
+        command.as_deref().and_then(|c| c.to_str()),
+        arguments.next(),
+        arguments.next(),
+    ) {
+        (Some("pause"), None, None) => crisp_shim::pause(),
+        (Some("shim"), Some(dir), None) => crisp_shim::main(PodPaths::new(dir)),
+        _ => ExitCode::from(USAGE_ERROR),
+    }
+}
+
+/// As shells have it.
+const USAGE_ERROR: u8 = 2;

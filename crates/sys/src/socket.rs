@@ -92,6 +92,26 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], wait: Wait) -> io::Res
     }
 }
 
+/// The socket that whoever executed this program left at a descriptor. It is a duplicate, closed on
+/// exec, because the number may have an owner already.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidInput`] when it is no socket, else those of fcntl(2).
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: duplicating takes nothing from the owner of `number`, if there is one.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 0) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the duplicate is new and owned by nobody else.
+    let copy = unsafe { OwnedFd::from_raw_fd(copy) };
+    let kind = nix::sys::stat::fstat(&copy)?.st_mode & libc::S_IFMT;
+    match kind {
+        libc::S_IFSOCK => Ok(copy),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
 fn flag(wait: Wait) -> libc::c_int {
     match wait {
         Wait::Block => 0,
@@ -210,6 +230,22 @@ mod tests {
         let (_ours, theirs) = UnixDatagram::pair().unwrap();
         let error = receive(theirs.as_fd(), &mut [0; 2], Wait::Never).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn only_a_socket_is_inherited() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let copy = inherited(ours.as_raw_fd()).unwrap();
+        send(copy.as_fd(), b"x", &[], Wait::Block).unwrap();
+        assert_eq!(
+            receive(theirs.as_fd(), &mut [0], Wait::Block)
+                .unwrap()
+                .bytes,
+            1
+        );
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let error = inherited(reader.as_raw_fd()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

@@ -1,0 +1,235 @@
+//! The daemons that are connected: usually one, two while an old one hands over to a new one.
+
+use crate::journal::{Chain, journal};
+use crate::poller::{Event, Interest, Key, Keys, Poller, Readiness, Watched};
+use crisp_shim_api::message::{Packet, Request, event, packet, reply};
+use crisp_shim_api::{PacketError, accept, try_recv, try_send};
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Connections at one time; more are closed at once.
+const MAX_CONNECTIONS: usize = 8;
+
+/// Packets that wait for a daemon to read. One that leaves more unread is cut off: it connects again
+/// and lists what it missed.
+const MAX_UNSENT_PACKETS: usize = 512;
+
+/// Packets taken from one connection before others get their turn.
+const PACKETS_PER_TURN: usize = 16;
+
+/// Where an answer goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReplyTo {
+    pub(crate) connection: Key,
+    pub(crate) request_id: u64,
+}
+
+/// An answer: a message and the descriptors that travel with it.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) body: reply::Body,
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+impl From<reply::Body> for Answer {
+    fn from(body: reply::Body) -> Self {
+        Self {
+            body,
+            fds: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Connection {
+    socket: Watched<OwnedFd>,
+    greeted: Greeted,
+    unsent: VecDeque<(Packet, Vec<OwnedFd>)>,
+}
+
+/// Whether the peer has said which version it speaks. Events go only to those that have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Greeted {
+    NotYet,
+    Yes,
+}
+
+/// A request as it came.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) request: Request,
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+/// All connections.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    poller: Poller,
+    open: BTreeMap<Key, Connection>,
+}
+
+impl Connections {
+    pub(crate) fn new(poller: Poller) -> Self {
+        Self {
+            poller,
+            open: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a connection that waits at the listening socket.
+    pub(crate) fn accept(&mut self, listener: BorrowedFd<'_>, keys: &mut Keys) {
+        let socket = match accept(listener) {
+            Ok(socket) if self.open.len() < MAX_CONNECTIONS => socket,
+            Ok(_) => return journal!("connection refused: {MAX_CONNECTIONS} are open"),
+            Err(error) => return journal!("connection refused: {}", Chain(&error)),
+        };
+        let key = keys.next();
+        match self
+            .poller
+            .watch(socket, Event::Connection(key), Interest::Read)
+        {
+            Ok(socket) => {
+                let unsent = VecDeque::new();
+                let connection = Connection {
+                    socket,
+                    greeted: Greeted::NotYet,
+                    unsent,
+                };
+                self.open.insert(key, connection);
+            }
+            Err(error) => journal!("connection refused: {error}"),
+        }
+    }
+
+    /// Sends what waits, and takes the requests that have come. What is no request closes the
+    /// connection.
+    pub(crate) fn turn(&mut self, key: Key, ready: Readiness) -> Vec<Incoming> {
+        let mut incoming = Vec::new();
+        let Some(connection) = self.open.get_mut(&key) else {
+            return incoming;
+        };
+        let mut result = if ready.writable() {
+            connection.flush()
+        } else {
+            Ok(())
+        };
+        if result.is_ok() && ready.readable() {
+            result = connection.receive(&mut incoming);
+        }
+        if let Err(error) = result {
+            self.close(key, &error);
+        }
+        incoming
+    }
+
+    /// Marks that the peer has greeted, so that events go to it.
+    pub(crate) fn greeted(&mut self, key: Key) {
+        if let Some(connection) = self.open.get_mut(&key) {
+            connection.greeted = Greeted::Yes;
+        }
+    }
+
+    /// Whether the peer has greeted.
+    pub(crate) fn has_greeted(&self, key: Key) -> bool {
+        self.open
+            .get(&key)
+            .is_some_and(|connection| connection.greeted == Greeted::Yes)
+    }
+
+    /// Answers a request; when its connection is gone, the answer and its descriptors are dropped.
+    pub(crate) fn reply(&mut self, to: ReplyTo, answer: Answer) {
+        self.send(
+            to.connection,
+            crisp_shim_api::reply(to.request_id, answer.body),
+            answer.fds,
+        );
+    }
+
+    /// Tells all who have greeted.
+    pub(crate) fn broadcast(&mut self, body: &event::Body) {
+        let keys: Vec<Key> = self.open.keys().copied().collect();
+        for key in keys {
+            if self.has_greeted(key) {
+                self.send(key, crisp_shim_api::event(body.clone()), Vec::new());
+            }
+        }
+    }
+
+    /// Closes all, when the shim ends.
+    pub(crate) fn close_all(&mut self) {
+        self.open.clear();
+    }
+
+    fn send(&mut self, key: Key, packet: Packet, fds: Vec<OwnedFd>) {
+        let Some(connection) = self.open.get_mut(&key) else {
+            return;
+        };
+        if let Err(error) = connection.send(packet, fds) {
+            self.close(key, &error);
+        }
+    }
+
+    fn close(&mut self, key: Key, why: &ConnectionError) {
+        match why {
+            ConnectionError::Packet(PacketError::Closed) => journal!("connection closed"),
+            why => journal!("connection cut off: {}", Chain(why)),
+        }
+        self.open.remove(&key);
+    }
+}
+
+/// Why a connection is closed.
+#[derive(Debug, thiserror::Error)]
+enum ConnectionError {
+    #[error("no packet could be passed")]
+    Packet(#[from] PacketError),
+    #[error("the peer sent a packet that is no request")]
+    NoRequest,
+    #[error("the peer left {MAX_UNSENT_PACKETS} packets unread")]
+    TooSlow,
+}
+
+impl Connection {
+    fn receive(&mut self, incoming: &mut Vec<Incoming>) -> Result<(), ConnectionError> {
+        for _ in 0..PACKETS_PER_TURN {
+            match try_recv(self.socket.as_fd()) {
+                Ok((
+                    Packet {
+                        body: Some(packet::Body::Request(request)),
+                    },
+                    fds,
+                )) => {
+                    incoming.push(Incoming { request, fds });
+                }
+                Ok(_) => return Err(ConnectionError::NoRequest),
+                Err(PacketError::WouldBlock) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, packet: Packet, fds: Vec<OwnedFd>) -> Result<(), ConnectionError> {
+        if self.unsent.len() >= MAX_UNSENT_PACKETS {
+            return Err(ConnectionError::TooSlow);
+        }
+        self.unsent.push_back((packet, fds));
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<(), ConnectionError> {
+        while let Some((packet, fds)) = self.unsent.front() {
+            let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+            match try_send(self.socket.as_fd(), packet, &fds) {
+                Ok(()) => self.unsent.pop_front(),
+                Err(PacketError::WouldBlock) => {
+                    self.socket.set_interest(Interest::ReadWrite);
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            };
+        }
+        self.socket.set_interest(Interest::Read);
+        Ok(())
+    }
+}

@@ -1,0 +1,312 @@
+//! A container: its first process, its streams, its cgroup.
+
+use crate::cgroup::Cgroup;
+use crate::connection::ReplyTo;
+use crate::failure::RequestError;
+use crate::log::Log;
+use crate::poller::{Event, Interest, Key, Poller, Watched};
+use crate::scratch::Scratch;
+use crate::stdin::Lifetime;
+use crate::stdio::{Input, Stdio};
+use crate::timestamp::unix_ns;
+use crisp_runtime::{
+    ContainerPlan, Overlay, Rootfs, SeccompFilter, StartError, Started, Starting, WindowSize,
+};
+use crisp_shim_api::is_valid_id;
+use crisp_shim_api::message::{Exit, Process, StartContainer};
+use crisp_sys::process::{ExitStatus, SingleThreaded, kill};
+use nix::unistd::Pid;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long what is left in an ended container's cgroup may take to die before the exit is told all
+/// the same: a process in uninterruptible sleep may never.
+const MAX_KILL_WAIT: Duration = Duration::from_secs(5);
+
+/// The time between two tries to kill what is left.
+const KILL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// A container, from the start of its first process until the daemon has it removed.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) id: String,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) stdio: Stdio,
+    input: Input,
+    pub(crate) state: State,
+}
+
+/// Where a container is in its life.
+///
+/// ```text
+/// Starting ── executed ──▶ Running ── init reaped ──▶ Ending ── cgroup empty ──▶ Ended
+///    └────── failed ─────▶ (forgotten)
+/// ```
+#[derive(Debug)]
+pub(crate) enum State {
+    Starting {
+        start: Watched<Starting>,
+        reply_to: ReplyTo,
+    },
+    Running(Running),
+    /// Its first process has ended; what else there is in its cgroup is being killed.
+    Ending(Ending),
+    Ended {
+        started_at_ns: i64,
+        exit: Exit,
+    },
+}
+
+/// The first process.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) started_at_ns: i64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Ending {
+    started_at_ns: i64,
+    exit: Exit,
+    next_kill: Instant,
+    deadline: Instant,
+}
+
+impl Container {
+    /// Begins to start a container. Waits for nothing.
+    pub(crate) fn begin(
+        key: Key,
+        request: &StartContainer,
+        pod_shm: Option<BorrowedFd<'_>>,
+        reply_to: ReplyTo,
+        poller: &Poller,
+        witness: &SingleThreaded,
+    ) -> Result<Self, RequestError> {
+        check(request)?;
+        let log = Log::open(&request.log_path).map_err(RequestError::internal("open the log"))?;
+        let mut stdio = Stdio::new(poller, key, log);
+        let input = match (request.stdin, request.stdin_once) {
+            (false, _) => Input::None,
+            (true, false) => Input::Until(Lifetime::Container),
+            (true, true) => Input::Until(Lifetime::FirstClient),
+        };
+        let runtime_stdio = if request.terminal {
+            crisp_runtime::Stdio::Terminal(WindowSize::default())
+        } else {
+            let pipes = stdio.open_pipes(input);
+            crisp_runtime::Stdio::Pipes(pipes.map_err(RequestError::internal("make pipes"))?)
+        };
+        let cgroup = Cgroup::new(request.cgroup_dirs.iter().map(PathBuf::from).collect());
+        let layers: Vec<PathBuf> = layers(request);
+        let plan = ContainerPlan {
+            bundle: Path::new(&request.bundle_dir),
+            rootfs: rootfs(request, &layers),
+            cgroup_dirs: cgroup.dirs(),
+            stdio: runtime_stdio,
+            seccomp: SeccompFilter {
+                program: &request.seccomp_filter,
+                flags: request.seccomp_flags,
+            },
+            shm: pod_shm,
+        };
+        let start = crisp_runtime::start(plan, witness)
+            .map_err(RequestError::internal("start the container"))?;
+        let start = poller
+            .watch(start, Event::ContainerReport(key), Interest::Read)
+            .map_err(RequestError::internal("watch the start of the container"))?;
+        Ok(Self {
+            id: request.container_id.clone(),
+            cgroup,
+            stdio,
+            input,
+            state: State::Starting { start, reply_to },
+        })
+    }
+
+    /// How the start went, once that is known, and who asked. A container whose start failed is to be
+    /// forgotten.
+    pub(crate) fn finish_start(&mut self) -> Poll<(ReplyTo, Result<Pid, StartError>)> {
+        let State::Starting { start, reply_to } = &mut self.state else {
+            return Poll::Pending;
+        };
+        let reply_to = *reply_to;
+        let Poll::Ready(result) = start.get_mut().finish() else {
+            return Poll::Pending;
+        };
+        Poll::Ready((
+            reply_to,
+            result.and_then(|started| self.set_running(started)),
+        ))
+    }
+
+    fn set_running(&mut self, started: Started) -> Result<Pid, StartError> {
+        let Started {
+            pid,
+            pidfd,
+            terminal,
+        } = started;
+        if let Some(master) = terminal
+            && let Err(errno) = self.stdio.open_terminal(master, self.input)
+        {
+            kill(&pidfd);
+            let step = "watch the terminal".to_owned();
+            return Err(StartError::Io {
+                step,
+                path: PathBuf::new(),
+                errno,
+            });
+        }
+        let started_at_ns = unix_ns(SystemTime::now());
+        self.state = State::Running(Running {
+            pid,
+            pidfd,
+            started_at_ns,
+        });
+        Ok(pid)
+    }
+
+    /// The first process, while it runs.
+    pub(crate) fn running(&self) -> Option<&Running> {
+        match &self.state {
+            State::Running(running) => Some(running),
+            _ => None,
+        }
+    }
+
+    /// The first process, or why there is none.
+    pub(crate) fn require_running(&self) -> Result<&Running, RequestError> {
+        self.running().ok_or_else(|| RequestError::NotRunning {
+            what: "container",
+            id: self.id.clone(),
+        })
+    }
+
+    /// Its first process was reaped. [`Container::try_end`] does what is left to do.
+    pub(crate) fn init_ended(&mut self, status: ExitStatus) {
+        let State::Running(running) = &self.state else {
+            return;
+        };
+        let mut exit = exit_of(status, running.pid);
+        exit.container_id.clone_from(&self.id);
+        let now = Instant::now();
+        self.state = State::Ending(Ending {
+            started_at_ns: running.started_at_ns,
+            exit,
+            next_kill: now,
+            deadline: now + MAX_KILL_WAIT,
+        });
+    }
+
+    /// When there is something to do for a container that is ending.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Ending(ending) => Some(ending.next_kill),
+            _ => None,
+        }
+    }
+
+    /// Kills what is left of a container that is ending. When nothing is, reads the rest of its output
+    /// and says how it ended.
+    pub(crate) fn try_end(&mut self, scratch: &mut Scratch) -> Option<Exit> {
+        let State::Ending(ending) = &mut self.state else {
+            return None;
+        };
+        let now = Instant::now();
+        if !self.cgroup.kill() && now < ending.deadline {
+            ending.next_kill = now + KILL_INTERVAL;
+            return None;
+        }
+        self.stdio.finish(scratch);
+        ending.exit.oom_killed = self.cgroup.was_oom_killed();
+        let exit = ending.exit.clone();
+        let started_at_ns = ending.started_at_ns;
+        self.state = State::Ended {
+            started_at_ns,
+            exit: exit.clone(),
+        };
+        Some(exit)
+    }
+
+    /// Whether nothing of it is left but how it ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended { .. })
+    }
+
+    /// As the daemon lists it. One whose start is not over yet is not listed.
+    pub(crate) fn describe(&self) -> Option<Process> {
+        let (pid, started_at_ns, exit) = match &self.state {
+            State::Starting { .. } => return None,
+            State::Running(running) => (
+                running.pid.as_raw().cast_unsigned(),
+                running.started_at_ns,
+                None,
+            ),
+            State::Ending(ending) => (ending.exit.pid, ending.started_at_ns, None),
+            State::Ended {
+                started_at_ns,
+                exit,
+            } => (exit.pid, *started_at_ns, Some(exit.clone())),
+        };
+        Some(Process {
+            container_id: self.id.clone(),
+            pid,
+            started_at_ns,
+            exit,
+        })
+    }
+}
+
+/// The part of an exit that the kernel tells.
+pub(crate) fn exit_of(status: ExitStatus, pid: Pid) -> Exit {
+    let (code, signal) = match status {
+        ExitStatus::Exited(code) => (code, 0),
+        ExitStatus::Killed(signal) => (0, signal),
+    };
+    Exit {
+        code,
+        signal,
+        finished_at_ns: unix_ns(SystemTime::now()),
+        pid: pid.as_raw().cast_unsigned(),
+        ..Exit::default()
+    }
+}
+
+fn check(request: &StartContainer) -> Result<(), RequestError> {
+    if !is_valid_id(&request.container_id) {
+        return Err(RequestError::Invalid("container_id: not an id".to_owned()));
+    }
+    for (field, path) in [
+        ("bundle_dir", &request.bundle_dir),
+        ("log_path", &request.log_path),
+    ] {
+        let optional = field == "log_path" && path.is_empty();
+        if !optional && !path.starts_with('/') {
+            return Err(RequestError::Invalid(format!(
+                "{field}: {path:?} is not absolute"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn layers(request: &StartContainer) -> Vec<PathBuf> {
+    let layers = request
+        .rootfs
+        .iter()
+        .flat_map(|overlay| &overlay.lower_dirs);
+    layers.map(PathBuf::from).collect()
+}
+
+fn rootfs<'r>(request: &'r StartContainer, lower_dirs: &'r [PathBuf]) -> Rootfs<'r> {
+    match &request.rootfs {
+        None => Rootfs::Directory,
+        Some(overlay) => Rootfs::Overlay(Overlay {
+            lower_dirs,
+            upper_dir: Path::new(&overlay.upper_dir),
+            work_dir: Path::new(&overlay.work_dir),
+        }),
+    }
+}

@@ -1,0 +1,305 @@
+//! The pod: its namespaces, and the pause process that holds them.
+
+use crate::connection::{Answer, ReplyTo};
+use crate::pause_setup::{MAX_REPORT_BYTES, READY, Setup};
+use crate::poller::{Event, Interest, Poller, Watched};
+use crate::sysctl::{OwnNamespaces, Sysctl, SysctlError};
+use crisp_shim_api::message::{IdMap, PodExited, PodStarted, StartPod, reply};
+use crisp_sys::namespace::{Kind, open_namespace, setns};
+use crisp_sys::process::{self, SingleThreaded, Spawn, Spawned};
+use crisp_sys::socket::{Wait, receive, send};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sched::CloneFlags;
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket, socketpair};
+use nix::sys::stat::Mode;
+use nix::unistd::Pid;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::task::Poll;
+
+/// Kernel limit of a host name (`__NEW_UTS_LEN`).
+const MAX_HOSTNAME_BYTES: usize = 64;
+
+/// A pod has no pause process.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PodError {
+    #[error("{0}")]
+    Invalid(String),
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    #[error("{op}")]
+    Io {
+        op: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("set up the pod: {0}")]
+    Setup(String),
+    #[error("the pause process died before it could execute")]
+    Died,
+}
+
+/// What became of the pod so far.
+///
+/// ```text
+/// New ── StartPod ──▶ Starting ── executed ──▶ Running ── pause ended ──▶ Exited
+///  ▲                     │
+///  └─────── failed ──────┘
+/// ```
+#[derive(Debug)]
+pub(crate) enum Pod {
+    New,
+    Starting(PodStart),
+    Running(Pause),
+    Exited(PodExited),
+}
+
+/// The pause process.
+#[derive(Debug)]
+pub(crate) struct Pause {
+    pub(crate) process: Spawned,
+    network: Network,
+    /// The pod's /dev/shm, a detached mount.
+    pub(crate) shm: Option<OwnedFd>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Network {
+    Host,
+    Own,
+}
+
+/// A pause process that has not executed yet.
+#[derive(Debug)]
+pub(crate) struct PodStart {
+    pub(crate) pause: Pause,
+    report: Watched<OwnedFd>,
+    phase: Phase,
+    /// Who is to be answered.
+    pub(crate) waiting: Vec<ReplyTo>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    SettingUp,
+    Executing,
+}
+
+impl Pod {
+    /// The pause process's pid, as long as there is one.
+    pub(crate) fn pause(&self) -> Option<&Spawned> {
+        match self {
+            Self::New | Self::Exited(_) => None,
+            Self::Starting(start) => Some(&start.pause.process),
+            Self::Running(pause) => Some(&pause.process),
+        }
+    }
+}
+
+impl PodStart {
+    /// Spawns the child that becomes pause. Waits for nothing.
+    pub(crate) fn begin(
+        config: &StartPod,
+        poller: &Poller,
+        witness: &SingleThreaded,
+    ) -> Result<Self, PodError> {
+        let setup = check(config)?;
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let executable = open("/proc/self/exe", flags, Mode::empty()).map_err(io("open self"))?;
+        let (ours, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .map_err(io("make a socket"))?;
+        let options = Spawn {
+            namespaces: Some(namespaces(config)),
+            ..Spawn::default()
+        };
+        let process = process::spawn(&options, witness, |child| {
+            setup.run(theirs.as_fd(), &executable, child)
+        })
+        .map_err(io("spawn the pause process"))?;
+        let start = Self {
+            pause: Pause {
+                process,
+                network: network(config),
+                shm: None,
+            },
+            report: poller
+                .watch(ours, Event::PauseReport, Interest::Read)
+                .map_err(io("watch the pause process"))?,
+            phase: Phase::SettingUp,
+            waiting: Vec::new(),
+        };
+        start.prepare(config)?;
+        Ok(start)
+    }
+
+    /// What only the parent can do. When it fails, the child ends with its socket.
+    fn prepare(&self, config: &StartPod) -> Result<(), PodError> {
+        let pid = self.pause.process.pid;
+        set_oom_score_adj(pid, config.oom_score_adj)?;
+        if !config.uid_map.is_empty() {
+            write_map(pid, "uid_map", &config.uid_map)?;
+            write_map(pid, "gid_map", &config.gid_map)?;
+            send(self.report.as_fd(), &[0], &[], Wait::Never)
+                .map_err(io("tell the pause process"))?;
+        }
+        Ok(())
+    }
+
+    /// How it went, once that is known. Never waits.
+    pub(crate) fn finish(&mut self) -> Poll<Result<(), PodError>> {
+        loop {
+            let mut buffer = [0; MAX_REPORT_BYTES];
+            let mut received = match receive(self.report.as_fd(), &mut buffer, Wait::Never) {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(_) => return Poll::Ready(Err(PodError::Died)),
+            };
+            match buffer[..received.bytes].split_first() {
+                None if self.phase == Phase::Executing => return Poll::Ready(Ok(())),
+                None => return Poll::Ready(Err(PodError::Died)),
+                Some((&READY, _)) => {
+                    self.phase = Phase::Executing;
+                    self.pause.shm = received.fds.pop();
+                }
+                Some((_, text)) => {
+                    let text = String::from_utf8_lossy(text).into_owned();
+                    return Poll::Ready(Err(PodError::Setup(text)));
+                }
+            }
+        }
+    }
+}
+
+impl Pause {
+    /// The answer to StartPod, with the network's descriptors.
+    pub(crate) fn started(&self, witness: &SingleThreaded) -> Result<Answer, PodError> {
+        let pause_pid = self.process.pid.as_raw().cast_unsigned();
+        let fds = match self.network {
+            Network::Host => Vec::new(),
+            Network::Own => open_network(self.process.pid, witness)?,
+        };
+        Ok(Answer {
+            body: reply::Body::PodStarted(PodStarted { pause_pid }),
+            fds,
+        })
+    }
+}
+
+fn io<E: Into<io::Error>>(op: &'static str) -> impl FnOnce(E) -> PodError {
+    move |source| PodError::Io {
+        op,
+        source: source.into(),
+    }
+}
+
+fn check(config: &StartPod) -> Result<Setup, PodError> {
+    if config.hostname.len() > MAX_HOSTNAME_BYTES || config.hostname.contains('\0') {
+        return Err(PodError::Invalid(
+            "hostname: longer than 64 bytes".to_owned(),
+        ));
+    }
+    if !config.hostname.is_empty() && !config.new_uts {
+        return Err(PodError::Invalid(
+            "hostname: it would be the host's".to_owned(),
+        ));
+    }
+    if config.uid_map.is_empty() != config.gid_map.is_empty() {
+        return Err(PodError::Invalid(
+            "uid_map and gid_map: only one is given".to_owned(),
+        ));
+    }
+    let own = OwnNamespaces {
+        network: config.new_network,
+        ipc: config.new_ipc,
+        uts: config.new_uts,
+    };
+    let sysctls = config
+        .sysctls
+        .iter()
+        .map(|(name, value)| Sysctl::parse(name, value, own));
+    Ok(Setup {
+        user_namespace: !config.uid_map.is_empty(),
+        hostname: config.hostname.clone(),
+        sysctls: sysctls.collect::<Result<_, _>>()?,
+        shm_size_bytes: config.shm_size_bytes,
+        cgroup_dirs: config.cgroup_dirs.iter().map(PathBuf::from).collect(),
+    })
+}
+
+fn namespaces(config: &StartPod) -> CloneFlags {
+    let asked = [
+        (config.new_network, CloneFlags::CLONE_NEWNET),
+        (config.new_ipc, CloneFlags::CLONE_NEWIPC),
+        (config.new_uts, CloneFlags::CLONE_NEWUTS),
+        (config.new_pid, CloneFlags::CLONE_NEWPID),
+        (!config.uid_map.is_empty(), CloneFlags::CLONE_NEWUSER),
+    ];
+    let asked = asked
+        .into_iter()
+        .filter(|(new, _)| *new)
+        .map(|(_, flag)| flag);
+    // pause has a mount namespace of its own in any case.
+    asked.fold(CloneFlags::CLONE_NEWNS, CloneFlags::union)
+}
+
+fn network(config: &StartPod) -> Network {
+    if config.new_network {
+        Network::Own
+    } else {
+        Network::Host
+    }
+}
+
+/// Without the privilege to lower it (`CAP_SYS_RESOURCE`), the value that was inherited stays.
+fn set_oom_score_adj(pid: Pid, value: i32) -> Result<(), PodError> {
+    match fs::write(format!("/proc/{pid}/oom_score_adj"), value.to_string()) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        result => result.map_err(io("set oom_score_adj")),
+    }
+}
+
+/// The kernel takes a map in one write(2).
+fn write_map(pid: Pid, file: &'static str, map: &[IdMap]) -> Result<(), PodError> {
+    use std::fmt::Write;
+    let mut text = String::new();
+    for IdMap {
+        container_id,
+        host_id,
+        length,
+    } in map
+    {
+        writeln!(text, "{container_id} {host_id} {length}").expect("a String takes all");
+    }
+    fs::write(format!("/proc/{pid}/{file}"), text).map_err(io(file))
+}
+
+/// The network namespace of a process, and a NETLINK_ROUTE socket that was made in it and so belongs
+/// to it wherever it is used.
+fn open_network(pid: Pid, witness: &SingleThreaded) -> Result<Vec<OwnedFd>, PodError> {
+    let open = |path: &str| open_namespace(Path::new(path), Kind::Network);
+    let ours = open("/proc/self/ns/net").map_err(io("open the host's network namespace"))?;
+    let theirs = open(&format!("/proc/{pid}/ns/net")).map_err(io("open the network namespace"))?;
+    let kind = Kind::Network.flag();
+    setns(&theirs, kind, witness).map_err(io("enter the network namespace"))?;
+    let netlink = netlink_socket();
+    setns(&ours, kind, witness).expect("a process can always return to where it came from");
+    Ok(vec![theirs, netlink.map_err(io("make a netlink socket"))?])
+}
+
+fn netlink_socket() -> Result<OwnedFd, Errno> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        flags,
+        SockProtocol::NetlinkRoute,
+    )
+}

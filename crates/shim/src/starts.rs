@@ -1,0 +1,122 @@
+//! Starts under way: what their processes report, and the answers to who asked for them.
+
+use crate::connection::{Answer, ReplyTo};
+use crate::exec::ExecStarted;
+use crate::failure::RequestError;
+use crate::journal::{Chain, journal};
+use crate::pod::{Pod, PodError, PodStart};
+use crate::poller::Key;
+use crate::shim::Shim;
+use crisp_shim_api::message::{self, ContainerStarted, reply};
+use std::task::Poll;
+
+impl From<PodError> for RequestError {
+    fn from(error: PodError) -> Self {
+        match error {
+            PodError::Invalid(_) | PodError::Sysctl(_) => Self::Invalid(error.to_string()),
+            error => Self::internal("start the pod")(error),
+        }
+    }
+}
+
+impl Shim {
+    /// Answers with an error, and says so in the log.
+    pub(crate) fn refuse(&mut self, to: ReplyTo, error: &RequestError) {
+        journal!("request {} failed: {}", to.request_id, Chain(error));
+        self.connections.reply(to, reply::Body::from(error).into());
+    }
+
+    fn answer_with(&mut self, to: ReplyTo, result: Result<Answer, RequestError>) {
+        match result {
+            Ok(answer) => self.connections.reply(to, answer),
+            Err(error) => self.refuse(to, &error),
+        }
+    }
+
+    pub(crate) fn pause_reported(&mut self) {
+        let Pod::Starting(start) = &mut self.pod else {
+            return;
+        };
+        let Poll::Ready(result) = start.finish() else {
+            return;
+        };
+        let Pod::Starting(PodStart { pause, waiting, .. }) =
+            std::mem::replace(&mut self.pod, Pod::New)
+        else {
+            unreachable!("the pod was starting just before");
+        };
+        match result {
+            Ok(()) => {
+                journal!("pod started, pause {}", pause.process.pid);
+                for to in waiting {
+                    let answer = pause.started(&self.witness).map_err(RequestError::from);
+                    self.answer_with(to, answer);
+                }
+                self.pod = Pod::Running(pause);
+            }
+            Err(error) => {
+                let error = error.into();
+                for to in waiting {
+                    self.refuse(to, &error);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn container_reported(&mut self, key: Key) {
+        let Some(container) = self.containers.get_mut(&key) else {
+            return;
+        };
+        let Poll::Ready((to, result)) = container.finish_start() else {
+            return;
+        };
+        match result {
+            Ok(pid) => {
+                journal!("container {}: started, pid {pid}", container.id);
+                let started_at_ns = container
+                    .running()
+                    .map_or(0, |running| running.started_at_ns);
+                let pid_number = pid.as_raw().cast_unsigned();
+                let started = ContainerStarted {
+                    pid: pid_number,
+                    started_at_ns,
+                };
+                self.connections
+                    .reply(to, reply::Body::ContainerStarted(started).into());
+                if let Some(status) = self.unclaimed.claim(pid) {
+                    self.child_ended(pid, status);
+                }
+            }
+            Err(error) => {
+                self.containers.remove(&key);
+                self.refuse(to, &error.into());
+            }
+        }
+    }
+
+    pub(crate) fn exec_reported(&mut self, key: Key) {
+        let Some(exec) = self.execs.get_mut(&key) else {
+            return;
+        };
+        let Poll::Ready((to, result)) = exec.finish_start() else {
+            return;
+        };
+        match result {
+            Ok(ExecStarted { pid, fds }) => {
+                journal!("exec {}: started, pid {pid}", exec.id);
+                let started = message::ExecStarted {
+                    pid: pid.as_raw().cast_unsigned(),
+                };
+                let body = reply::Body::ExecStarted(started);
+                self.connections.reply(to, Answer { body, fds });
+                if let Some(status) = self.unclaimed.claim(pid) {
+                    self.child_ended(pid, status);
+                }
+            }
+            Err(error) => {
+                self.execs.remove(&key);
+                self.refuse(to, &error.into());
+            }
+        }
+    }
+}
