@@ -67,8 +67,14 @@ pub fn busybox_layer() -> PackedLayer {
     LAYER.clone()
 }
 
+/// A static busybox that runs on the host as well.
+#[must_use]
+pub fn busybox() -> PathBuf {
+    tools::debian("bin/busybox")
+}
+
 fn make_busybox_layer() -> PackedLayer {
-    let program = tools::debian("bin/busybox");
+    let program = busybox();
     let listing = Command::new(&program)
         .arg("--list")
         .output()

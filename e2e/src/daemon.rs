@@ -130,7 +130,7 @@ fn config(slot: &Slot) -> Table {
         bridge = bridge
         pod_cidrs = [ipv4, ipv6]
         [image]
-        certs_dirs = [certs_dir]
+        registry_config_dirs = [certs_dir]
     }
 }
 

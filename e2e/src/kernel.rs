@@ -1,6 +1,7 @@
 //! Processes and cgroups as the kernel shows them, apart from anything the daemon says.
 
 use anyhow::{Context, Result};
+use std::ffi::CString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -135,4 +136,14 @@ impl Cgroup {
     pub fn parent(&self) -> Self {
         Self(self.0.parent().unwrap_or(&self.0).to_owned())
     }
+}
+
+/// An extended attribute of a file.
+///
+/// # Errors
+/// The file has none of that name.
+pub fn xattr(path: &Path, name: &str) -> Result<Vec<u8>> {
+    let file = fs::File::open(path).with_context(|| path.display().to_string())?;
+    let value = crisp_sys::xattr::get(&file, &CString::new(name)?)?;
+    value.with_context(|| format!("{} has no {name}", path.display()))
 }

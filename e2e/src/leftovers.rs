@@ -213,7 +213,8 @@ fn directories(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Everything below a directory that is not a directory.
-pub(crate) fn files(dir: &Path) -> BTreeSet<PathBuf> {
+#[must_use]
+pub fn files(dir: &Path) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

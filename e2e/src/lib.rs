@@ -29,8 +29,9 @@ mod wait;
 
 pub use archive::{docker_archive, oci_archive};
 pub use image::{Digest, Flavour, Image};
-pub use kernel::{Cgroup, Process};
+pub use kernel::{Cgroup, Process, xattr};
 pub use layer::{Entry, Layer, PackedLayer, Packing};
+pub use leftovers::files as files_below;
 pub use log::{LogLine, parse_log};
 pub use net::{http_get, udp_ask};
 pub use node::{Node, Output, image_spec};

@@ -1,0 +1,290 @@
+//! Limits, measured from the kernel's own counters.
+
+use anyhow::{Context, Result, ensure};
+use crisp_cri_api::v1::{LinuxContainerResources, UpdateContainerResourcesRequest, VersionRequest};
+use crisp_e2e::{Cgroup, Container, Node, resources, sh, until};
+use std::time::Duration;
+
+const SPIN: &str = "while :; do :; done";
+const MIB: i64 = 1 << 20;
+
+async fn cgroup(container: &Container<'_>, controller: &str) -> Result<Cgroup> {
+    container.process().await?.cgroup(controller)
+}
+
+/// The cgroup itself or the nearest one above it whose file has this value.
+fn at_or_above(cgroup: &Cgroup, file: &str, value: &str) -> Result<Cgroup> {
+    let mut current = cgroup.clone();
+    for _ in 0..8 {
+        if current.read(file).is_ok_and(|content| content == value) {
+            return Ok(current);
+        }
+        current = current.parent();
+    }
+    anyhow::bail!("no {file} of {value} at or above {cgroup:?}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_fork_bomb_stops_at_the_pods_pid_limit() -> Result<()> {
+    let node =
+        Node::start_with(|config| drop(config.insert("pod_pids_limit".to_owned(), 64.into())))
+            .await?;
+    let pod = node.run_pod("bomb", |_| ()).await?;
+    let bomb = "bomb() { bomb | bomb & }; bomb";
+    let container = pod
+        .start("bomb", |config| {
+            config.command = sh(&format!("sh -c '{bomb}'; sleep 1000000"))
+        })
+        .await?;
+    container
+        .wait_log("Resource temporarily unavailable")
+        .await?;
+
+    let own = cgroup(&container, "pids").await?;
+    let pod_cgroup = at_or_above(&own, "pids.max", "64")?;
+    let current: u64 = pod_cgroup.read("pids.current")?.parse()?;
+    ensure!(current <= 64, "{current} processes");
+    let refused =
+        own.read_key("pids.events", "max")? + pod_cgroup.read_key("pids.events", "max")?;
+    ensure!(refused > 0, "the kernel refused no fork");
+
+    // The node stays responsive: it answers, and other pods start.
+    node.runtime().version(VersionRequest::default()).await?;
+    let other = node.run_pod("other", |_| ()).await?;
+    ensure!(other.start("other", |_| ()).await?.sh("echo alive").await? == "alive");
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_pid_limit_of_a_handler_overrides_the_general_one() -> Result<()> {
+    let node = Node::start_with(|config| {
+        config.insert("container_pids_limit".to_owned(), 48.into());
+        config.insert(
+            "handlers".to_owned(),
+            toml::toml! { batch = { container_pids_limit = 16 } }.into(),
+        );
+    })
+    .await?;
+    for (handler, limit) in [("", "48"), ("batch", "16")] {
+        let pod = node
+            .run_pod_with_handler(&format!("pod-{limit}"), handler, |_| ())
+            .await?;
+        let container = pod.start("main", |_| ()).await?;
+        let pids = cgroup(&container, "pids").await?;
+        ensure!(
+            pids.read("pids.max")? == limit,
+            "handler {handler:?}: {}",
+            pids.read("pids.max")?
+        );
+    }
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_cpu_shares_divide_one_cpu_one_to_four() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("shares", |_| ()).await?;
+    let spin = async |name: &str, shares| {
+        let container = pod.start(name, |config| {
+            config.command = sh(SPIN);
+            let resources = resources(config);
+            resources.cpu_shares = shares;
+            resources.cpuset_cpus = "0".to_owned();
+        });
+        cgroup(&container.await?, "cpuacct").await
+    };
+    let (small, large) = (spin("small", 1024).await?, spin("large", 4096).await?);
+    let (small_before, large_before) = (small.cpu_usage()?, large.cpu_usage()?);
+    let (small_used, large_used) = until("two seconds of processor time are used", async || {
+        let used = (
+            small.cpu_usage().ok()? - small_before,
+            large.cpu_usage().ok()? - large_before,
+        );
+        (used.0 + used.1 > Duration::from_secs(2)).then_some(used)
+    })
+    .await?;
+    let ratio = large_used.as_secs_f64() / small_used.as_secs_f64();
+    ensure!((3.4..4.6).contains(&ratio), "1:{ratio:.2}");
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_cpu_quota_of_half_a_period_uses_half_a_cpu() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("quota", |_| ()).await?;
+    let container = pod
+        .start("spin", |config| {
+            config.command = sh(SPIN);
+            let resources = resources(config);
+            resources.cpu_quota = 50_000;
+            resources.cpu_period = 100_000;
+        })
+        .await?;
+    let (bandwidth, usage) = (
+        cgroup(&container, "cpu").await?,
+        cgroup(&container, "cpuacct").await?,
+    );
+    let sample = || {
+        anyhow::Ok((
+            bandwidth.read_key("cpu.stat", "nr_periods")?,
+            usage.cpu_usage()?,
+        ))
+    };
+    let mut last = sample()?;
+    // Other load on this machine may take time from the container, so a window may show less; none
+    // may show more.
+    let share = until(
+        "a window of ten periods with half of the time used",
+        async || {
+            let now = sample().ok()?;
+            if now.0 - last.0 < 10 {
+                return None;
+            }
+            let share = (now.1 - last.1).as_secs_f64()
+                / (f64::from(u32::try_from(now.0 - last.0).ok()?) * 0.1);
+            last = now;
+            (share > 0.45).then_some(share)
+        },
+    )
+    .await?;
+    ensure!(share < 0.56, "{share:.2} of a cpu");
+    ensure!(bandwidth.read_key("cpu.stat", "nr_throttled")? > 0);
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_container_over_its_memory_limit_is_oom_killed() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("oom", |_| ()).await?;
+    let container = pod
+        .start("eater", |config| {
+            config.command = sh(
+                "until [ -e /tmp/go ]; do sleep 0.05; done; x=0123456789; while :; do x=$x$x; done",
+            );
+            resources(config).memory_limit_in_bytes = 32 * MIB;
+        })
+        .await?;
+    let memory = cgroup(&container, "memory").await?;
+    let limit = memory
+        .read("memory.limit_in_bytes")
+        .or_else(|_| memory.read("memory.max"))?;
+    ensure!(limit == (32 * MIB).to_string(), "{limit}");
+    container.sh("touch /tmp/go").await?;
+    let status = container.wait_exit().await?;
+    ensure!(
+        (status.exit_code, status.reason.as_str()) == (137, "OOMKilled"),
+        "{status:?}"
+    );
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_resources_are_in_force_and_can_be_updated() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("resources", |_| ()).await?;
+    let container = pod
+        .start("main", |config| {
+            let resources = resources(config);
+            resources.cpu_shares = 512;
+            resources.memory_limit_in_bytes = 64 * MIB;
+            resources.oom_score_adj = 700;
+            resources.cpuset_cpus = "0".to_owned();
+        })
+        .await?;
+    ensure!(container.sh("cat /proc/1/oom_score_adj").await? == "700");
+    ensure!(
+        container
+            .sh("grep Cpus_allowed_list /proc/1/status")
+            .await?
+            .ends_with("\t0")
+    );
+    let cpu = cgroup(&container, "cpu").await?;
+    let shares = cpu.read("cpu.shares").or_else(|_| cpu.read("cpu.weight"))?;
+    ensure!(["512", "20", "59"].contains(&shares.as_str()), "{shares}");
+
+    let update = UpdateContainerResourcesRequest {
+        container_id: container.id.clone(),
+        linux: Some(LinuxContainerResources {
+            memory_limit_in_bytes: 96 * MIB,
+            ..LinuxContainerResources::default()
+        }),
+        ..UpdateContainerResourcesRequest::default()
+    };
+    node.runtime().update_container_resources(update).await?;
+    let memory = cgroup(&container, "memory").await?;
+    let limit = memory
+        .read("memory.limit_in_bytes")
+        .or_else(|_| memory.read("memory.max"))?;
+    ensure!(limit == (96 * MIB).to_string(), "{limit}");
+    ensure!(
+        cpu.read("cpu.shares").or_else(|_| cpu.read("cpu.weight"))? == shares,
+        "an update of memory changed the shares"
+    );
+    let reported = container
+        .status()
+        .await?
+        .resources
+        .and_then(|resources| resources.linux)
+        .context("no resources")?;
+    ensure!(
+        (reported.memory_limit_in_bytes, reported.cpu_shares) == (96 * MIB, 512),
+        "{reported:?}"
+    );
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_stats_agree_with_the_kernels_counters() -> Result<()> {
+    use crisp_cri_api::v1::{ContainerStatsRequest, PodSandboxStatsRequest};
+    let node = Node::start().await?;
+    let pod = node.run_pod("stats", |_| ()).await?;
+    let container = pod
+        .start("spin", |config| config.command = sh(SPIN))
+        .await?;
+    let cpu = cgroup(&container, "cpuacct").await?;
+    until("some processor time is used", async || {
+        (cpu.cpu_usage().ok()? > Duration::from_millis(200)).then_some(())
+    })
+    .await?;
+    let request = ContainerStatsRequest {
+        container_id: container.id.clone(),
+    };
+    let stats = async || {
+        let answer = node
+            .runtime()
+            .container_stats(request.clone())
+            .await?
+            .into_inner();
+        let usage = answer
+            .stats
+            .and_then(|stats| stats.cpu)
+            .and_then(|cpu| cpu.usage_core_nano_seconds);
+        anyhow::Ok(Duration::from_nanos(usage.context("no cpu usage")?.value))
+    };
+    let (before, reported, after) = (cpu.cpu_usage()?, stats().await?, cpu.cpu_usage()?);
+    // Figures may be a sample that is a few seconds old, never one from the future.
+    ensure!(reported <= after, "{reported:?} reported, {after:?} used");
+    until("the figure passes what was used before", async || {
+        (stats().await.ok()? >= before).then_some(())
+    })
+    .await?;
+    let request = PodSandboxStatsRequest {
+        pod_sandbox_id: pod.id.clone(),
+    };
+    let answer = node
+        .runtime()
+        .pod_sandbox_stats(request)
+        .await?
+        .into_inner();
+    let linux = answer
+        .stats
+        .and_then(|stats| stats.linux)
+        .context("no figures of the pod")?;
+    ensure!(linux.containers.len() == 1, "{linux:?}");
+    ensure!(linux.network.is_some_and(|network| {
+        network
+            .default_interface
+            .is_some_and(|eth| eth.name == "eth0")
+    }));
+    node.finish().await
+}

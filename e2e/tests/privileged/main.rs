@@ -1,0 +1,19 @@
+//! The privileged tests, one module for each theme. They are one program, so that they share one
+//! registry and are linked once.
+
+mod containers;
+mod crictl;
+mod errors;
+mod exec;
+mod files;
+mod images;
+mod import;
+mod limits;
+mod logs;
+mod mounts;
+mod namespaces;
+mod network;
+mod processes;
+mod restart;
+mod seccomp;
+mod users;

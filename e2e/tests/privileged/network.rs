@@ -1,0 +1,332 @@
+//! The pod network: who reaches whom, under which address.
+
+use anyhow::{Context, Result, ensure};
+use crisp_cri_api::v1::{
+    ContainerConfig, NetworkConfig, PortMapping, Protocol, RuntimeConfig,
+    UpdateRuntimeConfigRequest,
+};
+use crisp_e2e::catalog::{NGINX, NGINX_PAGE};
+use crisp_e2e::{Node, http_get, image_spec, sh, udp_ask, until};
+use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
+
+/// The image's own command: nginx on port 80.
+fn nginx(config: &mut ContainerConfig) {
+    config.image = Some(image_spec(NGINX));
+    config.command.clear();
+}
+
+async fn await_page(server: impl Into<SocketAddr>) -> Result<()> {
+    let server = server.into();
+    until(&format!("a page of {server}"), async || {
+        http_get(server, "/")
+            .await
+            .is_ok_and(|page| page.ends_with(NGINX_PAGE))
+            .then_some(())
+    })
+    .await
+}
+
+fn ip(arguments: &[&str]) -> Result<String> {
+    let output = Command::new("ip").args(arguments).output()?;
+    ensure!(
+        output.status.success(),
+        "ip {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_pods_and_host_reach_a_pod_over_both_families() -> Result<()> {
+    let node = Node::start().await?;
+    node.pull(NGINX).await?;
+    let server = node.run_pod("server", |_| ()).await?;
+    server.start("nginx", nginx).await?;
+    let client = node
+        .run_pod("client", |_| ())
+        .await?
+        .start("main", |_| ())
+        .await?;
+    let addresses = server.addresses().await?;
+    ensure!(
+        addresses.len() == 2 && addresses[0].is_ipv4() && addresses[1].is_ipv6(),
+        "{addresses:?}"
+    );
+    for address in addresses {
+        await_page((address, 80)).await?;
+        let url = format!("http://{}/", SocketAddr::new(address, 80));
+        ensure!(
+            client.sh(&format!("wget -q -O - {url}")).await? == NGINX_PAGE.trim_end(),
+            "{url}"
+        );
+    }
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_pod_has_loopback_and_default_routes() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("routes", |_| ()).await?;
+    let container = pod.start("main", |_| ()).await?;
+    let address = pod.address(IpAddr::is_ipv4).await?;
+    ensure!(container.sh("ip -o link show lo").await?.contains("UP"));
+    ensure!(
+        container
+            .sh("ip -4 -o addr show eth0")
+            .await?
+            .contains(&address.to_string())
+    );
+    ensure!(
+        container
+            .sh("ip -4 route")
+            .await?
+            .starts_with("default via ")
+    );
+    ensure!(container.sh("ip -6 route").await?.contains("default via "));
+    ensure!(
+        container
+            .sh("ping -c 1 -W 5 127.0.0.1 | grep -c ' 1 packets received'")
+            .await?
+            == "1"
+    );
+    let mac = container.sh("cat /sys/class/net/eth0/address").await?;
+    ensure!(mac.len() == 17, "{mac}");
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_host_ports_lead_to_the_pod() -> Result<()> {
+    let node = Node::start().await?;
+    node.pull(NGINX).await?;
+    let (tcp, udp) = (free_port()?, free_port()?);
+    let mapping = |protocol: Protocol, container_port, host_port: u16, host_ip: &str| PortMapping {
+        protocol: protocol.into(),
+        container_port,
+        host_port: host_port.into(),
+        host_ip: host_ip.to_owned(),
+    };
+    let ports = vec![
+        mapping(Protocol::Tcp, 80, tcp, ""),
+        mapping(Protocol::Udp, 9999, udp, ""),
+    ];
+    let pod = node
+        .run_pod("ports", |config| config.port_mappings.clone_from(&ports))
+        .await?;
+    pod.start("nginx", nginx).await?;
+    pod.start("echo", |config| {
+        config.command = sh("udpsvd 0.0.0.0 9999 cat")
+    })
+    .await?;
+    let bridge: IpAddr = node_address(&node)?.parse()?;
+    await_page((bridge, tcp)).await?;
+    await_page(([127, 0, 0, 1], tcp)).await?;
+    let answer = until("an answer over UDP", async || {
+        udp_ask((bridge, udp).into(), "hello").ok()
+    })
+    .await?;
+    ensure!(answer == "hello", "{answer}");
+    // A pod reaches it too, even the one that serves it.
+    let client = node
+        .run_pod("client", |_| ())
+        .await?
+        .start("main", |_| ())
+        .await?;
+    ensure!(
+        client
+            .sh(&format!("wget -q -O - http://{bridge}:{tcp}/"))
+            .await?
+            == NGINX_PAGE.trim_end()
+    );
+
+    let taken = node
+        .run_pod("taken", |config| config.port_mappings.clone_from(&ports))
+        .await;
+    let error = taken.err().context("a host port was given twice")?;
+    ensure!(
+        error.message().contains(&tcp.to_string()) || error.message().contains(&udp.to_string()),
+        "{error}"
+    );
+    pod.stop().await?;
+    ensure!(
+        http_get((bridge, tcp).into(), "/").await.is_err(),
+        "the port outlived its pod"
+    );
+    node.run_pod("next", |config| config.port_mappings.clone_from(&ports))
+        .await?;
+    node.finish().await
+}
+
+/// A port that nobody has at the moment.
+fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("0.0.0.0:0")?
+        .local_addr()?
+        .port())
+}
+
+/// The first IPv4 address of the node's bridge.
+fn node_address(node: &Node) -> Result<String> {
+    let listing = ip(&["-4", "-o", "addr", "show", "dev", &node.bridge()])?;
+    let address = listing
+        .split_whitespace()
+        .nth(3)
+        .and_then(|network| network.split('/').next());
+    Ok(address.context("the bridge has no address")?.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_ip_netns_shows_the_pod_until_it_stops() -> Result<()> {
+    let node =
+        Node::start_with(|config| drop(config.insert("netns_dir".to_owned(), "/run/netns".into())))
+            .await?;
+    let pod = node.run_pod("shown", |_| ()).await?;
+    let name = format!("crisp-{}", pod.id);
+    ensure!(ip(&["netns", "list"])?.contains(&name));
+    let address = pod.address(IpAddr::is_ipv4).await?;
+    ensure!(ip(&["netns", "exec", &name, "ip", "addr"])?.contains(&address.to_string()));
+    pod.stop().await?;
+    ensure!(!ip(&["netns", "list"])?.contains(&name));
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_pod_reaches_the_outside_under_the_nodes_address() -> Result<()> {
+    let node = Node::start().await?;
+    let outside = Outside::new(&node.bridge())?;
+    let container = node
+        .run_pod("out", |_| ())
+        .await?
+        .start("main", |_| ())
+        .await?;
+    // The peer answers only to its own network: without masquerade there is no way back.
+    let seen = container
+        .sh(&format!("echo | nc -w 5 {} 9000", outside.address))
+        .await?;
+    ensure!(seen.contains(&outside.node_address), "{seen}");
+    node.finish().await
+}
+
+/// A network behind the node, with a peer that tells each caller's address.
+struct Outside {
+    namespace: String,
+    address: String,
+    node_address: String,
+    server: std::process::Child,
+}
+
+impl Outside {
+    fn new(unique: &str) -> Result<Self> {
+        let (namespace, link, peer) = (
+            format!("out-{unique}"),
+            format!("o{unique}"),
+            format!("p{unique}"),
+        );
+        let number: u8 = unique
+            .trim_start_matches(|it: char| !it.is_ascii_digit() || it == 'e')
+            .trim_start_matches("2e")
+            .parse()
+            .unwrap_or(1);
+        let (node_address, address) = (format!("10.214.{number}.1"), format!("10.214.{number}.2"));
+        ip(&["netns", "add", &namespace])?;
+        ip(&[
+            "link", "add", &link, "type", "veth", "peer", "name", &peer, "netns", &namespace,
+        ])?;
+        ip(&["addr", "add", &format!("{node_address}/24"), "dev", &link])?;
+        ip(&["link", "set", &link, "up"])?;
+        ip(&[
+            "-n",
+            &namespace,
+            "addr",
+            "add",
+            &format!("{address}/24"),
+            "dev",
+            &peer,
+        ])?;
+        ip(&["-n", &namespace, "link", "set", &peer, "up"])?;
+        let busybox = crisp_e2e::catalog::busybox();
+        let server = Command::new("ip")
+            .args(["netns", "exec", &namespace])
+            .arg(busybox)
+            .args([
+                "tcpsvd",
+                "-v",
+                &address,
+                "9000",
+                "sh",
+                "-c",
+                "echo $TCPREMOTEADDR",
+            ])
+            .spawn()?;
+        Ok(Self {
+            namespace,
+            address,
+            node_address,
+            server,
+        })
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        let _ = ip(&["netns", "delete", &self.namespace]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_address_range_that_is_full_is_a_clear_error() -> Result<()> {
+    let node = Node::start_with(|config| {
+        if let Some(cidrs) = config["network"]["pod_cidrs"].as_array_mut() {
+            let first = cidrs[0].as_str().unwrap_or_default().replace("/24", "/29");
+            *cidrs = vec![first.into()];
+        }
+    })
+    .await?;
+    let mut made = Vec::new();
+    let error = loop {
+        ensure!(
+            made.len() < 8,
+            "{} pods in a network of eight addresses",
+            made.len()
+        );
+        match node.run_pod(&format!("pod-{}", made.len()), |_| ()).await {
+            Ok(pod) => made.push(pod),
+            Err(error) => break error,
+        }
+    };
+    ensure!(error.message().contains("address"), "{error}");
+    ensure!(
+        node.pods().await?.len() == made.len(),
+        "the pod that failed is listed"
+    );
+    // One address is free again when its pod stops.
+    made.pop().context("no pod fitted")?.stop().await?;
+    node.run_pod("fits", |_| ()).await?;
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_pod_network_can_come_from_the_kubelet() -> Result<()> {
+    let node = Node::start().await?;
+    let ranges = "10.215.77.0/24,fd00:c415:ffff::/64";
+    let update = UpdateRuntimeConfigRequest {
+        runtime_config: Some(RuntimeConfig {
+            network_config: Some(NetworkConfig {
+                pod_cidr: ranges.to_owned(),
+            }),
+        }),
+    };
+    node.runtime().update_runtime_config(update).await?;
+    let addresses = node.run_pod("pod", |_| ()).await?.addresses().await?;
+    ensure!(
+        addresses[0].to_string().starts_with("10.215.77."),
+        "{addresses:?}"
+    );
+    ensure!(
+        addresses[1].to_string().starts_with("fd00:c415:ffff:"),
+        "{addresses:?}"
+    );
+    node.finish().await
+}

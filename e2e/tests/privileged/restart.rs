@@ -1,0 +1,225 @@
+//! The daemon dies by SIGKILL: containers do not notice, and a new daemon knows them all.
+
+use anyhow::{Result, ensure};
+use crisp_cri_api::v1::{ContainerState, Mount, PodSandboxState};
+use crisp_e2e::{Container, Node, eventually, sh, until};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+const COUNT: &str = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done";
+
+/// The numbers that a counting container has logged.
+fn counted(container: &Container<'_>) -> Result<Vec<u64>> {
+    container
+        .log()?
+        .iter()
+        .map(|line| Ok(line.text.parse()?))
+        .collect()
+}
+
+async fn wait_for_more(container: &Container<'_>) -> Result<()> {
+    let before = counted(container)?.len();
+    until("the container counts on", async || {
+        (counted(container).ok()?.len() > before + 5).then_some(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_killed_daemon_leaves_containers_and_logs_going() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("counting", |_| ()).await?;
+    let container = pod
+        .start("count", |config| config.command = sh(COUNT))
+        .await?;
+    container.wait_log("3").await?;
+    let (process, status) = (container.process().await?, container.status().await?);
+
+    node.kill()?;
+    wait_for_more(&container).await?;
+    ensure!(process.runs());
+    node.restart().await?;
+
+    let again = container.status().await?;
+    ensure!(
+        again.state() == ContainerState::ContainerRunning,
+        "{again:?}"
+    );
+    ensure!((again.started_at, again.log_path) == (status.started_at, status.log_path));
+    ensure!(container.process().await? == process);
+    ensure!(container.sh("echo still here").await? == "still here");
+    wait_for_more(&container).await?;
+    let numbers = counted(&container)?;
+    let expected: Vec<u64> = (0..numbers.len() as u64).collect();
+    ensure!(
+        numbers == expected,
+        "lines are lost or doubled: {numbers:?}"
+    );
+
+    container.stop(0).await?;
+    ensure!(container.status().await?.exit_code == 137);
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_exit_while_the_daemon_is_dead_is_known_after_restart() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("ending", |_| ()).await?;
+    let scratch = node.scratch()?;
+    let container = pod
+        .start("end", |config| {
+            config.command = sh("until [ -e /host/go ]; do sleep 0.02; done; echo ending; exit 7");
+            config.mounts.push(Mount {
+                container_path: "/host".to_owned(),
+                host_path: scratch.display().to_string(),
+                ..Mount::default()
+            });
+        })
+        .await?;
+    let process = container.process().await?;
+
+    node.kill()?;
+    std::fs::write(scratch.join("go"), "")?;
+    eventually("the container ends", || !process.runs()).await?;
+    node.restart().await?;
+
+    let status = container.wait_exit().await?;
+    ensure!(
+        (status.exit_code, status.reason.as_str()) == (7, "Error"),
+        "{status:?}"
+    );
+    ensure!(
+        status.finished_at >= status.started_at && status.started_at > 0,
+        "{status:?}"
+    );
+    ensure!(container.log()?.iter().any(|line| line.text == "ending"));
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_restart_finds_every_pod_and_container_again() -> Result<()> {
+    let node = Node::start().await?;
+    let ready = node.run_pod("ready", |_| ()).await?;
+    let stopped = node.run_pod("stopped", |_| ()).await?;
+    let created = ready.create("created", |_| ()).await?;
+    let running = ready.start("running", |_| ()).await?;
+    let exited = ready
+        .start("exited", |config| config.command = sh("exit 3"))
+        .await?;
+    exited.wait_exit().await?;
+    stopped.stop().await?;
+
+    node.kill()?;
+    node.restart().await?;
+
+    let pods: BTreeSet<_> = node
+        .pods()
+        .await?
+        .into_iter()
+        .map(|pod| (pod.id.clone(), pod.state))
+        .collect();
+    let expected = BTreeSet::from([
+        (ready.id.clone(), PodSandboxState::SandboxReady.into()),
+        (stopped.id.clone(), PodSandboxState::SandboxNotready.into()),
+    ]);
+    ensure!(pods == expected, "{pods:?}");
+    let containers: BTreeSet<_> = node
+        .containers()
+        .await?
+        .into_iter()
+        .map(|it| (it.id.clone(), it.state))
+        .collect();
+    let expected = BTreeSet::from([
+        (created.id.clone(), ContainerState::ContainerCreated.into()),
+        (running.id.clone(), ContainerState::ContainerRunning.into()),
+        (exited.id.clone(), ContainerState::ContainerExited.into()),
+    ]);
+    ensure!(containers == expected, "{containers:?}");
+    ensure!(exited.status().await?.exit_code == 3);
+
+    // What was made before the restart can be used after it.
+    created.start().await?;
+    ensure!(created.sh("echo started").await? == "started");
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_restart_neither_loses_nor_doubles_an_address() -> Result<()> {
+    let node = Node::start().await?;
+    let mut pods = Vec::new();
+    let mut addresses = Vec::new();
+    for index in 0..3 {
+        let pod = node.run_pod(&format!("before-{index}"), |_| ()).await?;
+        addresses.extend(pod.addresses().await?);
+        pods.push(pod);
+    }
+    node.run_pod("gone", |_| ()).await?.stop().await?;
+
+    node.kill()?;
+    node.restart().await?;
+
+    let mut again = Vec::new();
+    for pod in &pods {
+        again.extend(pod.addresses().await?);
+    }
+    ensure!(again == addresses, "{addresses:?} became {again:?}");
+    for index in 0..4 {
+        addresses.extend(
+            node.run_pod(&format!("after-{index}"), |_| ())
+                .await?
+                .addresses()
+                .await?,
+        );
+    }
+    let different: BTreeSet<_> = addresses.iter().collect();
+    ensure!(
+        (addresses.len(), different.len()) == (14, 14),
+        "an address is used twice: {addresses:?}"
+    );
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_stop_and_remove_can_be_repeated() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("repeated", |_| ()).await?;
+    let container = pod.start("main", |_| ()).await?;
+    for _ in 0..2 {
+        container.stop(0).await?;
+    }
+    node.kill()?;
+    node.restart().await?;
+    container.stop(0).await?;
+    for _ in 0..2 {
+        container.remove().await?;
+    }
+    for _ in 0..2 {
+        pod.stop().await?;
+    }
+    for _ in 0..2 {
+        pod.remove().await?;
+    }
+    pod.stop().await?;
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_daemon_killed_while_pods_are_made_leaves_nothing_behind() -> Result<()> {
+    let node = Node::start().await?;
+    for round in 0..4 {
+        let names: Vec<String> = (0..4)
+            .map(|index| format!("round-{round}-{index}"))
+            .collect();
+        let start = |index: usize| node.run_pod(&names[index], |_| ());
+        let all = async { tokio::join!(start(0), start(1), start(2), start(3)) };
+        // Each round the daemon dies at another point of the work.
+        let _ = tokio::time::timeout(Duration::from_millis(2 + 3 * round), all).await;
+        node.kill()?;
+        node.restart().await?;
+        // A retry with the same names must not fail for ever.
+        for name in &names {
+            node.run_pod(name, |_| ()).await?;
+        }
+    }
+    node.finish().await
+}
