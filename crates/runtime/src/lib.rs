@@ -1,3 +1,37 @@
 //! OCI runtime spec to process: the embedded low-level runtime.
+//!
+//! It runs inside a process that has one thread and must never wait (the shim of a pod), so all work
+//! is done by children of it, in two stages:
+//!
+//! ```text
+//!  caller ── start ──▶ stage one                    child of the caller, in the host's namespaces
+//!    │                   reads config.json; opens namespaces and cgroups; makes the root file system
+//!    │                   and clones what is bind-mounted, as detached mounts; enters the user and pid
+//!    │                   namespaces; then spawns
+//!    │                 stage two                    child of the *caller*, the container's init
+//!    │                   joins its cgroups; enters or makes the other namespaces; attaches the mounts
+//!    │                   inside its root; gives up what the spec does not leave it; executes
+//!    ◀── report ──────── (either) what went wrong; else nothing is left that could
+//! ```
+//!
+//! Nothing is made that anybody else could see: mounts are detached until they are attached in the
+//! container's own mount namespace. A start that fails or is abandoned leaves nothing to undo.
+//!
+//! Executing one more process in a container ([`exec`]) is the same without mounts.
+//!
+//! Every path inside the container's root is resolved by descriptor, within that root
+//! ([`crisp_sys::path`]); from pivot_root(2) on, no path leads to the host at all.
 
 #![forbid(unsafe_code)]
+
+mod error;
+mod plan;
+mod report;
+mod spec;
+mod stage_one;
+mod stage_two;
+mod starting;
+
+pub use error::{Reason, StartError};
+pub use plan::{ContainerPlan, ExecPlan, Overlay, Rootfs, SeccompFilter, Stdio, WindowSize};
+pub use starting::{Error, Started, Starting, exec, start};

@@ -14,4 +14,5 @@ pub mod path;
 pub mod process;
 pub mod security;
 pub mod socket;
+pub mod terminal;
 pub mod xattr;

@@ -87,6 +87,16 @@ pub fn unshare(kinds: CloneFlags, _witness: &SingleThreaded) -> nix::Result<()> 
     nix::sched::unshare(kinds)
 }
 
+/// Sets the NIS domain name of the UTS namespace.
+///
+/// # Errors
+/// `EPERM` without privilege, `EINVAL` for a name of more than 64 bytes.
+pub fn set_domain_name(name: &str) -> nix::Result<()> {
+    // SAFETY: the pointer and length are those of a live string.
+    let result = unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) };
+    Errno::result(result).map(drop)
+}
+
 /// What is the same for two descriptors of one namespace, and for no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use std::ffi::{CStr, c_char, c_int, c_long, c_uint};
+use std::ffi::{c_int, c_long, c_uint};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -68,6 +68,9 @@ const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNS
     .union(CloneFlags::CLONE_NEWUSER)
     .union(CloneFlags::CLONE_NEWPID)
     .union(CloneFlags::CLONE_NEWNET);
+
+/// The lowest descriptor that is not a standard one.
+const FIRST_AFTER_STDIO: c_uint = 3;
 
 /// linux/sched.h; libc declares it with a type that is too narrow.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -134,9 +137,10 @@ impl Child {
         &self.0
     }
 
-    /// Closes all descriptors but these, so that a child holds nobody's pipe open while it works.
-    /// `kept` names all that the body goes on to use; the owners of others are the parent's and are
-    /// never used or dropped here.
+    /// Closes all descriptors but the standard ones and these, so that a child holds nobody's pipe
+    /// open while it works. `kept` names all that the body goes on to use; the owners of others are
+    /// the parent's and are never used or dropped here. The standard ones stay, lest something else
+    /// get their numbers.
     ///
     /// # Errors
     /// None that Linux reports.
@@ -146,7 +150,7 @@ impl Child {
             .map(|fd| fd.as_raw_fd().cast_unsigned())
             .collect();
         kept.sort_unstable();
-        let mut next = 0;
+        let mut next = FIRST_AFTER_STDIO;
         for fd in kept {
             if fd > next {
                 close_range(next, fd - 1, 0)?;
@@ -245,12 +249,12 @@ pub fn set_child_subreaper() -> nix::Result<()> {
         .map(drop)
 }
 
-/// Marks every descriptor from `first` on close-on-exec.
+/// Marks every descriptor but the standard ones close-on-exec.
 ///
 /// # Errors
-/// None for a valid `first`.
-pub fn close_on_exec_from(first: c_uint) -> nix::Result<()> {
-    close_range(first, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+/// None that Linux reports.
+pub fn close_on_exec() -> nix::Result<()> {
+    close_range(FIRST_AFTER_STDIO, c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
 }
 
 fn close_range(first: c_uint, last: c_uint, flags: c_uint) -> nix::Result<()> {
@@ -273,42 +277,6 @@ pub fn reset_signals() {
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
     }
-}
-
-/// Executes the file that `path` names relative to `directory`, or `directory` itself when `path` is
-/// empty. Returns only on failure.
-///
-/// # Errors
-/// Those of execveat(2).
-pub fn execveat(
-    directory: impl AsFd,
-    path: &CStr,
-    arguments: &[impl AsRef<CStr>],
-    environment: &[impl AsRef<CStr>],
-) -> Errno {
-    let argv = pointers(arguments);
-    let envp = pointers(environment);
-    // SAFETY: both arrays are null-terminated and, like `path`, point to strings that outlive the
-    // call.
-    unsafe {
-        libc::syscall(
-            libc::SYS_execveat,
-            directory.as_fd().as_raw_fd(),
-            path.as_ptr(),
-            argv.as_ptr(),
-            envp.as_ptr(),
-            libc::AT_EMPTY_PATH,
-        );
-    }
-    Errno::last()
-}
-
-fn pointers(strings: &[impl AsRef<CStr>]) -> Vec<*const c_char> {
-    strings
-        .iter()
-        .map(|s| s.as_ref().as_ptr())
-        .chain([std::ptr::null()])
-        .collect()
 }
 
 /// Makes `fd` one of the standard descriptors, which stays open across execve(2).

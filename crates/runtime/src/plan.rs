@@ -1,0 +1,83 @@
+//! What a caller says beyond the OCI runtime spec: where things of this very start are.
+
+use nix::unistd::Pid;
+use oci_spec::runtime::Process;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// A container to start.
+#[derive(Debug)]
+pub struct ContainerPlan<'a> {
+    /// Holds `config.json`, an OCI runtime spec. Its namespaces with a path are joined, those without
+    /// are new, and those it leaves out are the caller's.
+    pub bundle: &'a Path,
+    pub rootfs: Rootfs<'a>,
+    /// One directory per hierarchy, which the container joins by itself.
+    pub cgroup_dirs: &'a [PathBuf],
+    pub stdio: Stdio,
+    /// Takes the place of the spec's `linux.seccomp`.
+    pub seccomp: SeccompFilter<'a>,
+    /// A tmpfs to be mounted at /dev/shm, shared by whoever gets the same one: a detached mount (from
+    /// Linux 6.15), or one of the caller's mount namespace.
+    pub shm: Option<BorrowedFd<'a>>,
+}
+
+/// One more process for a container.
+#[derive(Debug)]
+pub struct ExecPlan<'a> {
+    /// The container's first process, in the caller's pid namespace.
+    pub init: Pid,
+    /// The same process; what keeps `init` from meaning another one.
+    pub init_pidfd: BorrowedFd<'a>,
+    /// What is executed, and as whom.
+    pub process: &'a Process,
+    /// As in [`ContainerPlan`].
+    pub cgroup_dirs: &'a [PathBuf],
+    pub stdio: Stdio,
+    pub seccomp: SeccompFilter<'a>,
+}
+
+/// Where the root file system comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Rootfs<'a> {
+    /// Made for the container, and gone with it.
+    Overlay(Overlay<'a>),
+    /// What is mounted at the spec's `root.path`, relative to the bundle.
+    Directory,
+}
+
+/// The layers of a container; nothing of them is synced to disk, as they die with it.
+#[derive(Debug, Clone, Copy)]
+pub struct Overlay<'a> {
+    /// Topmost first.
+    pub lower_dirs: &'a [PathBuf],
+    pub upper_dir: &'a Path,
+    /// Empty, on the file system of `upper_dir`.
+    pub work_dir: &'a Path,
+}
+
+/// The standard descriptors of a process.
+#[derive(Debug)]
+pub enum Stdio {
+    /// Standard input, output and error, numbered above 2 in the caller.
+    Pipes([OwnedFd; 3]),
+    /// A pseudoterminal of the container's own devpts; its master comes back in
+    /// [`Started`](crate::Started).
+    Terminal(WindowSize),
+}
+
+/// Size of a terminal in characters; zeroes: the spec's `consoleSize`, or unknown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WindowSize {
+    pub columns: u16,
+    pub rows: u16,
+}
+
+/// A compiled seccomp filter.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SeccompFilter<'a> {
+    /// `struct sock_filter`s in the machine's byte order; empty: no filter.
+    pub program: &'a [u8],
+    /// `SECCOMP_FILTER_FLAG_*`.
+    pub flags: u32,
+}

@@ -1,0 +1,316 @@
+//! The first stage: a child of the caller that sees the host, gathers all that comes from there, and
+//! spawns the process itself as another child of the caller.
+
+mod cgroups;
+mod devices;
+mod limits;
+mod propagation;
+mod rootfs;
+mod sources;
+mod users;
+
+pub(crate) use cgroups::Cgroups;
+pub(crate) use devices::Node;
+pub(crate) use sources::{CgroupDir, Opened, Prepared};
+
+use crate::error::{Context, StartError};
+use crate::plan::{ContainerPlan, ExecPlan, SeccompFilter, Stdio};
+use crate::report::Reporter;
+use crate::spec::{Container, IdMaps, Namespaces, ProcessPlan};
+use crate::stage_two;
+use crate::starting::conclude;
+use crisp_sys::namespace::{self, Kind, identity, open_namespace};
+use crisp_sys::process::{self, Child, Parent, SingleThreaded, Spawn, pidfd_send_signal};
+use crisp_sys::security::{join_new_session_keyring, set_dumpable};
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::{Pid, Uid, fchown};
+use oci_spec::runtime::Spec;
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Longest config.json; the largest that a kubelet causes are some 100 KiB.
+const SPEC_BYTES_MAX: u64 = 16 << 20;
+
+/// What the second stage of a container needs from the host.
+pub(crate) struct Init<'a> {
+    pub(crate) container: Container,
+    pub(crate) root: OwnedFd,
+    pub(crate) mounts: Vec<Prepared>,
+    pub(crate) devices: Vec<Node>,
+    /// Those that the second stage enters itself.
+    pub(crate) joined: Vec<(Kind, OwnedFd)>,
+    pub(crate) user_namespace: UserNamespace,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) stdio: Stdio,
+    pub(crate) seccomp: SeccompFilter<'a>,
+}
+
+/// What the second stage of an exec'd process needs from the host.
+pub(crate) struct Exec<'a> {
+    pub(crate) process: ProcessPlan,
+    /// Its namespaces are entered…
+    pub(crate) init: BorrowedFd<'a>,
+    /// …of these kinds, besides those entered already.
+    pub(crate) kinds: CloneFlags,
+    pub(crate) user_namespace: UserNamespace,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) stdio: Stdio,
+    pub(crate) seccomp: SeccompFilter<'a>,
+}
+
+/// Whether a process has a user namespace other than the caller's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UserNamespace {
+    Callers,
+    Own,
+}
+
+/// The first stage of a container.
+pub(crate) fn start(
+    plan: ContainerPlan<'_>,
+    reporter: &Reporter,
+    child: &Child,
+) -> Result<(), StartError> {
+    let witness = child.witness();
+    isolate(child, &kept(reporter, &plan.stdio, plan.shm))?;
+    let container = Container::from_spec(&load(plan.bundle)?)?;
+    let users = users::namespace(&container, witness)?;
+    let joined = open_joined(&container.namespaces)?;
+    let cgroups = Cgroups::open(plan.cgroup_dirs)?;
+    let users_fd = users.as_ref().map(AsFd::as_fd);
+    let root = rootfs::make(&plan, &container, users_fd)?;
+    let mounts = sources::open(&plan, &container, users_fd, witness)?;
+    let devices = devices::open(&container, users_fd.is_some())?;
+    own_pipes(&plan.stdio, container.process.uid, &container.id_maps)?;
+    limits::prepare(&container.process)?;
+    join_keyring()?;
+    enter_users_and_pids(&container.namespaces, users_fd, &joined, witness)?;
+    let init = Init {
+        container,
+        root,
+        mounts,
+        devices,
+        joined,
+        user_namespace: match users {
+            Some(_) => UserNamespace::Own,
+            None => UserNamespace::Callers,
+        },
+        cgroups,
+        stdio: plan.stdio,
+        seccomp: plan.seccomp,
+    };
+    let born_in = init.cgroups.unified_dir();
+    let options = Spawn {
+        parent: Parent::Grandparent,
+        cgroup: born_in.as_ref().map(AsFd::as_fd),
+        ..Spawn::default()
+    };
+    spawn_second(&options, reporter, witness, |child| {
+        stage_two::start(init, reporter, child.witness())
+    })
+}
+
+/// The first stage of an exec'd process.
+pub(crate) fn exec(
+    plan: ExecPlan<'_>,
+    reporter: &Reporter,
+    child: &Child,
+) -> Result<(), StartError> {
+    let witness = child.witness();
+    isolate(child, &kept(reporter, &plan.stdio, Some(plan.init_pidfd)))?;
+    let process = ProcessPlan::from_spec(plan.process, None)?;
+    let kinds = foreign_kinds(plan.init, plan.init_pidfd)?;
+    let cgroups = Cgroups::open(plan.cgroup_dirs)?;
+    let user_namespace = match kinds.contains(CloneFlags::CLONE_NEWUSER) {
+        true => UserNamespace::Own,
+        false => UserNamespace::Callers,
+    };
+    let maps = match user_namespace {
+        UserNamespace::Own => users::maps_of(plan.init)?,
+        UserNamespace::Callers => IdMaps::default(),
+    };
+    own_pipes(&plan.stdio, process.uid, &maps)?;
+    limits::prepare(&process)?;
+    join_keyring()?;
+    let first = kinds & (CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID);
+    join_namespaces_of(plan.init_pidfd, first, witness)?;
+    let exec = Exec {
+        process,
+        init: plan.init_pidfd,
+        kinds: kinds - first,
+        user_namespace,
+        cgroups,
+        stdio: plan.stdio,
+        seccomp: plan.seccomp,
+    };
+    let born_in = exec.cgroups.unified_dir();
+    let options = Spawn {
+        parent: Parent::Grandparent,
+        cgroup: born_in.as_ref().map(AsFd::as_fd),
+        ..Spawn::default()
+    };
+    spawn_second(&options, reporter, witness, |child| {
+        stage_two::exec(exec, reporter, child.witness())
+    })
+}
+
+fn kept<'a>(
+    reporter: &'a Reporter,
+    stdio: &'a Stdio,
+    other: Option<BorrowedFd<'a>>,
+) -> Vec<BorrowedFd<'a>> {
+    let mut kept = vec![reporter.as_fd()];
+    if let Stdio::Pipes(pipes) = stdio {
+        kept.extend(pipes.iter().map(AsFd::as_fd));
+    }
+    kept.extend(other);
+    kept
+}
+
+/// First of all: while this works, it keeps no other container's pipe open, and nobody of the same
+/// user can trace it or reach the caller's program through `/proc/<pid>/exe`.
+fn isolate(child: &Child, kept: &[BorrowedFd<'_>]) -> Result<(), StartError> {
+    child
+        .close_all_but(kept)
+        .step("close the caller's files", "")?;
+    set_dumpable(false).step("become untraceable", "")
+}
+
+fn load(bundle: &Path) -> Result<Spec, StartError> {
+    let path = bundle.join("config.json");
+    let mut bytes = Vec::new();
+    let file = File::open(&path).step("open", &path)?;
+    file.take(SPEC_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .step("read", &path)?;
+    if bytes.len() as u64 > SPEC_BYTES_MAX {
+        return Err(StartError::invalid(format!(
+            "{}: longer than {SPEC_BYTES_MAX} bytes",
+            path.display()
+        )));
+    }
+    serde_json::from_slice(&bytes)
+        .map_err(|error| StartError::invalid(format!("{}: {error}", path.display())))
+}
+
+/// Opens the namespaces that are joined, all before any is entered: their paths are the host's.
+fn open_joined(namespaces: &Namespaces) -> Result<Vec<(Kind, OwnedFd)>, StartError> {
+    let joined = namespaces
+        .joined
+        .iter()
+        .filter(|(kind, _)| *kind != Kind::User);
+    joined
+        .map(|(kind, path)| {
+            let step = format!("open the {} namespace", kind.file_name());
+            Ok((*kind, open_namespace(path, *kind).step(step, path)?))
+        })
+        .collect()
+}
+
+/// Pipes belong to who uses them, so that a process that is not root can open `/dev/stdout`. Other
+/// files are left alone: they are not the container's alone.
+fn own_pipes(stdio: &Stdio, uid: Uid, maps: &IdMaps) -> Result<(), StartError> {
+    let Stdio::Pipes(pipes) = stdio else {
+        return Ok(());
+    };
+    let outside = match maps.is_empty() {
+        true => uid,
+        false => Uid::from_raw(maps.outside_uid(uid.as_raw()).ok_or_else(|| {
+            StartError::invalid(format!("process.user.uid: {uid} is not mapped"))
+        })?),
+    };
+    for pipe in pipes {
+        let stat = fstat(pipe).step("look at a standard descriptor", "")?;
+        let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+        let own = kind == SFlag::S_IFIFO || kind == SFlag::S_IFSOCK;
+        if own && stat.st_uid != outside.as_raw() {
+            fchown(pipe, Some(outside), None).step("change the owner of a pipe", "")?;
+        }
+    }
+    Ok(())
+}
+
+/// The caller's session keyring is not for containers.
+fn join_keyring() -> Result<(), StartError> {
+    match join_new_session_keyring() {
+        // A kernel without keyrings has none to keep apart.
+        Err(Errno::ENOSYS) => Ok(()),
+        done => done.step("make a session keyring", ""),
+    }
+}
+
+/// These two are entered before the process is spawned: a pid namespace is that of children only, and
+/// the user namespace must own what is made from here on.
+fn enter_users_and_pids(
+    namespaces: &Namespaces,
+    users: Option<BorrowedFd<'_>>,
+    joined: &[(Kind, OwnedFd)],
+    witness: &SingleThreaded,
+) -> Result<(), StartError> {
+    if let Some(users) = users {
+        namespace::setns(users, Kind::User.flag(), witness).step("enter the user namespace", "")?;
+    }
+    if let Some((kind, pids)) = joined.iter().find(|(kind, _)| *kind == Kind::Pid) {
+        namespace::setns(pids, kind.flag(), witness).step("enter the pid namespace", "")?;
+    }
+    let new = namespaces.new_among(&[Kind::Pid]);
+    namespace::unshare(new, witness).step("make a pid namespace", "")
+}
+
+/// The kinds of namespaces in which a process is and the caller is not.
+fn foreign_kinds(init: Pid, pidfd: BorrowedFd<'_>) -> Result<CloneFlags, StartError> {
+    const KINDS: [Kind; 7] = [
+        Kind::User,
+        Kind::Cgroup,
+        Kind::Ipc,
+        Kind::Uts,
+        Kind::Network,
+        Kind::Pid,
+        Kind::Mount,
+    ];
+    let mut foreign = CloneFlags::empty();
+    for kind in KINDS {
+        let of = |process: &str| {
+            let path = PathBuf::from(format!("/proc/{process}/ns/{}", kind.file_name()));
+            let fd = open_namespace(&path, kind).step("open", &path)?;
+            identity(fd).step("look at", &path)
+        };
+        if of(&init.to_string())? != of("self")? {
+            foreign |= kind.flag();
+        }
+    }
+    // As long as the process lives, its pid meant it all along.
+    pidfd_send_signal(pidfd, 0).step("look at the container's first process", "")?;
+    Ok(foreign)
+}
+
+pub(crate) fn join_namespaces_of(
+    pidfd: BorrowedFd<'_>,
+    kinds: CloneFlags,
+    witness: &SingleThreaded,
+) -> Result<(), StartError> {
+    if kinds.is_empty() {
+        return Ok(());
+    }
+    namespace::setns(pidfd, kinds, witness).step("enter the container's namespaces", "")
+}
+
+fn spawn_second(
+    options: &Spawn<'_>,
+    reporter: &Reporter,
+    witness: &SingleThreaded,
+    body: impl FnOnce(&Child) -> Result<Infallible, StartError>,
+) -> Result<(), StartError> {
+    let spawned = process::spawn(options, witness, |child| {
+        conclude(body(child).map(|never| match never {}), reporter)
+    })
+    .step("spawn the process", "")?;
+    // Nobody listens any more: the second stage finds out, too, and ends.
+    let _ = reporter.spawned(&spawned);
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! The second stage: the process itself, from its first instruction to the execution of what was
+//! asked for. The order of the steps is the point; each says why it comes where it does.
+
+mod attach;
+mod cgroup_mount;
+mod confine;
+mod devices;
+mod execute;
+mod file_systems;
+mod identity;
+mod labels;
+mod root;
+mod sysctl;
+mod terminal;
+
+use crate::error::{Context, StartError};
+use crate::plan::{SeccompFilter, Stdio};
+use crate::report::Reporter;
+use crate::spec::{Container, ProcessPlan};
+use crate::stage_one::{Exec, Init, UserNamespace, join_namespaces_of};
+use crisp_sys::namespace::{self, Kind};
+use crisp_sys::path::mkdir_all_in_root;
+use crisp_sys::process::SingleThreaded;
+use crisp_sys::security::set_identity;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, umask};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::{Gid, Uid, sethostname, setsid};
+use std::convert::Infallible;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The second stage of a container.
+pub(crate) fn start(
+    init: Init<'_>,
+    reporter: &Reporter,
+    witness: &SingleThreaded,
+) -> Result<Infallible, StartError> {
+    let container = &init.container;
+    umask(Mode::empty());
+    // Before a cgroup namespace is made, whose root is the group that its maker is in.
+    init.cgroups.join()?;
+    // While the host's procfs is the one at /proc.
+    let host = HostProc::open()?;
+    become_root_of(init.user_namespace)?;
+    enter_namespaces(&init, witness)?;
+    setsid().step("start a session", "")?;
+    set_names(container)?;
+    sysctl::apply(&host.sys, container)?;
+    // In the container's namespaces, which they show, and before the host's own procfs and sysfs are
+    // out of sight: the kernel wants to see these before it gives others to a user namespace.
+    let mounts = file_systems::make(init.mounts, container)?;
+    let root = root::enter(init.root)?;
+    let late = attach::all(&root, &host.process, mounts)?;
+    devices::create(&root, &init.devices)?;
+    make_working_directory(&root, &container.process)?;
+    let terminal = match &init.stdio {
+        Stdio::Pipes(_) => None,
+        Stdio::Terminal(size) => {
+            let terminal = terminal::open(&root, *size, &container.process)?;
+            terminal::bind_console(&root, &terminal)?;
+            Some(terminal)
+        }
+    };
+    // After the last thing is made inside of it.
+    attach::make_read_only(late)?;
+    root::finish(&root, &container.root)?;
+    confine::apply(&root, container)?;
+    Last {
+        process: &container.process,
+        stdio: &init.stdio,
+        terminal,
+        root,
+        host,
+        seccomp: init.seccomp,
+    }
+    .execute(reporter)
+}
+
+/// The second stage of an exec'd process.
+pub(crate) fn exec(
+    exec: Exec<'_>,
+    reporter: &Reporter,
+    witness: &SingleThreaded,
+) -> Result<Infallible, StartError> {
+    umask(Mode::empty());
+    // From outside of the container's cgroup namespace: from inside, where this process comes from
+    // does not exist, and nothing can be moved from there.
+    exec.cgroups.join()?;
+    let host = HostProc::open()?;
+    become_root_of(exec.user_namespace)?;
+    join_namespaces_of(exec.init, exec.kinds, witness)?;
+    setsid().step("start a session", "")?;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = open("/", flags, Mode::empty()).step("open the container's root", "")?;
+    let terminal = match &exec.stdio {
+        Stdio::Pipes(_) => None,
+        Stdio::Terminal(size) => Some(terminal::open(&root, *size, &exec.process)?),
+    };
+    Last {
+        process: &exec.process,
+        stdio: &exec.stdio,
+        terminal,
+        root,
+        host,
+        seccomp: exec.seccomp,
+    }
+    .execute(reporter)
+}
+
+/// The host's procfs: nothing in a container can put itself in its place.
+struct HostProc {
+    /// `/proc/self`.
+    process: OwnedFd,
+    /// `/proc/sys`.
+    sys: OwnedFd,
+}
+
+impl HostProc {
+    fn open() -> Result<Self, StartError> {
+        let open_verified = |path: &str| {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let fd = open(path, flags, Mode::empty()).step("open", path)?;
+            let fs_type = fstatfs(&fd).step("look at", path)?.filesystem_type();
+            match fs_type == PROC_SUPER_MAGIC {
+                true => Ok(fd),
+                false => Err(Errno::EINVAL).step("find procfs at", path),
+            }
+        };
+        Ok(Self {
+            process: open_verified("/proc/self")?,
+            sys: open_verified("/proc/sys")?,
+        })
+    }
+}
+
+/// In a user namespace the process has all capabilities, but no id: what it made would belong to
+/// nobody.
+fn become_root_of(users: UserNamespace) -> Result<(), StartError> {
+    match users {
+        UserNamespace::Callers => Ok(()),
+        UserNamespace::Own => set_identity(Uid::from_raw(0), Gid::from_raw(0), &[])
+            .step("become root of the user namespace", ""),
+    }
+}
+
+fn enter_namespaces(init: &Init<'_>, witness: &SingleThreaded) -> Result<(), StartError> {
+    for (kind, fd) in init.joined.iter().filter(|(kind, _)| *kind != Kind::Pid) {
+        let step = format!("enter the {} namespace", kind.file_name());
+        namespace::setns(fd, kind.flag(), witness).step(step, "")?;
+    }
+    let own = [
+        Kind::Mount,
+        Kind::Network,
+        Kind::Ipc,
+        Kind::Uts,
+        Kind::Cgroup,
+    ];
+    let new = init.container.namespaces.new_among(&own);
+    namespace::unshare(new, witness).step("make namespaces", "")
+}
+
+fn set_names(container: &Container) -> Result<(), StartError> {
+    if let Some(name) = &container.hostname {
+        sethostname(name).step("set the host name", "")?;
+    }
+    if let Some(name) = &container.domainname {
+        namespace::set_domain_name(name).step("set the domain name", "")?;
+    }
+    Ok(())
+}
+
+/// An image may name a working directory that it does not hold.
+fn make_working_directory(root: &OwnedFd, process: &ProcessPlan) -> Result<(), StartError> {
+    let path = &process.working_directory;
+    mkdir_all_in_root(root, path, Mode::from_bits_truncate(0o755))
+        .map(drop)
+        .map_err(|errno| StartError::working_directory(path, errno))
+}
+
+/// All that is left when the process is where it belongs.
+struct Last<'a> {
+    process: &'a ProcessPlan,
+    stdio: &'a Stdio,
+    terminal: Option<terminal::Terminal>,
+    root: OwnedFd,
+    host: HostProc,
+    seccomp: SeccompFilter<'a>,
+}
+
+impl Last<'_> {
+    fn execute(self, reporter: &Reporter) -> Result<Infallible, StartError> {
+        let process = self.process;
+        labels::apply(&self.host.process, process)?;
+        match (&self.terminal, self.stdio) {
+            (Some(terminal), _) => terminal.install(process, reporter)?,
+            (None, Stdio::Pipes(pipes)) => execute::install(pipes.each_ref().map(AsFd::as_fd))?,
+            (None, Stdio::Terminal(_)) => {}
+        }
+        // As root, who may look into any directory, if it may.
+        let entered = execute::enter_working_directory(&self.root, process);
+        identity::limit_resources(process)?;
+        execute::forget_the_caller()?;
+        umask(process.umask);
+        // From here on a filter may forbid to tell anything.
+        reporter.ready().step("report", "")?;
+        // Without no_new_privs only the privileged may load a filter.
+        if !process.no_new_privs {
+            identity::filter(self.seccomp)?;
+        }
+        identity::assume(process)?;
+        if entered.is_err() {
+            execute::enter_working_directory(&self.root, process)?;
+        }
+        // With it anybody may, and the filter need not allow what came before.
+        if process.no_new_privs {
+            identity::filter(self.seccomp)?;
+        }
+        Err(execute::search_and_execute(process))
+    }
+}

@@ -1,0 +1,40 @@
+//! /sys/fs/cgroup of version 1: a tmpfs that holds the container's own directory of each hierarchy.
+
+use super::file_systems::Ready;
+use crate::error::{Context, StartError};
+use crate::stage_one::CgroupDir;
+use crisp_sys::mount::{Attributes, Change, Recursion, attach, change};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::symlinkat;
+use std::os::fd::OwnedFd;
+
+/// Attaches the hierarchies in the tmpfs, which is attached itself, with the options of the plan.
+pub(super) fn fill(ready: &Ready) -> Result<(), StartError> {
+    let confined = Change {
+        set: ready.plan.options.set
+            | Attributes::NO_SUID
+            | Attributes::NO_DEV
+            | Attributes::NO_EXEC,
+        ..Change::default()
+    };
+    for dir in &ready.cgroups {
+        change(&dir.mount, &confined, Recursion::This)
+            .step("set the options of cgroup", &dir.name)?;
+        attach_hierarchy(&ready.mount, dir).step("attach cgroup", &dir.name)?;
+    }
+    change(&ready.mount, &confined, Recursion::This)
+        .step("set the options of the mount at", &ready.plan.target)
+}
+
+/// A hierarchy of several controllers (`cpu,cpuacct`) is found by each of their names, too.
+fn attach_hierarchy(tmpfs: &OwnedFd, dir: &CgroupDir) -> nix::Result<()> {
+    let name = dir.name.as_str();
+    mkdirat(tmpfs, name, Mode::from_bits_truncate(0o755))?;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    attach(&dir.mount, openat(tmpfs, name, flags, Mode::empty())?)?;
+    for controller in name.split(',').filter(|controller| *controller != name) {
+        symlinkat(name, tmpfs, controller)?;
+    }
+    Ok(())
+}

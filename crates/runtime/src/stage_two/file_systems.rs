@@ -1,0 +1,125 @@
+//! New instances of file systems, as detached mounts.
+
+use crate::error::{Context, StartError};
+use crate::spec::{Container, FsOption, MountPlan, Source};
+use crate::stage_one::{CgroupDir, Opened, Prepared};
+use crisp_sys::mount::{Attributes, FsContext, FsError, change};
+use std::os::fd::OwnedFd;
+
+/// A mount that is complete but for its place.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) plan: MountPlan,
+    pub(super) mount: OwnedFd,
+    /// What is attached inside of it, if it is the tmpfs that holds these.
+    pub(super) cgroups: Vec<CgroupDir>,
+}
+
+/// Makes all that the first stage could not.
+pub(super) fn make(mounts: Vec<Prepared>, container: &Container) -> Result<Vec<Ready>, StartError> {
+    mounts
+        .into_iter()
+        .map(|Prepared { plan, opened }| {
+            let (mount, cgroups) = match opened {
+                Opened::Mount(mount) => (mount, Vec::new()),
+                Opened::FileSystem => (make_one(&plan, container)?, Vec::new()),
+                Opened::CgroupDirs(dirs) => (cgroup_tmpfs(&plan)?, dirs),
+            };
+            Ok(Ready {
+                plan,
+                mount,
+                cgroups,
+            })
+        })
+        .collect()
+}
+
+fn make_one(plan: &MountPlan, container: &Container) -> Result<OwnedFd, StartError> {
+    let none = Vec::new();
+    let (fs_type, source, data) = match &plan.source {
+        Source::FileSystem {
+            fs_type,
+            source,
+            data,
+        } => (fs_type.as_str(), source.as_str(), data),
+        // The first stage leaves this to us where there is version 2 only.
+        Source::Cgroup => ("cgroup2", "cgroup", &none),
+        Source::Bind { path, .. } => {
+            unreachable!(
+                "the first stage opens bind mounts, such as {}",
+                path.display()
+            )
+        }
+    };
+    let label = container
+        .mount_label
+        .as_deref()
+        .filter(|_| LABELLED.contains(&fs_type));
+    let mount = new_mount(fs_type, source, data, label, initial_attributes(plan))
+        .step("at", &plan.target)?;
+    for (changes, recursion) in plan.options.changes() {
+        let now = crisp_sys::mount::Change {
+            set: changes.set.without(deferred(plan)),
+            ..changes
+        };
+        if !now.is_empty() {
+            change(&mount, &now, recursion)
+                .step("set the options of the mount at", &plan.target)?;
+        }
+    }
+    Ok(mount)
+}
+
+/// File systems whose files have no SELinux labels of their own.
+const LABELLED: [&str; 3] = ["tmpfs", "mqueue", "devpts"];
+
+fn new_mount(
+    fs_type: &str,
+    source: &str,
+    data: &[FsOption],
+    label: Option<&str>,
+    attributes: Attributes,
+) -> Result<OwnedFd, FsError> {
+    let context = FsContext::open(fs_type)?;
+    if !source.is_empty() {
+        context.set_string("source", source)?;
+    }
+    for option in data {
+        match option {
+            FsOption::Flag(name) => context.set_flag(name)?,
+            FsOption::Value(name, value) => context.set_string(name, value)?,
+        }
+    }
+    if let Some(label) = label {
+        context.set_string("context", label)?;
+    }
+    context.mount(attributes)
+}
+
+fn initial_attributes(plan: &MountPlan) -> Attributes {
+    plan.options.set.without(deferred(plan))
+}
+
+/// A tmpfs becomes read-only when all that belongs in it is there.
+fn deferred(plan: &MountPlan) -> Attributes {
+    match is_late(plan) {
+        true => Attributes::READ_ONLY,
+        false => Attributes::NONE,
+    }
+}
+
+/// Whether a mount is made read-only after all others are attached.
+pub(super) fn is_late(plan: &MountPlan) -> bool {
+    let empty_at_first = match &plan.source {
+        Source::FileSystem { fs_type, .. } => fs_type == "tmpfs",
+        _ => false,
+    };
+    empty_at_first && plan.options.set.contains(Attributes::READ_ONLY)
+}
+
+/// Where the hierarchies of version 1 are put together. It is made read-only with them.
+fn cgroup_tmpfs(plan: &MountPlan) -> Result<OwnedFd, StartError> {
+    let mode = [FsOption::Value("mode".into(), "755".into())];
+    let attributes = plan.options.set.without(Attributes::READ_ONLY);
+    new_mount("tmpfs", "tmpfs", &mode, None, attributes).step("at", &plan.target)
+}
