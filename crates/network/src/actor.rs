@@ -11,7 +11,7 @@ use crate::{Error, NotReady, Settings, forwarding, link, pod};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use nix::errno::Errno;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -129,21 +129,18 @@ impl Actor {
         Ok(())
     }
 
-    /// Removes what belongs to no known pod; returns how many links that were.
-    pub(crate) fn collect_garbage(&mut self) -> Result<usize, Error> {
-        let Some(bridge) = self.host.bridge_index(&self.settings.bridge)? else {
-            return self.restore().map(|()| 0);
-        };
-        let mut ports = self.host.pod_ports(bridge)?;
-        {
-            let allocations = lock(&self.allocations);
-            ports.retain(|name| !allocations.knows_interface(name));
+    /// Removes what belongs to no known pod, but for the links named.
+    pub(crate) fn collect_garbage(&mut self, keep: &HashSet<String>) -> Result<(), Error> {
+        if let Some(bridge) = self.host.bridge_index(&self.settings.bridge)? {
+            for name in self.host.pod_ports(bridge)? {
+                let known = lock(&self.allocations).knows_interface(&name);
+                if !known && !keep.contains(&name) {
+                    tracing::info!(link = %name, "removing the link of a pod that is not known");
+                    self.disable_port(&name)?;
+                }
+            }
         }
-        for name in &ports {
-            self.disable_port(name)?;
-        }
-        self.restore()?;
-        Ok(ports.len())
+        self.restore()
     }
 
     /// The counters of every pod's interface, by the name of the host's end.
@@ -297,13 +294,24 @@ impl Actor {
 
     fn disable_port(&mut self, host_interface: &str) -> Result<(), Error> {
         let mut batch = Batch::default();
-        batch.push_forgiving(
-            "cut off the pod's interface",
-            NLM_F_ACK,
-            link::disable_port(host_interface),
-            // It never was, or went with its namespace.
-            &[Errno::ENODEV],
-        );
+        for message in [
+            link::silence_port(host_interface),
+            link::block_port(host_interface),
+        ] {
+            batch.push_forgiving(
+                "cut off the pod's interface",
+                NLM_F_ACK,
+                message,
+                &[
+                    // It never was, or went with its namespace.
+                    Errno::ENODEV,
+                    // It is not on the bridge.
+                    Errno::EOPNOTSUPP,
+                    // It has no carrier.
+                    Errno::ENETDOWN,
+                ],
+            );
+        }
         self.host.route.transact(batch)?;
         self.reaper.doom(host_interface.to_owned());
         Ok(())
@@ -345,7 +353,7 @@ impl Actor {
         let others = allocations
             .attachments()
             .filter(|other| other.pod != attachment.pod);
-        let changes = self.ruleset.rebuild(others);
+        let changes = self.ruleset.rebuild(&allocations.gateways(), others);
         Ok(self.host.netfilter.transact(changes.into_batch())?)
     }
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 /// The name of the pod's interface inside its namespace.
-pub(crate) const POD_INTERFACE: &str = "eth0";
+pub const POD_INTERFACE: &str = "eth0";
 
 /// What the names of the host's ends begin with. Ten digits of the pod's id follow, which fills an
 /// interface name.

@@ -196,7 +196,7 @@ impl Host {
         ruleset: &Ruleset,
         allocations: &Allocations,
     ) -> Result<(), Error> {
-        let changes = ruleset.rebuild(allocations.attachments());
+        let changes = ruleset.rebuild(&allocations.gateways(), allocations.attachments());
         Ok(self.netfilter.transact(changes.into_batch())?)
     }
 

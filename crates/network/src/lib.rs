@@ -39,7 +39,7 @@ mod reaper;
 mod settings;
 mod wire;
 
-pub use attachment::{Attachment, InterfaceStatistics, InvalidMac, Mac};
+pub use attachment::{Attachment, InterfaceStatistics, InvalidMac, Mac, POD_INTERFACE};
 pub use error::{Error, KernelError, NotReady};
 pub use network::Network;
 pub use settings::Settings;

@@ -103,14 +103,26 @@ pub(crate) fn describe_port(attachment: &Attachment) -> Message {
     Message::NewLink(link)
 }
 
-/// Stops all traffic of a port and forgets who was behind it. Unlike taking the port off the bridge
-/// or down, it does not wait for other processors.
-pub(crate) fn disable_port(host_interface: &str) -> Message {
+/// Keeps all frames from a port, and forgets who was behind it. Unlike taking the port off the bridge
+/// or down, neither this nor [`block_port`] waits for other processors.
+pub(crate) fn silence_port(host_interface: &str) -> Message {
     let mut link = named(host_interface);
     link.attributes.push(port(vec![
-        InfoBridgePort::State(BridgePortState::Disabled),
+        InfoBridgePort::Learning(false),
+        InfoBridgePort::UnicastFlood(false),
+        InfoBridgePort::MulticastFlood(false),
+        InfoBridgePort::BroadcastFlood(false),
         InfoBridgePort::Flush,
     ]));
+    Message::NewLink(link)
+}
+
+/// Stops all traffic of a port that has a carrier. (A port that is disabled instead is enabled again
+/// with the next event about its link.)
+pub(crate) fn block_port(host_interface: &str) -> Message {
+    let mut link = named(host_interface);
+    link.attributes
+        .push(port(vec![InfoBridgePort::State(BridgePortState::Blocking)]));
     Message::NewLink(link)
 }
 

@@ -2,12 +2,12 @@
 
 use crate::actor::{Actor, Job, lock};
 use crate::allocations::Allocations;
-use crate::attachment::{Attachment, InterfaceStatistics};
+use crate::attachment::{Attachment, InterfaceStatistics, host_interface};
 use crate::{Error, NotReady, Settings, forwarding, pod};
 use crisp_model::{PodId, PortMapping};
 use ipnet::IpNet;
 use nix::errno::Errno;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
@@ -149,26 +149,30 @@ impl Network {
         self.call(move |_| pod::raise_loopback(pod_socket)).await
     }
 
-    /// Removes links on the bridge and host ports that belong to no pod known from
-    /// [`adopt`](Self::adopt) or [`allocate`](Self::allocate), and restores what is missing of the
-    /// node's side for those that are. Returns how many links were removed.
+    /// After a restart: removes links on the bridge and host ports that belong to no pod, and restores
+    /// what is missing of the node's side for the pods there are. A pod is known here from
+    /// [`adopt`](Self::adopt) or [`allocate`](Self::allocate); the links of those in `keep` stay too,
+    /// known or not.
     ///
     /// # Errors
     /// [`Error::Kernel`], [`Error::Io`], [`Error::NotABridge`].
-    pub async fn collect_garbage(&self) -> Result<usize, Error> {
-        self.call(Actor::collect_garbage).await
+    pub async fn collect_garbage(&self, keep: &HashSet<PodId>) -> Result<(), Error> {
+        let keep = keep.iter().map(host_interface).collect();
+        self.call(move |actor| actor.collect_garbage(&keep)).await
     }
 
-    /// The traffic of every attached pod's interface, as the pod sees it. One request to the kernel
-    /// for all.
+    /// The traffic of pods' interfaces, as the pods see it. One request to the kernel for all; pods
+    /// that are not attached are missing.
     ///
     /// # Errors
     /// [`Error::Kernel`].
-    pub async fn statistics(&self) -> Result<HashMap<PodId, InterfaceStatistics>, Error> {
+    pub async fn statistics(
+        &self,
+        attachments: &[Attachment],
+    ) -> Result<HashMap<PodId, InterfaceStatistics>, Error> {
         let by_name = self.call(Actor::statistics).await?;
-        let allocations = lock(&self.allocations);
-        Ok(allocations
-            .attachments()
+        Ok(attachments
+            .iter()
             .filter_map(|a| Some((a.pod.clone(), *by_name.get(&a.host_interface)?)))
             .collect())
     }

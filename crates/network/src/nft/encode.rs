@@ -3,7 +3,7 @@
 //! Numbers are big-endian throughout, except those the kernel's header calls otherwise.
 
 use netlink_packet_core::{
-    DefaultNla, Emitable, NLA_F_NESTED, NLM_F_ACK, NLM_F_CREATE, NetlinkPayload,
+    DefaultNla, Emitable, NLA_F_NESTED, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NetlinkPayload,
     NetlinkSerializable,
 };
 
@@ -121,6 +121,12 @@ pub(crate) struct Transaction {
 impl Transaction {
     pub(super) fn create(&mut self, op: &'static str, message: Message) {
         self.messages.push((op, NLM_F_CREATE, message));
+    }
+
+    /// Appends a rule to its chain; without the flag it would come first.
+    pub(super) fn append(&mut self, op: &'static str, message: Message) {
+        self.messages
+            .push((op, NLM_F_CREATE | NLM_F_APPEND, message));
     }
 
     pub(super) fn change(&mut self, op: &'static str, message: Message) {

@@ -10,7 +10,9 @@
 //!   chain prerouting  { prerouting, dstnat }  to an address of the node? ─▶ host-ports
 //!   chain output      { output, dstnat }      the same for the node's own processes
 //!   chain host-ports  { }                     look up in the maps, translate
-//!   chain postrouting { postrouting, srcnat } masquerade, see [`ruleset`]
+//!   chain postrouting { postrouting, srcnat } masquerade what leaves, and what comes from 127.0.0.0/8;
+//!                                             from pod to pod over a host port? ─▶ hairpin
+//!   chain hairpin     { }                     look up in the maps, masquerade
 //! }
 //! ```
 //! A host port is an element of a map, with its pod's id as comment: a pod comes and goes by changing

@@ -26,6 +26,7 @@ const PREROUTING: &str = "prerouting";
 const OUTPUT: &str = "output";
 const HOST_PORTS: &str = "host-ports";
 const POSTROUTING: &str = "postrouting";
+const HAIRPIN: &str = "hairpin";
 
 /// What the rules depend on.
 #[derive(Debug, Clone)]
@@ -37,9 +38,11 @@ pub(crate) struct Ruleset {
 }
 
 impl Ruleset {
-    /// Replaces the table, whatever it holds now, by one with the host ports of all these pods.
+    /// Replaces the table, whatever it holds now, by one with the host ports of all these pods, whose
+    /// addresses are in `networks`.
     pub(crate) fn rebuild<'a>(
         &self,
+        networks: &[IpNet],
         attachments: impl Iterator<Item = &'a Attachment>,
     ) -> Transaction {
         let mut changes = Transaction::default();
@@ -51,8 +54,8 @@ impl Ruleset {
         for chain in &CHAINS {
             changes.create("make a packet chain", chain.declaration(&self.table));
         }
-        for (chain, expressions) in self.rules() {
-            changes.create("make a packet rule", self.rule(chain, &expressions));
+        for (chain, expressions) in self.rules(networks) {
+            changes.append("make a packet rule", self.rule(chain, &expressions));
         }
         for attachment in attachments {
             append_host_ports(&mut changes, &self.table, attachment, Change::Add);
@@ -108,7 +111,7 @@ impl Ruleset {
     }
 
     /// All rules, in their chains' order.
-    fn rules(&self) -> Vec<(&'static str, Vec<Attribute>)> {
+    fn rules(&self, networks: &[IpNet]) -> Vec<(&'static str, Vec<Attribute>)> {
         let mut rules = vec![
             (GUARD, self.keep_from_loopback()),
             (PREROUTING, to_host_ports()),
@@ -116,10 +119,8 @@ impl Ruleset {
         ];
         rules.extend(MAPS.iter().map(|map| (HOST_PORTS, map.translation())));
         rules.push((POSTROUTING, self.masquerade_loopback()));
-        rules.extend(
-            MAPS.iter()
-                .map(|map| (POSTROUTING, self.masquerade_hairpin(map))),
-        );
+        rules.extend(MAPS.iter().map(|map| (HAIRPIN, map.hairpin())));
+        rules.extend(networks.iter().map(|n| (POSTROUTING, self.to_hairpin(n))));
         if self.masquerade {
             let exempt = self.non_masquerade_cidrs.iter();
             rules.extend(exempt.map(|cidr| (POSTROUTING, self.exempt(cidr))));
@@ -160,38 +161,28 @@ impl Ruleset {
 
     /// From a pod through a host port to a pod, perhaps itself: the answer has to come back here,
     /// not straight over the bridge. Connections that others translated (services) are left alone.
-    fn masquerade_hairpin(&self, map: &Map) -> Vec<Attribute> {
+    ///
+    /// The pod is told by its address: a packet that was bridged instead of routed, because its
+    /// destination was translated already on the bridge (br_netfilter), has come from no interface.
+    fn to_hairpin(&self, network: &IpNet) -> Vec<Attribute> {
         [
-            self.interface(Meta::InputName, Comparison::Equal),
             self.interface(Meta::OutputName, Comparison::Equal),
+            within(network, Field::Source),
             vec![
                 original(Connection::Status, Register::FIRST),
                 mask(Register::FIRST, &DESTINATION_TRANSLATED.to_ne_bytes()),
                 compare(Register::FIRST, Comparison::NotEqual, &0u32.to_ne_bytes()),
-            ],
-            of_family(map.family),
-            map.load_key(KeySource::Original),
-            vec![
-                look_up(map.name, Register::FIRST, Register::FIRST),
-                masquerade(),
+                verdict(Verdict::Jump(HAIRPIN)),
             ],
         ]
         .concat()
     }
 
     fn exempt(&self, cidr: &IpNet) -> Vec<Attribute> {
-        let (family, offset) = destination_field(cidr.network());
-        let network = octets(cidr.network());
-        let length_bytes = address_bytes(family);
         [
             self.interface(Meta::InputName, Comparison::Equal),
-            of_family(family),
-            vec![
-                payload(Header::Network, offset, length_bytes, Register::FIRST),
-                mask(Register::FIRST, &octets(cidr.netmask())),
-                compare(Register::FIRST, Comparison::Equal, &network),
-                verdict(Verdict::Return),
-            ],
+            within(cidr, Field::Destination),
+            vec![verdict(Verdict::Return)],
         ]
         .concat()
     }
@@ -236,12 +227,43 @@ fn to_host_ports() -> Vec<Attribute> {
     ]
 }
 
-/// Where a packet's destination address is.
-fn destination_field(address: IpAddr) -> (Family, u32) {
-    match address {
-        IpAddr::V4(_) => (Family::Ipv4, 16),
-        IpAddr::V6(_) => (Family::Ipv6, 24),
+/// An address of a packet.
+#[derive(Clone, Copy)]
+enum Field {
+    Source,
+    Destination,
+}
+
+impl Field {
+    /// Loads the address.
+    fn load(self, family: Family, to: Register) -> Attribute {
+        let offset = match (self, family) {
+            (Self::Source, Family::Ipv6) => 8,
+            (Self::Destination, Family::Ipv6) => 24,
+            (Self::Source, _) => 12,
+            (Self::Destination, _) => 16,
+        };
+        payload(Header::Network, offset, address_bytes(family), to)
     }
+}
+
+/// Whether an address of the packet belongs to a network.
+fn within(network: &IpNet, field: Field) -> Vec<Attribute> {
+    let family = match network {
+        IpNet::V4(_) => Family::Ipv4,
+        IpNet::V6(_) => Family::Ipv6,
+    };
+    let mut expressions = of_family(family);
+    expressions.extend([
+        field.load(family, Register::FIRST),
+        mask(Register::FIRST, &octets(network.netmask())),
+        compare(
+            Register::FIRST,
+            Comparison::Equal,
+            &octets(network.network()),
+        ),
+    ]);
+    expressions
 }
 
 fn address_bytes(family: Family) -> u32 {
@@ -262,13 +284,17 @@ struct Chain {
 }
 
 /// `NF_INET_*` and the priorities of netfilter's `raw`, `dstnat` and `srcnat`.
-const CHAINS: [Chain; 5] = [
+const CHAINS: [Chain; 6] = [
     Chain {
         name: GUARD,
         hook: Some((0, -300, "filter")),
     },
     Chain {
         name: HOST_PORTS,
+        hook: None,
+    },
+    Chain {
+        name: HAIRPIN,
         hook: None,
     },
     Chain {
@@ -413,13 +439,26 @@ impl Map {
         .concat()
     }
 
+    /// The rule that masquerades a connection that this map translated.
+    fn hairpin(&self) -> Vec<Attribute> {
+        [
+            of_family(self.family),
+            self.load_key(KeySource::Original),
+            vec![
+                look_up(self.name, Register::FIRST, Register::FIRST),
+                masquerade(),
+            ],
+        ]
+        .concat()
+    }
+
     /// Nothing can be sent from ::1 to a pod: a connection there shall be refused, not lost.
     fn reachable(&self) -> Vec<Attribute> {
         if self.family == Family::Ipv4 {
             return Vec::new();
         }
         vec![
-            payload(Header::Network, 24, 16, Register::FIRST),
+            Field::Destination.load(Family::Ipv6, Register::FIRST),
             compare(
                 Register::FIRST,
                 Comparison::NotEqual,
@@ -446,8 +485,7 @@ impl Map {
 
     fn load_address(&self, source: KeySource, to: Register) -> Attribute {
         match (source, self.family) {
-            (KeySource::Packet, Family::Ipv6) => payload(Header::Network, 24, 16, to),
-            (KeySource::Packet, _) => payload(Header::Network, 16, 4, to),
+            (KeySource::Packet, family) => Field::Destination.load(family, to),
             (KeySource::Original, Family::Ipv6) => original(Connection::DestinationIpv6, to),
             (KeySource::Original, _) => original(Connection::DestinationIpv4, to),
         }
