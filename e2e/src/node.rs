@@ -82,6 +82,12 @@ impl Node {
         self.daemon.socket()
     }
 
+    /// No other node on this machine has it at the same time.
+    #[must_use]
+    pub fn number(&self) -> u8 {
+        self.slot.number()
+    }
+
     /// The name of the bridge that pods are wired to.
     #[must_use]
     pub fn bridge(&self) -> String {

@@ -50,6 +50,10 @@ impl Slot {
         &self.dir
     }
 
+    pub(crate) fn number(&self) -> u8 {
+        self.number
+    }
+
     pub(crate) fn bridge(&self) -> String {
         format!("ce2e{}", self.number)
     }

@@ -5,10 +5,10 @@ use crisp_cri_api::v1::{
     ContainerConfig, NetworkConfig, PortMapping, Protocol, RuntimeConfig,
     UpdateRuntimeConfigRequest,
 };
-use crisp_e2e::catalog::{NGINX, NGINX_PAGE};
+use crisp_e2e::catalog::{NGINX, NGINX_PAGE, busybox};
 use crisp_e2e::{Node, http_get, image_spec, sh, udp_ask, until};
 use std::net::{IpAddr, SocketAddr};
-use std::process::Command;
+use std::process::{Child, Command};
 
 /// The image's own command: nginx on port 80.
 fn nginx(config: &mut ContainerConfig) {
@@ -27,14 +27,11 @@ async fn await_page(server: impl Into<SocketAddr>) -> Result<()> {
     .await
 }
 
-fn ip(arguments: &[&str]) -> Result<String> {
-    let output = Command::new("ip").args(arguments).output()?;
-    ensure!(
-        output.status.success(),
-        "ip {}: {}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
+/// Runs ip(8).
+fn ip(arguments: &str) -> Result<String> {
+    let output = Command::new("ip").args(arguments.split(' ')).output()?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "ip {arguments}: {error}");
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
@@ -167,7 +164,7 @@ fn free_port() -> Result<u16> {
 
 /// The first IPv4 address of the node's bridge.
 fn node_address(node: &Node) -> Result<String> {
-    let listing = ip(&["-4", "-o", "addr", "show", "dev", &node.bridge()])?;
+    let listing = ip(&format!("-4 -o addr show dev {}", node.bridge()))?;
     let address = listing
         .split_whitespace()
         .nth(3)
@@ -182,27 +179,29 @@ async fn privileged_ip_netns_shows_the_pod_until_it_stops() -> Result<()> {
             .await?;
     let pod = node.run_pod("shown", |_| ()).await?;
     let name = format!("crisp-{}", pod.id);
-    ensure!(ip(&["netns", "list"])?.contains(&name));
+    ensure!(ip("netns list")?.contains(&name));
     let address = pod.address(IpAddr::is_ipv4).await?;
-    ensure!(ip(&["netns", "exec", &name, "ip", "addr"])?.contains(&address.to_string()));
+    ensure!(ip(&format!("netns exec {name} ip addr"))?.contains(&address.to_string()));
     pod.stop().await?;
-    ensure!(!ip(&["netns", "list"])?.contains(&name));
+    ensure!(!ip("netns list")?.contains(&name));
     node.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_pod_reaches_the_outside_under_the_nodes_address() -> Result<()> {
     let node = Node::start().await?;
-    let outside = Outside::new(&node.bridge())?;
+    let outside = Outside::new(node.number())?;
     let container = node
         .run_pod("out", |_| ())
         .await?
         .start("main", |_| ())
         .await?;
     // The peer answers only to its own network: without masquerade there is no way back.
-    let seen = container
-        .sh(&format!("echo | nc -w 5 {} 9000", outside.address))
-        .await?;
+    let call = format!("echo | nc -w 5 {} 9000", outside.address);
+    let seen = until("an answer from outside", async || {
+        container.sh(&call).await.ok()
+    })
+    .await?;
     ensure!(seen.contains(&outside.node_address), "{seen}");
     node.finish().await
 }
@@ -212,66 +211,60 @@ struct Outside {
     namespace: String,
     address: String,
     node_address: String,
-    server: std::process::Child,
+    server: Option<Child>,
 }
 
 impl Outside {
-    fn new(unique: &str) -> Result<Self> {
-        let (namespace, link, peer) = (
-            format!("out-{unique}"),
-            format!("o{unique}"),
-            format!("p{unique}"),
-        );
-        let number: u8 = unique
-            .trim_start_matches(|it: char| !it.is_ascii_digit() || it == 'e')
-            .trim_start_matches("2e")
-            .parse()
-            .unwrap_or(1);
-        let (node_address, address) = (format!("10.214.{number}.1"), format!("10.214.{number}.2"));
-        ip(&["netns", "add", &namespace])?;
-        ip(&[
-            "link", "add", &link, "type", "veth", "peer", "name", &peer, "netns", &namespace,
-        ])?;
-        ip(&["addr", "add", &format!("{node_address}/24"), "dev", &link])?;
-        ip(&["link", "set", &link, "up"])?;
-        ip(&[
-            "-n",
-            &namespace,
-            "addr",
-            "add",
-            &format!("{address}/24"),
-            "dev",
-            &peer,
-        ])?;
-        ip(&["-n", &namespace, "link", "set", &peer, "up"])?;
-        let busybox = crisp_e2e::catalog::busybox();
-        let server = Command::new("ip")
-            .args(["netns", "exec", &namespace])
-            .arg(busybox)
-            .args([
-                "tcpsvd",
-                "-v",
-                &address,
-                "9000",
-                "sh",
-                "-c",
-                "echo $TCPREMOTEADDR",
-            ])
-            .spawn()?;
-        Ok(Self {
+    fn new(number: u8) -> Result<Self> {
+        let mut outside = Self {
+            namespace: format!("out-{number}"),
+            address: format!("10.214.{number}.2"),
+            node_address: format!("10.214.{number}.1"),
+            server: None,
+        };
+        outside.connect(&format!("e2eo{number}"), &format!("e2ep{number}"))?;
+        outside.server = Some(outside.serve()?);
+        Ok(outside)
+    }
+
+    fn connect(&self, link: &str, peer: &str) -> Result<()> {
+        let Self {
             namespace,
             address,
             node_address,
-            server,
-        })
+            ..
+        } = self;
+        ip(&format!("netns add {namespace}"))?;
+        ip(&format!(
+            "link add {link} type veth peer name {peer} netns {namespace}"
+        ))?;
+        ip(&format!("addr add {node_address}/24 dev {link}"))?;
+        ip(&format!("link set {link} up"))?;
+        ip(&format!("-n {namespace} addr add {address}/24 dev {peer}"))?;
+        ip(&format!("-n {namespace} link set {peer} up"))?;
+        Ok(())
+    }
+
+    fn serve(&self) -> Result<Child> {
+        let answer = ["sh", "-c", "echo $TCPREMOTEADDR"];
+        let mut server = Command::new("ip");
+        server
+            .args(["netns", "exec", &self.namespace])
+            .arg(busybox());
+        Ok(server
+            .args(["tcpsvd", &self.address, "9000"])
+            .args(answer)
+            .spawn()?)
     }
 }
 
 impl Drop for Outside {
     fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-        let _ = ip(&["netns", "delete", &self.namespace]);
+        if let Some(server) = &mut self.server {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+        let _ = ip(&format!("netns delete {}", self.namespace));
     }
 }
 
