@@ -4,6 +4,7 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
 # Both binaries, side by side, as they are installed.
+# shellcheck disable=SC2034 # used by those who source this
 dist=$target/dist
 
 die() {

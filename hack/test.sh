@@ -62,15 +62,16 @@ summary=()
 
 # step NAME COMMAND...: runs it and remembers how it went.
 step() {
-    local name=$1 start=$SECONDS verdict=ok
+    local name=$1 start=$SECONDS verdict=ok status
     shift
     echo "== $name"
-    # In a subshell of its own, since `set -e` is ignored on the left of `||`.
+    # Not '"$@" || ...': bash ignores 'set -e' inside a command that is tested.
     set +e
     (set -e; "$@")
-    [ $? -eq 0 ] || { verdict=FAILED; failed+=("$name"); }
+    status=$?
     set -e
-    summary+=("$(printf '%-10s %-16s %4d s' "$verdict" "$name" $((SECONDS - start)))")
+    [ $status -eq 0 ] || { verdict=FAILED; failed+=("$name"); }
+    summary+=("$(printf '%-6s %5d s  %s' "$verdict" $((SECONDS - start)) "$name")")
 }
 
 step packages packages
