@@ -55,9 +55,9 @@ impl Condition {
             Op::ScmpCmpGe => Comparison::AtLeast,
             Op::ScmpCmpGt => Comparison::Greater,
         };
-        // With a mask, `value` is the mask and `valueTwo` what must be left.
+        // With a mask, `value` is the mask and `valueTwo` what must be left; libseccomp masks both.
         let (mask, value) = match arg.op() {
-            Op::ScmpCmpMaskedEq => (arg.value(), arg.value_two().unwrap_or(0)),
+            Op::ScmpCmpMaskedEq => (arg.value(), arg.value() & arg.value_two().unwrap_or(0)),
             _ => (u64::MAX, arg.value()),
         };
         Ok(Self {
@@ -146,9 +146,9 @@ impl Word {
         yes: Label,
         no: Label,
     ) -> Result<Label, Error> {
-        // Only tests for equality have a mask.
+        // Nothing is compared: only tests for equality have a mask, and the value is masked too.
         if self.mask == 0 {
-            return Ok(if self.value == 0 { yes } else { no });
+            return Ok(yes);
         }
         let branch = assembler.branch(test, self.value, yes, no)?;
         assembler.load(self.offset, self.mask, branch)

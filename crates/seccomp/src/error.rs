@@ -15,8 +15,11 @@ pub enum Error {
     },
     /// Not JSON, or a field is missing, has the wrong type, or a value that does not exist, such as
     /// an unknown action.
-    #[error("the seccomp profile is malformed")]
-    Malformed(#[source] serde_json::Error),
+    #[error("the seccomp profile is malformed: {reason}")]
+    Malformed {
+        /// What the JSON parser says, with line and column.
+        reason: String,
+    },
     /// Two fields that exclude each other.
     #[error("the seccomp profile sets both {first:?} and {second:?}")]
     Ambiguous {

@@ -46,7 +46,9 @@ fn parse_for(host: &Host<'_>, json: &[u8]) -> Result<LinuxSeccomp, Error> {
     if json.len() > MAX_PROFILE_BYTES {
         return Err(Error::TooLong { length: json.len() });
     }
-    let text: Text = serde_json::from_slice(json).map_err(Error::Malformed)?;
+    let text: Text = serde_json::from_slice(json).map_err(|error| Error::Malformed {
+        reason: error.to_string(),
+    })?;
     let architectures = text.architectures(host.machine)?;
     let syscalls = text
         .syscalls

@@ -5,7 +5,7 @@ use crate::abi::{Abi, Machine, X32_BIT};
 use oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
 };
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 const KILL_PROCESS: u32 = 0x8000_0000;
 const ENOSYS: u32 = 0x0005_0000 + 38;
@@ -16,22 +16,33 @@ pub(crate) struct Evaluator<'p> {
     profile: &'p LinuxSeccomp,
     /// The rules, each with the numbers that it names in each ABI.
     rules: Vec<(&'p LinuxSyscall, HashSet<(Abi, u32)>)>,
+    /// The newest syscall of each ABI that is named.
+    newest: HashMap<Abi, u32>,
 }
 
 const ABIS: [Abi; 5] = [Abi::X86_64, Abi::X32, Abi::X86, Abi::Aarch64, Abi::Arm];
 
 impl<'p> Evaluator<'p> {
     pub(crate) fn new(machine: Machine, profile: &'p LinuxSeccomp) -> Self {
-        let numbers = |rule: &LinuxSyscall| {
+        let numbers = |rule: &LinuxSyscall| -> HashSet<(Abi, u32)> {
             let of = |abi: Abi, name: &String| abi.number(name).map(|number| (abi, number));
             let in_all = |name| ABIS.into_iter().filter_map(move |abi| of(abi, name));
             rule.names().iter().flat_map(in_all).collect()
         };
         let rules = profile.syscalls().iter().flatten();
+        let rules: Vec<_> = rules.map(|rule| (rule, numbers(rule))).collect();
+        let mut newest = HashMap::new();
+        for &(abi, number) in rules.iter().flat_map(|(_, numbers)| numbers) {
+            if abi.is_numbered_by_age(number) {
+                let largest = newest.entry(abi).or_insert(number);
+                *largest = number.max(*largest);
+            }
+        }
         Self {
             machine,
             profile,
-            rules: rules.map(|rule| (rule, numbers(rule))).collect(),
+            rules,
+            newest,
         }
     }
 
@@ -73,12 +84,8 @@ impl<'p> Evaluator<'p> {
             Action::ScmpActLog,
             Action::ScmpActTrace,
         ];
-        let named = self.rules.iter().flat_map(|(_, numbers)| numbers);
-        let newest = named
-            .filter(|(of, number)| *of == abi && abi.is_numbered_by_age(*number))
-            .map(|(_, number)| *number)
-            .max();
-        !passes.contains(&self.profile.default_action()) && newest.is_some_and(|n| number > n)
+        !passes.contains(&self.profile.default_action())
+            && self.newest.get(&abi).is_some_and(|newest| number > *newest)
     }
 }
 
@@ -135,7 +142,7 @@ fn compare(arg: &LinuxSeccompArg, abi: Abi, data: &SeccompData) -> bool {
         LinuxSeccompOperator::ScmpCmpGe => is >= value,
         LinuxSeccompOperator::ScmpCmpGt => is > value,
         LinuxSeccompOperator::ScmpCmpMaskedEq => {
-            is & value == seen(arg.value_two().unwrap_or_default())
+            (is ^ seen(arg.value_two().unwrap_or_default())) & value == 0
         }
     }
 }

@@ -105,6 +105,30 @@ fn operators_compare_all_64_bits() {
 }
 
 #[test]
+fn a_mask_is_laid_on_the_argument_and_on_the_value() {
+    let filter = denying(
+        r#"{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[
+            {"index":2,"value":68719476975,"valueTwo":255,"op":"SCMP_CMP_MASKED_EQ"}]}"#,
+    );
+    const MASK: u64 = 0x10_0000_00ef;
+    for (x, expected) in [
+        (0xef, ALLOW),
+        (0xef | !MASK, ALLOW),
+        (0xee, EPERM),
+        (MASK, EPERM),
+    ] {
+        let args = [0, 0, x];
+        assert_eq!(
+            verdict(&filter, Abi::X86_64, "read", &args),
+            expected,
+            "{x:#x}"
+        );
+    }
+    // A 32-bit program has no bit 36.
+    assert_eq!(verdict(&filter, Abi::X86, "read", &[0, 0, 0xef]), ALLOW);
+}
+
+#[test]
 fn conditions_on_different_arguments_must_all_hold() {
     let filter = denying(
         r#"{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[
