@@ -1,4 +1,4 @@
-//! One cgroup in all hierarchies: its limits, set and read.
+//! One cgroup in all hierarchies: where it is, its limits set, its files read.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use crisp_sys::bpf::replace_device_filter;
 use oci_spec::runtime::LinuxResources;
-use serde::Serialize;
 
 use crate::controller::{Controller, Version};
 use crate::hierarchies::{Hierarchies, Mount};
@@ -23,31 +22,6 @@ pub struct Cgroup {
     path: CgroupPath,
 }
 
-/// The limits in force, as the kernel says. None: no limit, or no controller that could hold one.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Limits {
-    /// Version 1's weight among siblings, 2 to 262,144.
-    pub cpu_shares: Option<u64>,
-    /// Version 2's weight among siblings, 1 to 10,000.
-    pub cpu_weight: Option<u64>,
-    /// Cpu time of all processes together in each period.
-    pub cpu_quota_us: Option<u64>,
-    /// The period of the quota.
-    pub cpu_period_us: Option<u64>,
-    /// A list such as `0-3,8`.
-    pub cpuset_cpus: Option<String>,
-    /// A list such as `0`.
-    pub cpuset_mems: Option<String>,
-    /// Above this processes are killed.
-    pub memory_limit_bytes: Option<u64>,
-    /// Of memory and swap together, on both versions.
-    pub memory_swap_limit_bytes: Option<u64>,
-    /// What reclaim spares: version 1's soft limit, version 2's `memory.low`.
-    pub memory_reservation_bytes: Option<u64>,
-    /// Processes and threads.
-    pub pids_max: Option<u64>,
-}
-
 impl Cgroup {
     pub(crate) fn new(hierarchies: Hierarchies, path: CgroupPath) -> Self {
         Self { hierarchies, path }
@@ -59,10 +33,13 @@ impl Cgroup {
         &self.path
     }
 
-    /// Whether it exists in all hierarchies.
+    /// Whether it exists in all hierarchies; the one of version 2 on a hybrid host is not asked, as
+    /// [`Self::remove`] takes a parent away there when its last child goes.
     #[must_use]
     pub fn exists(&self) -> bool {
-        self.dirs().iter().all(|dir| dir.is_dir())
+        let hybrid = self.hierarchies.hybrid();
+        let mut mounts = self.hierarchies.mounts().iter();
+        mounts.all(|mount| Some(mount) == hybrid || self.dir_in(mount).is_dir())
     }
 
     /// One directory per hierarchy. A process joins by writing `0` to `cgroup.procs` in each of them.
@@ -191,59 +168,8 @@ impl Cgroup {
             .map_err(|source| Error::DeviceFilter { dir, source })
     }
 
-    /// The limits in force.
-    pub fn limits(&self) -> Result<Limits, Error> {
-        match self.hierarchies.version() {
-            Version::V1 => self.limits_v1(),
-            Version::V2 => self.limits_v2(),
-        }
-    }
-
-    fn limits_v1(&self) -> Result<Limits, Error> {
-        use Controller::{Cpu, Memory};
-        Ok(Limits {
-            cpu_shares: self.number(Cpu, "cpu.shares")?,
-            cpu_weight: None,
-            cpu_quota_us: self.limit(Cpu, "cpu.cfs_quota_us")?,
-            cpu_period_us: self.number(Cpu, "cpu.cfs_period_us")?,
-            cpuset_cpus: self.list("cpuset.cpus")?,
-            cpuset_mems: self.list("cpuset.mems")?,
-            memory_limit_bytes: self.limit(Memory, "memory.limit_in_bytes")?,
-            memory_swap_limit_bytes: self.limit(Memory, "memory.memsw.limit_in_bytes")?,
-            memory_reservation_bytes: self.limit(Memory, "memory.soft_limit_in_bytes")?,
-            pids_max: self.limit(Controller::Pids, "pids.max")?,
-        })
-    }
-
-    fn limits_v2(&self) -> Result<Limits, Error> {
-        use Controller::{Cpu, Memory};
-        let (cpu_quota_us, cpu_period_us) = self.cpu_max()?.unzip();
-        let memory_limit_bytes = self.limit(Memory, "memory.max")?;
-        let swap_limit_bytes = self.limit(Memory, "memory.swap.max")?;
-        Ok(Limits {
-            cpu_shares: None,
-            cpu_weight: self.number(Cpu, "cpu.weight")?,
-            cpu_quota_us: cpu_quota_us.flatten(),
-            cpu_period_us,
-            cpuset_cpus: self.list("cpuset.cpus.effective")?,
-            cpuset_mems: self.list("cpuset.mems.effective")?,
-            memory_limit_bytes,
-            memory_swap_limit_bytes: memory_limit_bytes
-                .zip(swap_limit_bytes)
-                .map(|(memory, swap)| memory.saturating_add(swap)),
-            memory_reservation_bytes: self.number(Memory, "memory.low")?.filter(|low| *low > 0),
-            pids_max: self.limit(Controller::Pids, "pids.max")?,
-        })
-    }
-
-    fn cpu_max(&self) -> Result<Option<(Option<u64>, u64)>, Error> {
+    pub(crate) fn cpu_max(&self) -> Result<Option<(Option<u64>, u64)>, Error> {
         self.value(Controller::Cpu, "cpu.max", parse::cpu_max)
-    }
-
-    fn list(&self, file: &str) -> Result<Option<String>, Error> {
-        self.value(Controller::CpuSet, file, |text| {
-            Some(text.trim().to_owned())
-        })
     }
 
     /// None: no limit, or no such file.
@@ -321,5 +247,81 @@ impl Cgroup {
 
     pub(crate) fn hierarchies(&self) -> &Hierarchies {
         &self.hierarchies
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A version 2 hierarchy with one cgroup, `/pod`, that has these files.
+    pub(crate) fn v2(files: &[(&str, &str)]) -> (tempfile::TempDir, Cgroup) {
+        let root = tempfile::tempdir().unwrap();
+        let controllers = "cpuset cpu io memory pids\n";
+        fs::write(root.path().join("cgroup.controllers"), controllers).unwrap();
+        let pod = root.path().join("pod");
+        fs::create_dir(&pod).unwrap();
+        for (name, content) in files {
+            fs::write(pod.join(name), content).unwrap();
+        }
+        let hierarchies = Hierarchies::at(root.path()).unwrap();
+        let cgroup = hierarchies.open(&CgroupPath::parse("/pod").unwrap());
+        (root, cgroup)
+    }
+
+    fn resources(json: &str) -> LinuxResources {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn content(cgroup: &Cgroup, file: &str) -> String {
+        file::read(&cgroup.dirs()[0], file).unwrap()
+    }
+
+    #[test]
+    fn version_2_limits_are_written() {
+        let (_root, cgroup) = v2(&[
+            ("cpu.weight", ""),
+            ("cpu.max", "max 100000\n"),
+            ("memory.max", "max\n"),
+            ("memory.swap.max", "max\n"),
+            ("memory.current", "4096\n"),
+            ("memory.high", ""),
+            ("pids.max", ""),
+        ]);
+        let limits = resources(
+            r#"{
+                "cpu": {"shares": 1024, "quota": 50000000, "period": 100000},
+                "memory": {"limit": 67108864, "swap": 77108864},
+                "pids": {"limit": 9},
+                "unified": {"memory.high": "60000000"}
+            }"#,
+        );
+        cgroup.apply(&limits).unwrap();
+        assert_eq!(content(&cgroup, "cpu.weight"), "100");
+        assert_eq!(content(&cgroup, "cpu.max"), "50000000 100000");
+        assert_eq!(content(&cgroup, "memory.max"), "67108864");
+        assert_eq!(content(&cgroup, "memory.swap.max"), "10000000");
+        assert_eq!(content(&cgroup, "memory.high"), "60000000");
+        assert_eq!(content(&cgroup, "pids.max"), "9");
+    }
+
+    #[test]
+    fn a_controller_that_is_not_handed_down_is_named() {
+        let (_root, cgroup) = v2(&[("cgroup.controllers", "cpu memory\n")]);
+        let error = cgroup.apply(&resources(r#"{"pids": {"limit": 9}}"#));
+        let message = error.unwrap_err().to_string();
+        assert!(message.ends_with(
+            "pod/pids.max: 9 cannot be written: the parent cgroup does not hand the pids controller down"
+        ));
+    }
+
+    #[test]
+    fn nothing_is_written_when_a_limit_makes_no_sense() {
+        let (_root, cgroup) = v2(&[("pids.max", "")]);
+        let limits = r#"{"pids": {"limit": 9}, "unified": {"cgroup.procs": "1"}}"#;
+        assert!(cgroup.apply(&resources(limits)).is_err());
+        assert_eq!(content(&cgroup, "pids.max"), "");
     }
 }

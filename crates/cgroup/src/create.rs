@@ -10,6 +10,9 @@ use crate::controller::{Controller, Version};
 use crate::hierarchies::{Hierarchies, Mount};
 use crate::{CgroupPath, Error, file};
 
+/// A parent may be removed between its making and that of its child; not for ever.
+const MAKE_TRIES: u32 = 5;
+
 /// See [`Hierarchies::create`].
 pub(crate) fn create(hierarchies: &Hierarchies, path: &CgroupPath) -> Result<(), Error> {
     let mut made = Vec::new();
@@ -17,7 +20,7 @@ pub(crate) fn create(hierarchies: &Hierarchies, path: &CgroupPath) -> Result<(),
         if hierarchies.version() == Version::V2 {
             enable_controllers(hierarchies, &mount.dir, path, &mut made)?;
         }
-        make_dir(&path.below(&mount.dir), &mut made)?;
+        make_dir(&mount.dir, path, &mut made)?;
         prepare(mount, path)
     });
     if result.is_err() {
@@ -29,33 +32,32 @@ pub(crate) fn create(hierarchies: &Hierarchies, path: &CgroupPath) -> Result<(),
     result
 }
 
-/// Makes the directory and those above it that are missing, and notes what it made.
-fn make_dir(dir: &Path, made: &mut Vec<PathBuf>) -> Result<(), Error> {
-    let error = match fs::create_dir(dir) {
-        Ok(()) => {
-            made.push(dir.into());
-            return Ok(());
+/// Makes the cgroup in one hierarchy with the ancestors that are missing, and notes what it made. Never
+/// makes the mount point.
+fn make_dir(mount_point: &Path, path: &CgroupPath, made: &mut Vec<PathBuf>) -> Result<(), Error> {
+    let dir = path.below(mount_point);
+    for _ in 0..MAKE_TRIES {
+        let error = match fs::create_dir(&dir) {
+            Ok(()) => {
+                made.push(dir);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let parent = path.parent().filter(|parent| !parent.is_root());
+        match (error.kind(), parent) {
+            (io::ErrorKind::AlreadyExists, _) => return Ok(()),
+            (io::ErrorKind::NotFound, Some(parent)) => make_dir(mount_point, &parent, made)?,
+            _ => return Err(Error::io("make", &dir)(error)),
         }
-        Err(error) => error,
-    };
-    match (
-        Errno::from_raw(error.raw_os_error().unwrap_or(0)),
-        dir.parent(),
-    ) {
-        (Errno::EEXIST, _) => Ok(()),
-        (Errno::ENOENT, Some(parent)) => {
-            make_dir(parent, made)?;
-            make_dir(dir, made)
-        }
-        _ => Err(Error::io("make", dir)(error)),
     }
+    Err(Error::NotFound { path: dir })
 }
 
 /// What a new version 1 cgroup needs before a process can join it.
 fn prepare(mount: &Mount, path: &CgroupPath) -> Result<(), Error> {
     if mount.carries(Controller::CpuSet) {
-        inherit(&mount.dir, path, "cpuset.cpus")?;
-        inherit(&mount.dir, path, "cpuset.mems")?;
+        fill_cpuset(&mount.dir, path)?;
     }
     if mount.carries(Controller::Memory) {
         account_hierarchically(&path.below(&mount.dir))?;
@@ -63,18 +65,39 @@ fn prepare(mount: &Mount, path: &CgroupPath) -> Result<(), Error> {
     Ok(())
 }
 
-/// The content of a cpuset's file, filled from the parent's when it is empty: the kernel lets no process
-/// into an empty cpuset.
+/// Gives an empty cpuset the cpus and memory nodes of its ancestors: the kernel lets no process into an
+/// empty one. Its children then start with a copy, which is cheaper than filling each.
+fn fill_cpuset(mount_point: &Path, path: &CgroupPath) -> Result<(), Error> {
+    let dir = path.below(mount_point);
+    let mut was_empty = false;
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        if cpuset(&dir, name)?.is_empty() {
+            inherit(mount_point, path, name)?;
+            was_empty = true;
+        }
+    }
+    match was_empty && !path.is_root() {
+        true => file::write(&dir, "cgroup.clone_children", "1")
+            .map_err(Error::io("set cgroup.clone_children in", &dir)),
+        false => Ok(()),
+    }
+}
+
+/// Fills a file of a cpuset, and of its ancestors as far as they are empty; returns the content.
 fn inherit(mount_point: &Path, path: &CgroupPath, name: &str) -> Result<String, Error> {
     let dir = path.below(mount_point);
-    let own = file::read(&dir, name).map_err(Error::io("read the cpuset in", &dir))?;
-    let own = own.trim();
+    let own = cpuset(&dir, name)?;
     let (true, Some(parent)) = (own.is_empty(), path.parent()) else {
-        return Ok(own.into());
+        return Ok(own);
     };
     let inherited = inherit(mount_point, &parent, name)?;
     file::write(&dir, name, &inherited).map_err(Error::io("fill the cpuset in", &dir))?;
     Ok(inherited)
+}
+
+fn cpuset(dir: &Path, name: &str) -> Result<String, Error> {
+    let list = file::read(dir, name).map_err(Error::io("read the cpuset in", dir))?;
+    Ok(list.trim().into())
 }
 
 /// Makes a cgroup's memory count for its ancestors. Since Linux 5.11 it always does; before, a cgroup
@@ -103,11 +126,10 @@ fn enable_controllers(
         return Ok(());
     };
     enable_controllers(hierarchies, mount_point, &parent, made)?;
-    let dir = parent.below(mount_point);
     if !parent.is_root() {
-        make_dir(&dir, made)?;
+        make_dir(mount_point, &parent, made)?;
     }
-    hand_down(&dir, hierarchies.controllers())
+    hand_down(&parent.below(mount_point), hierarchies.controllers())
 }
 
 /// Enables the controllers for the children of `dir`.
@@ -117,10 +139,8 @@ fn enable_controllers(
 /// (EINVAL), and no limit may ever need it. A limit that does is refused by `apply`, which names it.
 fn hand_down(dir: &Path, controllers: &[Controller]) -> Result<(), Error> {
     const FILE: &str = "cgroup.subtree_control";
-    let enabled = match file::read(dir, FILE) {
-        Ok(enabled) => enabled,
-        Err(error) => return Err(Error::io("read cgroup.subtree_control in", dir)(error)),
-    };
+    let enabled =
+        file::read(dir, FILE).map_err(Error::io("read cgroup.subtree_control in", dir))?;
     let missing: Vec<String> = controllers
         .iter()
         .map(|controller| controller.name(Version::V2))
@@ -191,14 +211,19 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let cpuset = root.path().join("cpuset");
         fs::create_dir_all(cpuset.join("a/b")).unwrap();
-        for (dir, cpus) in [("", "0-7\n"), ("a", "0-3\n"), ("a/b", "\n")] {
-            fs::write(cpuset.join(dir).join("cpuset.cpus"), cpus).unwrap();
+        for (dir, list) in [("", "0-7\n"), ("a", "0-3\n"), ("a/b", "\n")] {
+            let dir = cpuset.join(dir);
+            fs::write(dir.join("cpuset.cpus"), list).unwrap();
+            fs::write(dir.join("cpuset.mems"), list).unwrap();
+            fs::write(dir.join("cgroup.clone_children"), "0\n").unwrap();
         }
         let path = CgroupPath::parse("/a/b").unwrap();
-        assert_eq!(inherit(&cpuset, &path, "cpuset.cpus").unwrap(), "0-3");
-        assert_eq!(
-            file::read(&cpuset.join("a/b"), "cpuset.cpus").unwrap(),
-            "0-3\n"[..3]
-        );
+        fill_cpuset(&cpuset, &path).unwrap();
+        let filled = cpuset.join("a/b");
+        assert_eq!(super::cpuset(&filled, "cpuset.cpus").unwrap(), "0-3");
+        assert_eq!(super::cpuset(&filled, "cpuset.mems").unwrap(), "0-3");
+        let flag = |dir: &Path| file::read(dir, "cgroup.clone_children").unwrap();
+        assert_eq!(flag(&filled).trim(), "1");
+        assert_eq!(flag(&cpuset.join("a")).trim(), "0");
     }
 }

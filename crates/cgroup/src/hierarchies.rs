@@ -169,6 +169,11 @@ impl Hierarchies {
         }
     }
 
+    /// The version 2 hierarchy of a hybrid host.
+    pub(crate) fn hybrid(&self) -> Option<&Mount> {
+        self.unified().filter(|_| self.version() == Version::V1)
+    }
+
     /// The version 2 hierarchy, with or without controllers.
     pub(crate) fn unified(&self) -> Option<&Mount> {
         self.0.mounts.iter().find(|mount| mount.is_unified())

@@ -39,32 +39,25 @@ impl Cgroup {
     ///
     /// Refuses the root cgroup, and one that holds the calling process.
     pub fn kill(&self) -> Result<(), Error> {
-        self.refuse_suicide()?;
-        let deadline = Instant::now() + KILL_BOUND;
-        // Where the kernel has it (5.14), one write reaches all, forking ones too; this includes hybrid
-        // hosts, whose version 2 hierarchy crisp's processes are in.
-        if let Some(dir) = self.unified_dir() {
-            match file::write(&dir, "cgroup.kill", "1") {
-                Err(error) if !file::is_gone(&error) => {
-                    return Err(Error::io("kill the processes in", &dir)(error));
-                }
-                _ => {}
-            }
+        if self.path().is_root() {
+            return Err(self.not_to_kill("the root cgroup is not crisp's to kill"));
         }
+        let pids = self.living()?;
+        if pids.is_empty() {
+            return Ok(());
+        }
+        if pids.contains(&std::process::id()) {
+            return Err(self.not_to_kill("the calling process is in it"));
+        }
+        let deadline = Instant::now() + KILL_BOUND;
+        self.kill_at_once(deadline)?;
         self.kill_one_by_one(deadline)
     }
 
-    fn refuse_suicide(&self) -> Result<(), Error> {
-        let refuse = |reason| Error::InvalidPath {
+    fn not_to_kill(&self, reason: &'static str) -> Error {
+        Error::InvalidPath {
             path: self.path().to_string(),
             reason,
-        };
-        if self.path().is_root() {
-            return Err(refuse("the root cgroup is not crisp's to kill"));
-        }
-        match self.living()?.contains(&std::process::id()) {
-            true => Err(refuse("the calling process is in it")),
-            false => Ok(()),
         }
     }
 
@@ -78,6 +71,36 @@ impl Cgroup {
             }
         }
         Ok(pids.into_iter().collect())
+    }
+
+    /// Where the kernel has `cgroup.kill` (5.14), one write reaches all that are in the version 2
+    /// hierarchy, forking ones too. A process may be missing there that is elsewhere.
+    fn kill_at_once(&self, deadline: Instant) -> Result<(), Error> {
+        let Some(dir) = self.unified_dir() else {
+            return Ok(());
+        };
+        match file::write(&dir, "cgroup.kill", "1") {
+            Err(error) if file::is_gone(&error) => return Ok(()),
+            other => other.map_err(Error::io("kill the processes in", &dir))?,
+        }
+        self.thaw_for_signals();
+        let mut pause = FIRST_PAUSE;
+        while self.is_populated(&dir)? {
+            if Instant::now() >= deadline {
+                return Err(self.busy("in use", KILL_BOUND));
+            }
+            sleep(pause);
+            pause = LONGEST_PAUSE.min(pause * 2);
+        }
+        Ok(())
+    }
+
+    fn is_populated(&self, dir: &Path) -> Result<bool, Error> {
+        match file::read(dir, "cgroup.events") {
+            Ok(events) => Ok(parse::FlatKeyed(&events).get("populated") == Some(1)),
+            Err(error) if file::is_gone(&error) => Ok(false),
+            Err(error) => Err(self.unreadable(dir, error)),
+        }
     }
 
     /// Kills what is listed until nothing is, with forks barred meanwhile so that it ends.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use crate::hierarchies::Mount;
 use crate::{Cgroup, Error, file};
 
 /// How long a cgroup may stay in use by processes that are already dying.
@@ -30,9 +31,25 @@ impl Cgroup {
         let results: Vec<_> = self
             .dirs()
             .iter()
-            .map(|dir| self.remove_until(dir, deadline))
+            .map(|dir| remove_until(dir, deadline))
             .collect();
+        if let Some(mount) = self.hierarchies().hybrid() {
+            self.prune_ancestors(mount);
+        }
         results.into_iter().collect()
+    }
+
+    /// On a hybrid host nobody but crisp made the ancestors in the version 2 hierarchy: the kubelet knows
+    /// version 1 only, and would leave those of its pods there for ever. They are made again when needed.
+    fn prune_ancestors(&self, mount: &Mount) {
+        let mut ancestor = self.path().parent();
+        while let Some(path) = ancestor.filter(|path| !path.is_root()) {
+            // One that is in use ends this; so are all above it.
+            if fs::remove_dir(path.below(&mount.dir)).is_err() {
+                return;
+            }
+            ancestor = path.parent();
+        }
     }
 
     /// Removes it if nothing is below it and no process is in it, and says whether it is gone. For a
@@ -50,27 +67,24 @@ impl Cgroup {
         }
         Ok(gone)
     }
+}
 
-    fn remove_until(&self, dir: &Path, deadline: Instant) -> Result<(), Error> {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let error = match remove_tree(dir) {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            if !is_in_use(&error) {
-                return Err(Error::io("remove", dir)(error));
-            }
-            if Instant::now() >= deadline {
+fn remove_until(dir: &Path, deadline: Instant) -> Result<(), Error> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match remove_tree(dir) {
+            Err(error) if !is_in_use(&error) => return Err(Error::io("remove", dir)(error)),
+            Err(_) if Instant::now() >= deadline => {
                 return Err(Error::Busy {
                     path: dir.into(),
                     state: "in use",
                     bound: REMOVE_BOUND,
                 });
             }
-            sleep(pause);
-            pause = LONGEST_PAUSE.min(pause * 2);
+            Err(_) => sleep(pause),
+            Ok(()) => return Ok(()),
         }
+        pause = LONGEST_PAUSE.min(pause * 2);
     }
 }
 
@@ -123,5 +137,23 @@ mod tests {
         assert!(!root.path().join("cpu/pod").exists());
         assert!(root.path().join("pids/other").exists());
         assert!(hierarchies.open(&CgroupPath::root()).remove().is_err());
+    }
+
+    #[test]
+    fn a_hybrid_hosts_version_2_keeps_no_empty_ancestors() {
+        let root = tempfile::tempdir().unwrap();
+        for dir in [
+            "pids/kubepods/a/pod",
+            "unified/kubepods/a/pod",
+            "unified/kubepods/b",
+        ] {
+            fs::create_dir_all(root.path().join(dir)).unwrap();
+        }
+        let hierarchies = Hierarchies::at(root.path()).unwrap();
+        let pod = hierarchies.open(&CgroupPath::parse("/kubepods/a/pod").unwrap());
+        pod.remove().unwrap();
+        assert!(root.path().join("pids/kubepods/a").exists());
+        assert!(!root.path().join("unified/kubepods/a").exists());
+        assert!(root.path().join("unified/kubepods/b").exists());
     }
 }

@@ -77,7 +77,7 @@ pub struct MemoryStats {
     pub page_faults: u64,
     /// Those that waited for a disk.
     pub major_page_faults: u64,
-    /// How often the usage met the limit.
+    /// How often the usage met the limit. Recent kernels no longer count it on version 1.
     pub limit_hits: u64,
     /// Processes killed by the OOM killer.
     pub oom_kills: u64,
@@ -86,7 +86,7 @@ pub struct MemoryStats {
 /// Processes and threads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct PidsStats {
-    /// How many there are.
+    /// How many there are, ended ones included that nobody has waited for.
     pub current: u64,
     /// How many there may be; None: no limit.
     pub max: Option<u64>,

@@ -55,10 +55,16 @@ fn memory(cgroup: &Cgroup) -> Result<Option<MemoryStats>, Error> {
         kernel_bytes: cgroup
             .number(MEMORY, "memory.kmem.usage_in_bytes")?
             .unwrap_or(0),
-        limit_hits: cgroup.number(MEMORY, "memory.failcnt")?.unwrap_or(0),
+        limit_hits: limit_hits(cgroup)?,
         oom_kills: oom_kills(cgroup)?,
         ..memory_stats(usage_bytes, with_swap.is_some(), FlatKeyed(&stat))
     }))
+}
+
+/// With equal limits on memory and on memory and swap together it is the latter that is met.
+fn limit_hits(cgroup: &Cgroup) -> Result<u64, Error> {
+    let hits = |file| Ok(cgroup.number(Controller::Memory, file)?.unwrap_or(0));
+    Ok(hits("memory.failcnt")? + hits("memory.memsw.failcnt")?)
 }
 
 /// The keys with `total_` count the cgroups below as well.

@@ -114,6 +114,7 @@ fn io_line(line: &str) -> Option<IoStats> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cgroup::tests::v2;
 
     #[test]
     fn cpu_times_become_nanoseconds() {
@@ -177,5 +178,33 @@ mod tests {
         for line in ["", "x", "8:0 rbytes=x"] {
             assert_eq!(io_line(line), None, "{line:?}");
         }
+    }
+
+    #[test]
+    fn version_2_figures_are_read() {
+        let (_root, cgroup) = v2(&[
+            ("cpu.stat", "usage_usec 5\nuser_usec 3\nsystem_usec 2\n"),
+            ("memory.current", "8192\n"),
+            ("memory.peak", "9000\n"),
+            ("memory.max", "max\n"),
+            ("memory.swap.current", "1\n"),
+            ("memory.stat", "anon 4096\ninactive_file 2048\n"),
+            ("memory.events", "max 3\noom_kill 2\n"),
+            ("pids.current", "4\n"),
+            ("pids.max", "10\n"),
+            ("io.stat", "8:0 rbytes=1 wbytes=2 rios=3 wios=4\n"),
+        ]);
+        let stats = cgroup.stats().unwrap();
+        assert_eq!(stats.cpu.unwrap().usage_ns, 5000);
+        let memory = stats.memory.unwrap();
+        assert_eq!(memory.working_set_bytes, 6144);
+        assert_eq!(memory.max_usage_bytes, Some(9000));
+        assert_eq!(memory.limit_bytes, None);
+        assert_eq!(memory.swap_bytes, Some(1));
+        assert_eq!((memory.limit_hits, memory.oom_kills), (3, 2));
+        assert_eq!(stats.pids.unwrap().max, Some(10));
+        assert_eq!(stats.io.unwrap()[0].write_operations, 4);
+        assert_eq!(stats.pressure, None);
+        assert_eq!(cgroup.oom_kills().unwrap(), 2);
     }
 }
