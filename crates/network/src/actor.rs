@@ -1,21 +1,25 @@
 //! The thread that does the kernel work: one job at a time, and deletions in between.
 
+mod upkeep;
+
+use self::upkeep::Prepared;
 use crate::allocations::Allocations;
 use crate::attachment::{Attachment, InterfaceStatistics};
 use crate::host::{self, Host};
 use crate::nft::{self, Ruleset};
-use crate::ports::HostAddresses;
 use crate::reaper::Reaper;
 use crate::wire::{Batch, Wire};
-use crate::{Error, NotReady, Settings, forwarding, link, pod};
-use ipnet::IpNet;
+use crate::{Error, Settings, link, pod};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use nix::errno::Errno;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How often is looked, when there is nothing else to do, whether the node's side is still there.
+const VIGIL: Duration = Duration::from_secs(10);
 
 /// Work for the thread.
 pub(crate) type Job = Box<dyn FnOnce(&mut Actor) + Send>;
@@ -28,15 +32,6 @@ pub(crate) struct Actor {
     ruleset: Ruleset,
     allocations: Arc<Mutex<Allocations>>,
     prepared: Option<Prepared>,
-}
-
-/// What is known to be set up in the kernel.
-#[derive(Debug)]
-struct Prepared {
-    bridge_index: u32,
-    /// The pod CIDRs it was set up for.
-    networks: Vec<IpNet>,
-    loopback_routing: bool,
 }
 
 /// Allocations are changed in one step each, so that a panic in between cannot tear them.
@@ -74,14 +69,21 @@ impl Actor {
     pub(crate) fn run(mut self, jobs: &Receiver<Job>) {
         loop {
             let now = Instant::now();
-            let job = match self.reaper.due() {
-                None => jobs.recv().map_err(RecvTimeoutError::from),
-                Some(due) if due <= now => Err(RecvTimeoutError::Timeout),
-                Some(due) => jobs.recv_timeout(due - now),
+            let due = self.reaper.due().unwrap_or(now + VIGIL);
+            let job = if due <= now {
+                Err(RecvTimeoutError::Timeout)
+            } else {
+                jobs.recv_timeout(due - now)
             };
             match job {
-                Ok(job) => job(&mut self),
-                Err(RecvTimeoutError::Timeout) => self.reaper.reap(&mut self.host.route),
+                Ok(job) => {
+                    job(&mut self);
+                    self.reaper.put_off();
+                }
+                Err(RecvTimeoutError::Timeout) if self.reaper.due().is_some() => {
+                    self.reaper.reap(&mut self.host.route);
+                }
+                Err(RecvTimeoutError::Timeout) => self.look_after(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
@@ -178,65 +180,6 @@ impl Actor {
         Ok(())
     }
 
-    /// Brings the kernel's side in line with what is known after a restart.
-    fn restore(&mut self) -> Result<(), Error> {
-        if lock(&self.allocations).len() > 0 {
-            self.prepared = None;
-            self.prepared().map(|_| ())
-        } else if self.host.has_table(&self.ruleset) {
-            self.host.remove_table(&self.ruleset)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// The bridge's index, once everything that a pod needs of the node is there.
-    fn prepared(&mut self) -> Result<u32, Error> {
-        let networks = lock(&self.allocations).networks().to_vec();
-        if let Some(prepared) = &self.prepared
-            && prepared.networks == networks
-        {
-            let index = prepared.bridge_index;
-            // `nft flush ruleset`, as a restarted firewall does it, takes foreign tables along.
-            if !self.host.has_table(&self.ruleset) {
-                self.rebuild_table()?;
-            }
-            return Ok(index);
-        }
-        let result = self.prepare(networks);
-        lock(&self.allocations).failure = result.as_ref().err().map(|error| NotReady {
-            reason: chain(error),
-        });
-        result
-    }
-
-    fn prepare(&mut self, networks: Vec<IpNet>) -> Result<u32, Error> {
-        self.refresh_mtu()?;
-        let (mtu, gateways) = {
-            let allocations = lock(&self.allocations);
-            (allocations.mtu, allocations.gateways())
-        };
-        let bridge = &self.settings.bridge;
-        let bridge_index = self.host.ensure_bridge(bridge, mtu, &gateways)?;
-        self.host.enable_forwarding(&gateways)?;
-        self.rebuild_table()?;
-        self.prepared = Some(Prepared {
-            bridge_index,
-            networks,
-            loopback_routing: false,
-        });
-        let attachments: Vec<Attachment> = lock(&self.allocations).attachments().cloned().collect();
-        for attachment in &attachments {
-            self.enable_loopback_routing(attachment)?;
-        }
-        Ok(bridge_index)
-    }
-
-    fn rebuild_table(&mut self) -> Result<(), Error> {
-        let allocations = lock(&self.allocations);
-        self.host.rebuild_table(&self.ruleset, &allocations)
-    }
-
     fn create_pair(
         &mut self,
         attachment: &Attachment,
@@ -276,9 +219,7 @@ impl Actor {
         if self.host.bridge_index(&self.settings.bridge)? == known {
             return Err(error);
         }
-        tracing::warn!(bridge = %self.settings.bridge, "the bridge was taken away; making it again");
-        self.prepared = None;
-        self.prepared()
+        self.prepare_again()
     }
 
     fn delete_link(&mut self, name: &str) -> Result<(), Error> {
@@ -366,34 +307,4 @@ impl Actor {
             );
         }
     }
-
-    /// Only once the first host port needs it, and after the rule that makes it safe is in force.
-    fn enable_loopback_routing(&mut self, attachment: &Attachment) -> Result<(), Error> {
-        let needed = self.settings.loopback_host_ports
-            && attachment
-                .port_mappings
-                .iter()
-                .any(|mapping| HostAddresses::of(mapping).has_ipv4());
-        if let Some(prepared) = &mut self.prepared
-            && needed
-            && !prepared.loopback_routing
-        {
-            forwarding::enable_loopback_routing(&self.settings.bridge)?;
-            prepared.loopback_routing = true;
-        }
-        Ok(())
-    }
-}
-
-/// An error with all its causes.
-fn chain(error: &Error) -> String {
-    use std::error::Error as _;
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -103,6 +103,13 @@ pub(crate) fn describe_port(attachment: &Attachment) -> Message {
     Message::NewLink(link)
 }
 
+/// Puts an existing interface onto the bridge.
+pub(crate) fn join_bridge(host_interface: &str, bridge: u32) -> Message {
+    let mut link = named(host_interface);
+    link.attributes.push(LinkAttribute::Controller(bridge));
+    Message::SetLink(link)
+}
+
 /// Keeps all frames from a port, and forgets who was behind it. Unlike taking the port off the bridge
 /// or down, neither this nor [`block_port`] waits for other processors.
 pub(crate) fn silence_port(host_interface: &str) -> Message {

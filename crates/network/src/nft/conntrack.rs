@@ -8,7 +8,7 @@
 //! needs Linux 6.9; older kernels refuse, and connections end by their timeout.
 
 use super::encode::{Attribute, Family, Kind, Message, byte, bytes, nested};
-use super::ruleset::protocol_number;
+use super::host_port::protocol_number;
 use crate::attachment::Attachment;
 use crate::wire::Batch;
 use crisp_model::Protocol;

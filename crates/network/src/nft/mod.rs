@@ -21,10 +21,14 @@
 //!
 //! Reference: the kernel's include/uapi/linux/netfilter/nf_tables.h.
 
+mod address;
 mod conntrack;
 mod encode;
 mod expression;
+mod host_port;
+mod map;
 mod ruleset;
 
 pub(crate) use conntrack::forget_udp;
-pub(crate) use ruleset::{Ruleset, add_host_ports, remove_host_ports};
+pub(crate) use host_port::{add_host_ports, remove_host_ports};
+pub(crate) use ruleset::Ruleset;
