@@ -4,6 +4,7 @@
 //! version 2 hierarchy of a hybrid host, as far as that goes without controllers.
 
 #![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "tests fail by it, with the error")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crisp_cgroup::{Cgroup, CgroupPath, Error, Hierarchies, Stats, Version};
+use crisp_cgroup::{Cgroup, CgroupPath, Controller, Error, Hierarchies, Stats, Version};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use oci_spec::runtime::LinuxResources;
 
@@ -487,6 +488,20 @@ fn privileged_devices_are_limited() {
 #[test]
 fn privileged_devices_are_limited_on_version_2() {
     devices_are_limited(&Scratch::on_version_2());
+}
+
+#[test]
+fn privileged_hugepage_limits_are_in_force_on_version_2() {
+    let scratch = Scratch::on_version_2();
+    let cgroup = scratch.child("container");
+    let limit = r#"{"hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}]}"#;
+    apply(&cgroup, limit).unwrap();
+    // Hosts whose hugetlb controller is on version 1, or nowhere, skip the limit, and have no file.
+    let file = cgroup.dirs()[0].join("hugetlb.2MB.max");
+    let in_force = fs::read_to_string(file).ok();
+    let expected = scratch.hierarchies.has(Controller::HugeTlb);
+    assert_eq!(in_force.as_deref(), expected.then_some("4194304\n"));
+    assert_eq!(stats(&cgroup).hugetlb.is_empty(), !expected);
 }
 
 #[test]
