@@ -19,7 +19,7 @@ use crate::report::Reporter;
 use crate::spec::{Container, IdMaps, Namespaces, ProcessPlan};
 use crate::stage_two;
 use crate::starting::conclude;
-use crisp_sys::namespace::{self, Kind, identity, open_namespace};
+use crisp_sys::namespace::{self, Identity, Kind, identity, open_namespace};
 use crisp_sys::process::{self, Child, Parent, SingleThreaded, Spawn, pidfd_send_signal};
 use crisp_sys::security::{join_new_session_keyring, set_dumpable};
 use nix::errno::Errno;
@@ -81,6 +81,7 @@ pub(crate) fn start(
     let container = Container::from_spec(&load(plan.bundle)?)?;
     let users = users::namespace(&container, witness)?;
     let joined = open_joined(&container.namespaces)?;
+    keep_hosts_sysctls(&container, &joined)?;
     let cgroups = Cgroups::open(plan.cgroup_dirs)?;
     let users_fd = users.as_ref().map(AsFd::as_fd);
     let root = rootfs::make(&plan, &container, users_fd)?;
@@ -212,6 +213,26 @@ fn open_joined(namespaces: &Namespaces) -> Result<Vec<(Kind, OwnedFd)>, StartErr
         .collect()
 }
 
+/// A namespace that is joined by path may still be the caller's, and that one's parameters the host's.
+fn keep_hosts_sysctls(container: &Container, joined: &[(Kind, OwnedFd)]) -> Result<(), StartError> {
+    for (kind, fd) in joined {
+        let wanted = container
+            .sysctls
+            .iter()
+            .find(|sysctl| sysctl.namespace == *kind);
+        if let Some(sysctl) = wanted
+            && identity(fd).step("look at a namespace", "")? == callers(*kind)?
+        {
+            return Err(StartError::invalid(format!(
+                "linux.sysctl: {} would be set in the host's {} namespace",
+                sysctl.path.display(),
+                kind.file_name()
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Pipes belong to who uses them, so that a process that is not root can open `/dev/stdout`. Other
 /// files are left alone: they are not the container's alone.
 fn own_pipes(stdio: &Stdio, uid: Uid, maps: &IdMaps) -> Result<(), StartError> {
@@ -275,18 +296,23 @@ fn foreign_kinds(init: Pid, pidfd: BorrowedFd<'_>) -> Result<CloneFlags, StartEr
     ];
     let mut foreign = CloneFlags::empty();
     for kind in KINDS {
-        let of = |process: &str| {
-            let path = PathBuf::from(format!("/proc/{process}/ns/{}", kind.file_name()));
-            let fd = open_namespace(&path, kind).step("open", &path)?;
-            identity(fd).step("look at", &path)
-        };
-        if of(&init.to_string())? != of("self")? {
+        if namespace_of(&init.to_string(), kind)? != callers(kind)? {
             foreign |= kind.flag();
         }
     }
     // As long as the process lives, its pid meant it all along.
     pidfd_send_signal(pidfd, 0).step("look at the container's first process", "")?;
     Ok(foreign)
+}
+
+fn callers(kind: Kind) -> Result<Identity, StartError> {
+    namespace_of("self", kind)
+}
+
+fn namespace_of(process: &str, kind: Kind) -> Result<Identity, StartError> {
+    let path = PathBuf::from(format!("/proc/{process}/ns/{}", kind.file_name()));
+    let fd = open_namespace(&path, kind).step("open", &path)?;
+    identity(fd).step("look at", &path)
 }
 
 pub(crate) fn join_namespaces_of(

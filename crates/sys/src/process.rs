@@ -266,10 +266,23 @@ fn close_range(first: c_uint, last: c_uint, flags: c_uint) -> nix::Result<()> {
 /// Gives every signal its default action and unblocks all: execve(2) would keep what is ignored or
 /// blocked.
 pub fn reset_signals() {
+    // As the kernel has it: libc would refuse the two signals that it keeps for itself, which may be
+    // ignored like any other.
+    const WORDS: usize = 4;
+    const MASK_BYTES: usize = 8;
+    let default_action = [0u64; WORDS];
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL installs no handler. The kernel refuses SIGKILL, SIGSTOP and the two that
-        // libc keeps for itself; none of these can be ignored here.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: zeroes are the kernel's sigaction for SIG_DFL without flags, which installs no
+        // handler; it fits in four words. SIGKILL and SIGSTOP are refused and never ignored.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default_action.as_ptr(),
+                std::ptr::null::<c_long>(),
+                MASK_BYTES,
+            )
+        };
     }
     // SAFETY: an empty set is a valid sigset_t for sigprocmask, and no old one is asked for.
     unsafe {

@@ -128,11 +128,20 @@ impl IdMaps {
 
     /// The user id outside for one inside; none when it has none.
     pub(crate) fn outside_uid(&self, inside: u32) -> Option<u32> {
-        self.uids.iter().find_map(|map| {
-            let offset = inside.checked_sub(map.inside)?;
-            (offset < map.size).then(|| map.outside.checked_add(offset))?
-        })
+        outside(&self.uids, inside)
     }
+
+    /// The group id outside for one inside; none when it has none.
+    pub(crate) fn outside_gid(&self, inside: u32) -> Option<u32> {
+        outside(&self.gids, inside)
+    }
+}
+
+fn outside(maps: &[IdMap], inside: u32) -> Option<u32> {
+    maps.iter().find_map(|map| {
+        let offset = inside.checked_sub(map.inside)?;
+        (offset < map.size).then(|| map.outside.checked_add(offset))?
+    })
 }
 
 /// Ranges in the form of `/proc/<pid>/uid_map` (user_namespaces(7)).

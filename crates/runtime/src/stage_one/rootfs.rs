@@ -1,10 +1,13 @@
 //! The root file system as a detached mount.
 
 use crate::error::{Context, StartError};
-use crate::plan::{ContainerPlan, Rootfs};
-use crate::spec::Container;
+use crate::plan::{ContainerPlan, Overlay as Layers, Rootfs};
+use crate::spec::{Container, IdMaps};
 use crisp_sys::mount::{Change, Overlay, Propagation, Recursion, Upper, change, clone_mount};
+use std::fs;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::Path;
 
 /// `users`: the container's user namespace, through whose mapping files get their owners.
 pub(super) fn make(
@@ -13,20 +16,42 @@ pub(super) fn make(
     users: Option<BorrowedFd<'_>>,
 ) -> Result<OwnedFd, StartError> {
     match &plan.rootfs {
-        Rootfs::Overlay(layers) => Overlay {
-            lower_dirs: layers.lower_dirs,
-            upper: Some(Upper {
-                upper_dir: layers.upper_dir,
-                work_dir: layers.work_dir,
-                volatile: true,
-            }),
-            context: container.mount_label.as_deref(),
-            id_map: users,
+        Rootfs::Overlay(layers) => {
+            own_upper(layers.upper_dir, &container.id_maps)?;
+            overlay(layers, container, users)
         }
-        .mount()
-        .step("over", layers.upper_dir),
         Rootfs::Directory => directory(plan, container, users),
     }
+}
+
+fn overlay(
+    layers: &Layers<'_>,
+    container: &Container,
+    users: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, StartError> {
+    Overlay {
+        lower_dirs: layers.lower_dirs,
+        upper: Some(Upper {
+            upper_dir: layers.upper_dir,
+            work_dir: layers.work_dir,
+            volatile: true,
+        }),
+        context: container.mount_label.as_deref(),
+        id_map: users,
+    }
+    .mount()
+    .step("over", layers.upper_dir)
+}
+
+/// The upper directory shows as the root directory, so that its owner must have an id inside. An owner
+/// without one was changed before.
+fn own_upper(upper_dir: &Path, maps: &IdMaps) -> Result<(), StartError> {
+    if maps.is_empty() {
+        return Ok(());
+    }
+    let stat = fs::metadata(upper_dir).step("look at", upper_dir)?;
+    let (uid, gid) = (maps.outside_uid(stat.uid()), maps.outside_gid(stat.gid()));
+    chown(upper_dir, uid, gid).step("change the owner of", upper_dir)
 }
 
 fn directory(

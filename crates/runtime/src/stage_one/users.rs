@@ -17,17 +17,17 @@ pub(super) fn namespace(
     witness: &SingleThreaded,
 ) -> Result<Option<OwnedFd>, StartError> {
     let namespaces = &container.namespaces;
-    if let Some(path) = namespaces.joined(Kind::User) {
-        let opened = open_namespace(path, Kind::User).step("open the user namespace", path)?;
-        return Ok(Some(opened));
-    }
     if !namespaces.has(Kind::User) {
         return Ok(None);
     }
     if container.id_maps.uids.is_empty() || container.id_maps.gids.is_empty() {
         return Err(StartError::invalid(
-            "linux.uidMappings, linux.gidMappings: a new user namespace needs both",
+            "linux.uidMappings, linux.gidMappings: a user namespace needs both",
         ));
+    }
+    if let Some(path) = namespaces.joined(Kind::User) {
+        let opened = open_namespace(path, Kind::User).step("open the user namespace", path)?;
+        return Ok(Some(opened));
     }
     new_namespace(&container.id_maps, witness).map(Some)
 }

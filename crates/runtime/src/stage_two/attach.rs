@@ -43,8 +43,8 @@ pub(super) fn all(
     let mut late = Vec::new();
     for ready in mounts {
         one(root, self_proc, &ready)?;
-        if !ready.cgroups.is_empty() {
-            cgroup_mount::fill(&ready)?;
+        if let Some(hierarchies) = &ready.cgroups {
+            cgroup_mount::fill(&ready, hierarchies)?;
         }
         if is_late(&ready.plan) {
             late.push(ready);

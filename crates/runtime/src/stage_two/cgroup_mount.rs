@@ -10,7 +10,7 @@ use nix::unistd::symlinkat;
 use std::os::fd::OwnedFd;
 
 /// Attaches the hierarchies in the tmpfs, which is attached itself, with the options of the plan.
-pub(super) fn fill(ready: &Ready) -> Result<(), StartError> {
+pub(super) fn fill(ready: &Ready, hierarchies: &[CgroupDir]) -> Result<(), StartError> {
     let confined = Change {
         set: ready.plan.options.set
             | Attributes::NO_SUID
@@ -18,7 +18,7 @@ pub(super) fn fill(ready: &Ready) -> Result<(), StartError> {
             | Attributes::NO_EXEC,
         ..Change::default()
     };
-    for dir in &ready.cgroups {
+    for dir in hierarchies {
         change(&dir.mount, &confined, Recursion::This)
             .step("set the options of cgroup", &dir.name)?;
         attach_hierarchy(&ready.mount, dir).step("attach cgroup", &dir.name)?;

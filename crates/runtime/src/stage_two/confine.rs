@@ -80,6 +80,9 @@ impl Mask {
             return attach(clone, target).step("mask", path);
         }
         let context = FsContext::open("tmpfs").step("to mask", path)?;
+        context
+            .set_string("source", "tmpfs")
+            .step("to mask", path)?;
         context.set_string("nr_inodes", "1").step("to mask", path)?;
         context.set_string("mode", "755").step("to mask", path)?;
         if let Some(label) = &container.mount_label {

@@ -11,8 +11,8 @@ use std::os::fd::OwnedFd;
 pub(super) struct Ready {
     pub(super) plan: MountPlan,
     pub(super) mount: OwnedFd,
-    /// What is attached inside of it, if it is the tmpfs that holds these.
-    pub(super) cgroups: Vec<CgroupDir>,
+    /// What is attached inside of it, if it is the tmpfs that holds hierarchies.
+    pub(super) cgroups: Option<Vec<CgroupDir>>,
 }
 
 /// Makes all that the first stage could not.
@@ -21,9 +21,9 @@ pub(super) fn make(mounts: Vec<Prepared>, container: &Container) -> Result<Vec<R
         .into_iter()
         .map(|Prepared { plan, opened }| {
             let (mount, cgroups) = match opened {
-                Opened::Mount(mount) => (mount, Vec::new()),
-                Opened::FileSystem => (make_one(&plan, container)?, Vec::new()),
-                Opened::CgroupDirs(dirs) => (cgroup_tmpfs(&plan)?, dirs),
+                Opened::Mount(mount) => (mount, None),
+                Opened::FileSystem => (make_one(&plan, container)?, None),
+                Opened::CgroupDirs(dirs) => (cgroup_tmpfs(&plan)?, Some(dirs)),
             };
             Ok(Ready {
                 plan,

@@ -18,8 +18,10 @@ pub struct Overlay<'a> {
     pub upper: Option<Upper<'a>>,
     /// SELinux context of all files.
     pub context: Option<&'a str>,
-    /// A user namespace through whose mapping all layers are read and written, so that files owned
-    /// by host ids 0… belong to the namespace's ids 0….
+    /// A user namespace through whose mapping the lower directories are read, so that files owned by
+    /// ids 0… on disk belong to the namespace's ids 0…. What is written to the upper directory is
+    /// owned there as the writer's ids are outside of the namespace: the overlay itself writes, as who
+    /// mounted it, and that one has no id in the mapping.
     pub id_map: Option<BorrowedFd<'a>>,
 }
 
@@ -67,7 +69,7 @@ impl Overlay<'_> {
         for layer in &lower {
             context.set_string("lowerdir+", &layer.path)?;
         }
-        let _upper = self.set_upper(&context)?;
+        self.set_upper(&context)?;
         context.mount(self.attributes())
     }
 
@@ -94,7 +96,7 @@ impl Overlay<'_> {
         in_descriptor_directory(|| {
             let context = self.context()?;
             context.set_string("lowerdir", &option)?;
-            let _upper = self.set_upper(&context)?;
+            self.set_upper(&context)?;
             context.mount(self.attributes())
         })
     }
@@ -121,6 +123,7 @@ impl Overlay<'_> {
 
     fn context(&self) -> Result<FsContext, FsError> {
         let context = FsContext::open("overlay")?;
+        context.set_string("source", "overlay")?;
         // An index would tie the upper directory to these very lower directories; nothing that needs
         // it (NFS export, hard links across copy-up) is promised to containers.
         context.set_string("index", "off")?;
@@ -151,28 +154,15 @@ impl Overlay<'_> {
         Ok(Layer { _fd: fd, path })
     }
 
-    /// Upper and work directory must lie in one mount, so an id-mapped pair is cloned from the
-    /// directory that holds both.
-    fn set_upper(&self, context: &FsContext) -> Result<Option<OwnedFd>, FsError> {
+    fn set_upper(&self, context: &FsContext) -> Result<(), FsError> {
         let Some(upper) = self.upper else {
-            return Ok(None);
+            return Ok(());
         };
         if upper.volatile {
             context.set_flag("volatile")?;
         }
-        let Some(namespace) = self.id_map else {
-            context.set_string("upperdir", upper.upper_dir)?;
-            context.set_string("workdir", upper.work_dir)?;
-            return Ok(None);
-        };
-        let parent = common_parent(upper.upper_dir, upper.work_dir);
-        let mount = id_mapped(&parent, namespace)?;
-        let prefix = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
-        for (key, dir) in [("upperdir", upper.upper_dir), ("workdir", upper.work_dir)] {
-            let below = dir.strip_prefix(&parent).unwrap_or(dir);
-            context.set_string(key, prefix.join(below))?;
-        }
-        Ok(Some(mount))
+        context.set_string("upperdir", upper.upper_dir)?;
+        context.set_string("workdir", upper.work_dir)
     }
 
     fn attributes(&self) -> Attributes {
@@ -181,14 +171,6 @@ impl Overlay<'_> {
             None => Attributes::READ_ONLY,
         }
     }
-}
-
-fn common_parent(a: &Path, b: &Path) -> PathBuf {
-    a.components()
-        .zip(b.components())
-        .take_while(|(a, b)| a == b)
-        .map(|(component, _)| component)
-        .collect()
 }
 
 fn id_mapped(directory: &Path, namespace: BorrowedFd<'_>) -> Result<OwnedFd, FsError> {
