@@ -74,7 +74,7 @@ impl Cgroup {
     fn kill_at_once(&self) -> bool {
         self.dirs
             .iter()
-            .any(|dir| fs::write(dir.join("cgroup.kill"), "1").is_ok())
+            .any(|dir| write_existing(&dir.join("cgroup.kill"), "1").is_ok())
     }
 
     /// Kills one by one. Frozen processes (v1's freezer) cannot fork faster than they are killed; they

@@ -1,9 +1,10 @@
 //! The daemons that are connected: usually one, two while an old one hands over to a new one.
 
+use crate::failure::RequestError;
 use crate::journal::{Chain, journal};
 use crate::poller::{Event, Interest, Key, Keys, Poller, Readiness, Watched};
 use crisp_shim_api::message::{Packet, Request, event, packet, reply};
-use crisp_shim_api::{PacketError, accept, try_recv, try_send};
+use crisp_shim_api::{ConnectError, PacketError, accept, try_recv, try_send};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -12,7 +13,10 @@ const MAX_CONNECTIONS: usize = 8;
 
 /// Packets that wait for a daemon to read. One that leaves more unread is cut off: it connects again
 /// and lists what it missed.
-const MAX_UNSENT_PACKETS: usize = 512;
+const MAX_UNSENT_PACKETS: usize = 8192;
+
+/// Requests that may wait for one answer: a daemon repeats what an earlier one has asked for.
+const MAX_WAITERS: usize = 64;
 
 /// Packets taken from one connection before others get their turn.
 const PACKETS_PER_TURN: usize = 16;
@@ -22,6 +26,30 @@ const PACKETS_PER_TURN: usize = 16;
 pub(crate) struct ReplyTo {
     pub(crate) connection: Key,
     pub(crate) request_id: u64,
+}
+
+/// Who waits for the same answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Waiters(Vec<ReplyTo>);
+
+impl Waiters {
+    pub(crate) fn new(first: ReplyTo) -> Self {
+        Self(vec![first])
+    }
+
+    /// One more waits, unless too many do.
+    pub(crate) fn join(&mut self, to: ReplyTo) -> Result<(), RequestError> {
+        if self.0.len() >= MAX_WAITERS {
+            let text = format!("{MAX_WAITERS} requests wait for the same answer");
+            return Err(RequestError::Invalid(text));
+        }
+        self.0.push(to);
+        Ok(())
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ReplyTo> + '_ {
+        self.0.iter().copied()
+    }
 }
 
 /// An answer: a message and the descriptors that travel with it.
@@ -54,6 +82,14 @@ enum Greeted {
     Yes,
 }
 
+/// Whether a connection that waited is taken, be it only to be closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Accepted {
+    Yes,
+    /// It still waits.
+    No,
+}
+
 /// A request as it came.
 #[derive(Debug)]
 pub(crate) struct Incoming {
@@ -77,12 +113,21 @@ impl Connections {
     }
 
     /// Takes a connection that waits at the listening socket.
-    pub(crate) fn accept(&mut self, listener: BorrowedFd<'_>, keys: &mut Keys) {
+    pub(crate) fn accept(&mut self, listener: BorrowedFd<'_>, keys: &mut Keys) -> Accepted {
         let socket = match accept(listener) {
-            Ok(socket) if self.open.len() < MAX_CONNECTIONS => socket,
-            Ok(_) => return journal!("connection refused: {MAX_CONNECTIONS} are open"),
-            Err(error) => return journal!("connection refused: {}", Chain(&error)),
+            Ok(socket) => socket,
+            Err(error) => {
+                journal!("connection refused: {}", Chain(&error));
+                return match error {
+                    ConnectError::ForeignPeer { .. } => Accepted::Yes,
+                    _ => Accepted::No,
+                };
+            }
         };
+        if self.open.len() >= MAX_CONNECTIONS {
+            journal!("connection refused: {MAX_CONNECTIONS} are open");
+            return Accepted::Yes;
+        }
         let key = keys.next();
         match self
             .poller
@@ -90,15 +135,19 @@ impl Connections {
         {
             Ok(socket) => {
                 let unsent = VecDeque::new();
-                let connection = Connection {
-                    socket,
-                    greeted: Greeted::NotYet,
-                    unsent,
-                };
-                self.open.insert(key, connection);
+                let greeted = Greeted::NotYet;
+                self.open.insert(
+                    key,
+                    Connection {
+                        socket,
+                        greeted,
+                        unsent,
+                    },
+                );
             }
             Err(error) => journal!("connection refused: {error}"),
         }
+        Accepted::Yes
     }
 
     /// Sends what waits, and takes the requests that have come. What is no request closes the

@@ -1,7 +1,7 @@
 //! A container: its first process, its streams, its cgroup.
 
 use crate::cgroup::Cgroup;
-use crate::connection::ReplyTo;
+use crate::connection::{ReplyTo, Waiters};
 use crate::failure::RequestError;
 use crate::log::Log;
 use crate::poller::{Event, Interest, Key, Poller, Watched};
@@ -48,7 +48,7 @@ pub(crate) struct Container {
 pub(crate) enum State {
     Starting {
         start: Watched<Starting>,
-        reply_to: ReplyTo,
+        waiters: Waiters,
     },
     Running(Running),
     /// Its first process has ended; what else there is in its cgroup is being killed.
@@ -122,22 +122,36 @@ impl Container {
             cgroup,
             stdio,
             input,
-            state: State::Starting { start, reply_to },
+            state: State::Starting {
+                start,
+                waiters: Waiters::new(reply_to),
+            },
         })
+    }
+
+    /// One more waits for the outcome of a start that is under way.
+    pub(crate) fn join_start(&mut self, to: ReplyTo) -> Result<(), RequestError> {
+        match &mut self.state {
+            State::Starting { waiters, .. } => waiters.join(to),
+            _ => Err(RequestError::AlreadyExists {
+                what: "container",
+                id: self.id.clone(),
+            }),
+        }
     }
 
     /// How the start went, once that is known, and who asked. A container whose start failed is to be
     /// forgotten.
-    pub(crate) fn finish_start(&mut self) -> Poll<(ReplyTo, Result<Pid, StartError>)> {
-        let State::Starting { start, reply_to } = &mut self.state else {
+    pub(crate) fn finish_start(&mut self) -> Poll<(Waiters, Result<Pid, StartError>)> {
+        let State::Starting { start, waiters } = &mut self.state else {
             return Poll::Pending;
         };
-        let reply_to = *reply_to;
         let Poll::Ready(result) = start.get_mut().finish() else {
             return Poll::Pending;
         };
+        let waiters = waiters.clone();
         Poll::Ready((
-            reply_to,
+            waiters,
             result.and_then(|started| self.set_running(started)),
         ))
     }

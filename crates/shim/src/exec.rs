@@ -32,6 +32,8 @@ const KILL_INTERVAL: Duration = Duration::from_millis(20);
 pub(crate) struct Exec {
     pub(crate) id: String,
     pub(crate) container: Key,
+    /// Its container may be forgotten before it is reaped.
+    container_id: String,
     pub(crate) state: State,
     /// The master, kept for its size, and so that the terminal outlives the daemon.
     terminal: Option<OwnedFd>,
@@ -98,6 +100,7 @@ impl Exec {
         Ok(Self {
             id: request.exec_id.clone(),
             container: container_key,
+            container_id: container.id.clone(),
             state: State::Starting {
                 start,
                 reply_to,
@@ -206,9 +209,7 @@ impl Exec {
             kill_descendants(&container.cgroup, pid);
         }
         Exit {
-            container_id: container
-                .map(|container| container.id.clone())
-                .unwrap_or_default(),
+            container_id: self.container_id,
             exec_id: self.id,
             timed_out: self.timed_out,
             ..exit_of(status, pid)

@@ -1,6 +1,6 @@
 //! The pod: its namespaces, and the pause process that holds them.
 
-use crate::connection::{Answer, ReplyTo};
+use crate::connection::{Answer, ReplyTo, Waiters};
 use crate::pause_setup::{MAX_REPORT_BYTES, READY, Setup};
 use crate::poller::{Event, Interest, Poller, Watched};
 use crate::sysctl::{OwnNamespaces, Sysctl, SysctlError};
@@ -79,7 +79,7 @@ pub(crate) struct PodStart {
     report: Watched<OwnedFd>,
     phase: Phase,
     /// Who is to be answered.
-    pub(crate) waiting: Vec<ReplyTo>,
+    pub(crate) waiters: Waiters,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +103,7 @@ impl PodStart {
     /// Spawns the child that becomes pause. Waits for nothing.
     pub(crate) fn begin(
         config: &StartPod,
+        reply_to: ReplyTo,
         poller: &Poller,
         witness: &SingleThreaded,
     ) -> Result<Self, PodError> {
@@ -134,7 +135,7 @@ impl PodStart {
                 .watch(ours, Event::PauseReport, Interest::Read)
                 .map_err(io("watch the pause process"))?,
             phase: Phase::SettingUp,
-            waiting: Vec::new(),
+            waiters: Waiters::new(reply_to),
         };
         start.prepare(config)?;
         Ok(start)

@@ -43,16 +43,12 @@ impl Shim {
     }
 
     fn dispatch(&mut self, to: ReplyTo, body: request::Body, fds: Vec<OwnedFd>) -> Now {
-        if let request::Body::Hello(hello) = body {
-            return self.hello(to, hello);
-        }
-        if !self.connections.has_greeted(to.connection) {
-            return Err(RequestError::Invalid(
-                "the first request is Hello".to_owned(),
-            ));
-        }
+        let greeted = self.connections.has_greeted(to.connection);
         match body {
             request::Body::Hello(hello) => self.hello(to, hello),
+            _ if !greeted => Err(RequestError::Invalid(
+                "the first request is Hello".to_owned(),
+            )),
             request::Body::StartPod(config) => self.start_pod(to, &config),
             request::Body::StartContainer(start) => self.start_container(to, &start),
             request::Body::Exec(exec) => self.exec(to, &exec, fds),
@@ -96,13 +92,12 @@ impl Shim {
         self.require_open()?;
         match &mut self.pod {
             Pod::New => {
-                let mut start = PodStart::begin(config, &self.poller, &self.witness)?;
-                start.waiting.push(to);
+                let start = PodStart::begin(config, to, &self.poller, &self.witness)?;
                 self.pod = Pod::Starting(start);
                 Ok(None)
             }
             Pod::Starting(start) => {
-                start.waiting.push(to);
+                start.waiters.join(to)?;
                 Ok(None)
             }
             Pod::Running(pause) => Ok(Some(pause.started(&self.witness)?)),
@@ -112,16 +107,12 @@ impl Shim {
 
     fn start_container(&mut self, to: ReplyTo, start: &StartContainer) -> Now {
         self.require_open()?;
+        if let Ok(container) = self.container_mut(&start.container_id) {
+            return container.join_start(to).map(|()| None);
+        }
         let Pod::Running(pause) = &self.pod else {
             return Err(self.pod_not_running());
         };
-        if self.find_container(&start.container_id).is_ok() {
-            let id = start.container_id.clone();
-            return Err(RequestError::AlreadyExists {
-                what: "container",
-                id,
-            });
-        }
         if self.containers.len() >= MAX_CONTAINERS {
             return Err(RequestError::Invalid(format!(
                 "the pod has {MAX_CONTAINERS} containers"
@@ -168,15 +159,15 @@ impl Shim {
     fn signal(&mut self, request: &message::Signal) -> Now {
         let key = self.find_container(&request.container_id)?;
         let container = &self.containers[&key];
+        if request.all {
+            container.cgroup.signal(request.signal);
+            return done();
+        }
         let pidfd = if request.exec_id.is_empty() {
             &container.require_running()?.pidfd
         } else {
             self.execs[&self.find_exec(key, &request.exec_id)?].require_running()?
         };
-        if request.all {
-            container.cgroup.signal(request.signal);
-            return done();
-        }
         match pidfd_send_signal(pidfd, request.signal) {
             Ok(()) => done(),
             Err(Errno::ESRCH) => Err(RequestError::NotRunning {

@@ -1,6 +1,6 @@
 //! The event loop of a pod's shim, and what it knows.
 
-use crate::connection::{Connections, Incoming, ReplyTo};
+use crate::connection::{Accepted, Connections, Incoming, ReplyTo};
 use crate::container::Container;
 use crate::exec::Exec;
 use crate::journal::journal;
@@ -10,6 +10,7 @@ use crate::poller::{Event, Interest, Key, Keys, Poller, Readiness, Watched};
 use crate::reap::Unclaimed;
 use crate::scratch::Scratch;
 use crate::shutdown::Closing;
+use crate::stdio::nonblocking;
 use crisp_shim_api::{LISTENER_FD, PodPaths, ShimPid};
 use crisp_sys::memory;
 use crisp_sys::process::{SingleThreaded, close_on_exec, set_child_subreaper};
@@ -22,7 +23,10 @@ use nix::unistd::setsid;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long connections are left waiting after one could not be taken.
+const ACCEPT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The shim cannot do its work.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +69,17 @@ pub(crate) struct Shim {
     pub(crate) execs: BTreeMap<Key, Exec>,
     pub(crate) unclaimed: Unclaimed,
     pub(crate) scratch: Scratch,
+    heap: Heap,
+    /// When connections are taken again, after the shim ran out of descriptors for them.
+    accept_again: Option<Instant>,
     pub(crate) closing: Option<Closing>,
+}
+
+/// Whether there may be memory to give back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heap {
+    Trimmed,
+    Used,
 }
 
 /// Whether the loop goes on.
@@ -104,6 +118,7 @@ impl Shim {
         let signals = poller
             .watch(signals, Event::Signal, Interest::Read)
             .map_err(watched)?;
+        nonblocking(&listener).map_err(ShimError::setup("fcntl(F_SETFL)"))?;
         let watched = ShimError::setup("watch the listening socket");
         let listener = poller
             .watch(listener, Event::Connecting, Interest::Read)
@@ -122,6 +137,8 @@ impl Shim {
             execs: BTreeMap::new(),
             unclaimed: Unclaimed::default(),
             scratch: Scratch::default(),
+            heap: Heap::Used,
+            accept_again: None,
             closing: None,
         })
     }
@@ -139,22 +156,23 @@ impl Shim {
 
     /// Waits for events. Before it really waits, it gives back the memory that the last ones took.
     fn wait(&mut self) -> nix::Result<Vec<(Event, Readiness)>> {
-        if self.scratch.is_held() {
+        if self.scratch.is_held() || self.heap == Heap::Used {
             let ready: Vec<_> = self.poller.wait(Some(Instant::now()))?.collect();
             if !ready.is_empty() {
                 return Ok(ready);
             }
             self.scratch.release();
+            if self.heap == Heap::Used {
+                memory::trim_heap();
+                self.heap = Heap::Trimmed;
+            }
         }
-        memory::trim_heap();
         Ok(self.poller.wait(self.deadline())?.collect())
     }
 
     fn handle(&mut self, event: Event, ready: Readiness) {
         match event {
-            Event::Connecting => self
-                .connections
-                .accept(self.listener.as_fd(), &mut self.keys),
+            Event::Connecting => self.accept(),
             Event::Signal => self.reap(),
             Event::PauseReport => self.pause_reported(),
             Event::Connection(key) => self.serve(key, ready),
@@ -180,7 +198,19 @@ impl Shim {
         }
     }
 
+    fn accept(&mut self) {
+        if self
+            .connections
+            .accept(self.listener.as_fd(), &mut self.keys)
+            == Accepted::No
+        {
+            self.listener.set_interest(Interest::Paused);
+            self.accept_again = Some(Instant::now() + ACCEPT_INTERVAL);
+        }
+    }
+
     fn serve(&mut self, connection: Key, ready: Readiness) {
+        self.heap = Heap::Used;
         for Incoming { request, fds } in self.connections.turn(connection, ready) {
             let reply_to = ReplyTo {
                 connection,
@@ -209,12 +239,21 @@ impl Shim {
         let containers = self.containers.values().filter_map(Container::deadline);
         let execs = self.execs.values().filter_map(Exec::deadline);
         let closing = self.closing.iter().map(Closing::next);
-        containers.chain(execs).chain(closing).min()
+        let accept_again = self.accept_again.into_iter();
+        containers
+            .chain(execs)
+            .chain(closing)
+            .chain(accept_again)
+            .min()
     }
 
     /// Does what is due.
     fn pass_time(&mut self) -> Next {
         let now = Instant::now();
+        if self.accept_again.is_some_and(|again| now >= again) {
+            self.listener.set_interest(Interest::Read);
+            self.accept_again = None;
+        }
         for exec in self.execs.values_mut() {
             exec.enforce_timeout(self.containers.get(&exec.container), now);
         }

@@ -1,10 +1,11 @@
 //! The end of a shim: everything in the pod is killed, pause last.
 
 use crate::connection::ReplyTo;
-use crate::container;
-use crate::exec;
+use crate::container::{self, Container};
+use crate::exec::{self, Exec};
 use crate::failure::RequestError;
 use crate::journal::journal;
+use crate::poller::Key;
 use crate::shim::{Next, Shim};
 use crisp_shim_api::message::{Done, reply};
 use crisp_sys::process::kill;
@@ -82,30 +83,49 @@ impl Shim {
         }
     }
 
+    /// A process that is on its way is killed wherever it is.
     fn abandon_starts(&mut self) {
-        let mut refused = Vec::new();
-        let starting = |container: &container::Container| {
-            matches!(container.state, container::State::Starting { .. })
+        let starting = |(key, container): (&Key, &Container)| match container.state {
+            container::State::Starting { .. } => Some(*key),
+            _ => None,
         };
-        for (_, container) in self.containers.extract_if(.., |_, c| starting(c)) {
+        let keys: Vec<Key> = self.containers.iter().filter_map(starting).collect();
+        for container in keys
+            .iter()
+            .filter_map(|key| self.containers.remove(key))
+            .collect::<Vec<_>>()
+        {
             container.cgroup.kill();
-            if let container::State::Starting { start, reply_to } = container.state {
+            let error = RequestError::NotRunning {
+                what: "container",
+                id: container.id,
+            };
+            if let container::State::Starting { start, waiters } = container.state {
                 start.into_inner().abandon();
-                refused.push(("container", container.id, reply_to));
+                waiters.iter().for_each(|to| self.refuse(to, &error));
             }
         }
-        let starting = |exec: &exec::Exec| matches!(exec.state, exec::State::Starting { .. });
-        for (_, exec) in self.execs.extract_if(.., |_, e| starting(e)) {
+        let starting = |(key, exec): (&Key, &Exec)| match exec.state {
+            exec::State::Starting { .. } => Some(*key),
+            exec::State::Running { .. } => None,
+        };
+        let keys: Vec<Key> = self.execs.iter().filter_map(starting).collect();
+        for exec in keys
+            .iter()
+            .filter_map(|key| self.execs.remove(key))
+            .collect::<Vec<_>>()
+        {
+            let error = RequestError::NotRunning {
+                what: "exec",
+                id: exec.id,
+            };
             if let exec::State::Starting {
                 start, reply_to, ..
             } = exec.state
             {
                 start.into_inner().abandon();
-                refused.push(("exec", exec.id, reply_to));
+                self.refuse(reply_to, &error);
             }
-        }
-        for (what, id, to) in refused {
-            self.refuse(to, &RequestError::NotRunning { what, id });
         }
     }
 

@@ -40,7 +40,7 @@ impl Shim {
         let Poll::Ready(result) = start.finish() else {
             return;
         };
-        let Pod::Starting(PodStart { pause, waiting, .. }) =
+        let Pod::Starting(PodStart { pause, waiters, .. }) =
             std::mem::replace(&mut self.pod, Pod::New)
         else {
             unreachable!("the pod was starting just before");
@@ -48,7 +48,7 @@ impl Shim {
         match result {
             Ok(()) => {
                 journal!("pod started, pause {}", pause.process.pid);
-                for to in waiting {
+                for to in waiters.iter() {
                     let answer = pause.started(&self.witness).map_err(RequestError::from);
                     self.answer_with(to, answer);
                 }
@@ -56,7 +56,7 @@ impl Shim {
             }
             Err(error) => {
                 let error = error.into();
-                for to in waiting {
+                for to in waiters.iter() {
                     self.refuse(to, &error);
                 }
             }
@@ -67,7 +67,7 @@ impl Shim {
         let Some(container) = self.containers.get_mut(&key) else {
             return;
         };
-        let Poll::Ready((to, result)) = container.finish_start() else {
+        let Poll::Ready((waiters, result)) = container.finish_start() else {
             return;
         };
         match result {
@@ -81,15 +81,20 @@ impl Shim {
                     pid: pid_number,
                     started_at_ns,
                 };
-                self.connections
-                    .reply(to, reply::Body::ContainerStarted(started).into());
+                for to in waiters.iter() {
+                    self.connections
+                        .reply(to, reply::Body::ContainerStarted(started).into());
+                }
                 if let Some(status) = self.unclaimed.claim(pid) {
                     self.child_ended(pid, status);
                 }
             }
             Err(error) => {
                 self.containers.remove(&key);
-                self.refuse(to, &error.into());
+                let error = error.into();
+                for to in waiters.iter() {
+                    self.refuse(to, &error);
+                }
             }
         }
     }

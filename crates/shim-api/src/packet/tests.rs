@@ -50,7 +50,7 @@ fn packets_have_the_bytes_they_always_had() {
         new_ipc: true,
         new_uts: true,
         new_pid: true,
-        uid_map: vec![map.clone()],
+        uid_map: vec![map],
         gid_map: vec![map],
         sysctls: [("a.b".to_owned(), "1".to_owned())].into(),
         shm_size_bytes: 64,
