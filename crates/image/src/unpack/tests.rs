@@ -55,8 +55,10 @@ impl Layer {
 
     /// Nothing outside of the layer was touched.
     fn assert_contained(&self) {
-        let names: BTreeSet<_> =
-            fs::read_dir(self.outside.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let names: BTreeSet<_> = fs::read_dir(self.outside.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         assert_eq!(names, ["layer".into(), "secret".into()].into());
         let secret = self.outside.path().join("secret");
         assert_eq!(fs::read_to_string(&secret).unwrap(), "secret");
@@ -95,10 +97,16 @@ fn files_directories_and_links_come_out_as_they_went_in() {
         ])
         .unwrap();
     assert_eq!(layer.read("dir/program"), "#!");
-    assert_eq!(layer.stat("dir/program").permissions().mode() & 0o7777, 0o4755);
+    assert_eq!(
+        layer.stat("dir/program").permissions().mode() & 0o7777,
+        0o4755
+    );
     assert_eq!(layer.stat("dir").permissions().mode() & 0o7777, 0o1777);
     assert_eq!(layer.stat("").permissions().mode() & 0o7777, 0o711);
-    assert_eq!(fs::read_link(layer.path("dir/link")).unwrap(), Path::new("program"));
+    assert_eq!(
+        fs::read_link(layer.path("dir/link")).unwrap(),
+        Path::new("program")
+    );
     assert_eq!(layer.stat("other").ino(), layer.stat("dir/program").ino());
     assert_eq!(layer.read("ko-app/absolute"), "below the root");
     assert!(layer.stat("pipe").file_type().is_fifo());
@@ -106,7 +114,14 @@ fn files_directories_and_links_come_out_as_they_went_in() {
     for path in ["", "dir", "dir/program", "dir/link", "pipe"] {
         assert_eq!(layer.stat(path).mtime(), 1, "{path}");
     }
-    assert_eq!(unpacked.root, Some(RootAttributes { mode: 0o711, uid: 0, gid: 0 }));
+    assert_eq!(
+        unpacked.root,
+        Some(RootAttributes {
+            mode: 0o711,
+            uid: 0,
+            gid: 0
+        })
+    );
     assert_eq!(unpacked.implicit_dirs, [b"ko-app"]);
     assert_eq!(unpacked.inodes, 6);
     layer.assert_contained();
@@ -125,7 +140,10 @@ fn nothing_of_the_attributes_of_a_directory_is_inherited() {
         ])
         .unwrap();
     assert_eq!(layer.stat("setgid").permissions().mode() & 0o7777, 0o2775);
-    assert_eq!(layer.stat("setgid/dir").permissions().mode() & 0o7777, 0o755);
+    assert_eq!(
+        layer.stat("setgid/dir").permissions().mode() & 0o7777,
+        0o755
+    );
     assert_eq!(layer.stat("closed").permissions().mode() & 0o7777, 0);
 }
 
@@ -148,7 +166,12 @@ fn whiteouts_take_the_form_that_overlayfs_knows() {
     assert!(layer.is_whiteout("implicit/gone"));
     assert!(!layer.path(".wh..wh.plnk").exists());
     assert!(!unpacked.opaque_root);
-    assert!(layer.unpack(&[file(".wh..wh..opq", "")]).unwrap().opaque_root);
+    assert!(
+        layer
+            .unpack(&[file(".wh..wh..opq", "")])
+            .unwrap()
+            .opaque_root
+    );
 }
 
 #[test]
@@ -201,30 +224,70 @@ fn the_last_entry_of_a_path_counts() {
     assert_eq!(layer.read("link"), "not through the link");
     assert_eq!(layer.read("again/file"), "kept");
     assert_eq!(layer.stat("again").permissions().mode() & 0o7777, 0o700);
-    assert!(unpacked.implicit_dirs.is_empty(), "{:?}", unpacked.implicit_dirs);
+    assert!(
+        unpacked.implicit_dirs.is_empty(),
+        "{:?}",
+        unpacked.implicit_dirs
+    );
 }
 
 #[test]
 fn links_within_the_layer_are_followed_and_no_others() {
     let layer = Layer::new();
-    layer.unpack(&[dir("usr"), dir("usr/lib"), link("lib", "usr/lib"), file("lib/file", "x")]).unwrap();
+    layer
+        .unpack(&[
+            dir("usr"),
+            dir("usr/lib"),
+            link("lib", "usr/lib"),
+            file("lib/file", "x"),
+        ])
+        .unwrap();
     assert_eq!(layer.read("usr/lib/file"), "x");
 
     let outside = layer.outside.path().to_str().unwrap();
-    for target in ["..", "../..", outside, "/", "/etc", "/proc/self/root", "escape", "usr/../.."] {
+    for target in [
+        "..",
+        "../..",
+        outside,
+        "/",
+        "/etc",
+        "/proc/self/root",
+        "escape",
+        "usr/../..",
+    ] {
         let layer = Layer::new();
         for trap in [
             &[dir("usr"), link("escape", target), file("escape/file", "x")][..],
             &[dir("usr"), link("escape", target), dir("escape/dir")],
             &[dir("usr"), link("escape", target), link("escape/link", "x")],
-            &[dir("usr"), link("escape", target), file("escape/.wh.secret", "")],
-            &[dir("usr"), link("escape", target), file("escape/.wh..wh..opq", "")],
-            &[dir("usr"), link("escape", target), hard("stolen", "escape/secret")],
-            &[dir("usr"), link("escape", target), file("f", ""), hard("escape/link", "f")],
+            &[
+                dir("usr"),
+                link("escape", target),
+                file("escape/.wh.secret", ""),
+            ],
+            &[
+                dir("usr"),
+                link("escape", target),
+                file("escape/.wh..wh..opq", ""),
+            ],
+            &[
+                dir("usr"),
+                link("escape", target),
+                hard("stolen", "escape/secret"),
+            ],
+            &[
+                dir("usr"),
+                link("escape", target),
+                file("f", ""),
+                hard("escape/link", "f"),
+            ],
         ] {
             let layer_is_fresh = Layer::new();
             let result = layer_is_fresh.unpack(trap);
-            assert!(matches!(result, Err(Error::Refused { .. })), "{target}: {result:?}");
+            assert!(
+                matches!(result, Err(Error::Refused { .. })),
+                "{target}: {result:?}"
+            );
             layer_is_fresh.assert_contained();
         }
         layer.assert_contained();
@@ -235,14 +298,21 @@ fn links_within_the_layer_are_followed_and_no_others() {
 fn a_link_that_is_replaced_is_not_written_through() {
     let layer = Layer::new();
     symlink(layer.outside.path().join("secret"), layer.path("trap")).unwrap();
-    layer.unpack(&[file("trap", "overwritten"), hard("copy", "trap")]).unwrap();
+    layer
+        .unpack(&[file("trap", "overwritten"), hard("copy", "trap")])
+        .unwrap();
     assert_eq!(layer.read("trap"), "overwritten");
     layer.assert_contained();
 
     // A hard link to a symbolic link is a second name of the link itself.
     let layer = Layer::new();
-    layer.unpack(&[link("link", "../secret"), hard("copy", "link")]).unwrap();
-    assert_eq!(fs::read_link(layer.path("copy")).unwrap(), Path::new("../secret"));
+    layer
+        .unpack(&[link("link", "../secret"), hard("copy", "link")])
+        .unwrap();
+    assert_eq!(
+        fs::read_link(layer.path("copy")).unwrap(),
+        Path::new("../secret")
+    );
     layer.assert_contained();
 }
 
@@ -263,8 +333,14 @@ fn hostile_entries_are_refused() {
         vec![entry("whiteout", b'3', "", 0o666, b"")],
         vec![entry("./", FILE, "", 0o644, b"")],
         vec![link("empty", "")],
-        vec![pax(&[("SCHILY.xattr.trusted.overlay.opaque", b"y")]), dir("d")],
-        vec![pax(&[("SCHILY.xattr.user.overlay.redirect", b"/etc")]), dir("d")],
+        vec![
+            pax(&[("SCHILY.xattr.trusted.overlay.opaque", b"y")]),
+            dir("d"),
+        ],
+        vec![
+            pax(&[("SCHILY.xattr.user.overlay.redirect", b"/etc")]),
+            dir("d"),
+        ],
         vec![pax(&[("uid", b"4294967295")]), file("f", "")],
         vec![pax(&[("uid", b"4294967296")]), file("f", "")],
         vec![pax(&[("path", b"a\0b")]), file("f", "")],
@@ -274,7 +350,11 @@ fn hostile_entries_are_refused() {
     for entries in cases {
         let layer = Layer::new();
         let result = layer.unpack(&entries);
-        assert!(matches!(result, Err(Error::Refused { .. })), "{result:?} for {:?}", entries.concat());
+        assert!(
+            matches!(result, Err(Error::Refused { .. })),
+            "{result:?} for {:?}",
+            entries.concat()
+        );
         layer.assert_contained();
     }
 }
@@ -294,7 +374,9 @@ fn memory_for_directories_is_bounded() {
         })
         .collect();
     let result = layer.unpack(&many);
-    assert!(matches!(result, Err(Error::Refused { reason, .. }) if reason.contains("too many directories")));
+    assert!(
+        matches!(result, Err(Error::Refused { reason, .. }) if reason.contains("too many directories"))
+    );
 }
 
 #[test]
@@ -307,7 +389,10 @@ fn holes_stay_holes() {
     ]);
     layer.unpack(&[header, file("fake", "abc")]).unwrap();
     let data = fs::read(layer.path("sparse")).unwrap();
-    assert_eq!((data.len(), &data[500_000..500_003]), (1_000_000, &b"abc"[..]));
+    assert_eq!(
+        (data.len(), &data[500_000..500_003]),
+        (1_000_000, &b"abc"[..])
+    );
     assert!(data.iter().filter(|&&byte| byte != 0).count() == 3);
     assert!(layer.stat("sparse").blocks() * 512 < 100_000);
 }
@@ -315,12 +400,26 @@ fn holes_stay_holes() {
 #[test]
 fn extended_attributes_are_set_or_left_out() {
     let layer = Layer::new();
-    let header = pax(&[("SCHILY.xattr.user.kept", b"1"), ("SCHILY.xattr.security.selinux", b"label")]);
-    layer.unpack(&[header.clone(), file("file", ""), header, dir("dir")]).unwrap();
+    let header = pax(&[
+        ("SCHILY.xattr.user.kept", b"1"),
+        ("SCHILY.xattr.security.selinux", b"label"),
+    ]);
+    layer
+        .unpack(&[header.clone(), file("file", ""), header, dir("dir")])
+        .unwrap();
     for path in ["file", "dir"] {
         let opened = fs::File::open(layer.path(path)).unwrap();
-        assert_eq!(xattr::get(&opened, c"user.kept").unwrap().as_deref(), Some(&b"1"[..]));
-        assert_ne!(xattr::get(&opened, c"security.selinux").ok().flatten().as_deref(), Some(&b"label"[..]));
+        assert_eq!(
+            xattr::get(&opened, c"user.kept").unwrap().as_deref(),
+            Some(&b"1"[..])
+        );
+        assert_ne!(
+            xattr::get(&opened, c"security.selinux")
+                .ok()
+                .flatten()
+                .as_deref(),
+            Some(&b"label"[..])
+        );
     }
 }
 
@@ -337,13 +436,33 @@ fn what_only_root_may_set_is_set_by_root() {
         entry("./", DIR, "", 0o700, b""),
     ]);
     if !geteuid().is_root() {
-        assert!(matches!(result, Err(Error::Io { errno: Errno::EPERM, .. })), "{result:?}");
+        assert!(
+            matches!(
+                result,
+                Err(Error::Io {
+                    errno: Errno::EPERM,
+                    ..
+                })
+            ),
+            "{result:?}"
+        );
         return;
     }
     let unpacked = result.unwrap();
     for path in ["setuid", "link", ""] {
-        assert_eq!((layer.stat(path).uid(), layer.stat(path).gid()), (1234, 70000), "{path}");
+        assert_eq!(
+            (layer.stat(path).uid(), layer.stat(path).gid()),
+            (1234, 70000),
+            "{path}"
+        );
     }
     assert_eq!(layer.stat("setuid").permissions().mode() & 0o7777, 0o6755);
-    assert_eq!(unpacked.root, Some(RootAttributes { mode: 0o700, uid: 1234, gid: 70000 }));
+    assert_eq!(
+        unpacked.root,
+        Some(RootAttributes {
+            mode: 0o700,
+            uid: 1234,
+            gid: 70000
+        })
+    );
 }

@@ -1,0 +1,346 @@
+//! What the rest of crisp sees of this crate's work.
+
+use crate::archive::Spool;
+use crate::install::{Source, ended, install};
+use crate::manifest::MAX_CONFIG_BYTES;
+use crate::progress::Audience;
+use crate::pull::pull;
+use crate::stack::Directory;
+use crate::store::Store;
+use crate::{Auth, Config, Error, Image, ImageId, Progress, ProgressSink, Reference, Snapshot};
+use crisp_model::ContainerId;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+
+/// What a part of the store takes on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usage {
+    /// Where it is.
+    pub path: PathBuf,
+    pub bytes: u64,
+    pub inodes: u64,
+}
+
+/// The images of this node, and the snapshots that containers have of them.
+///
+/// Looking things up ([`list`](Self::list), [`find`](Self::find), [`snapshot`](Self::snapshot)) is done
+/// from memory. What is said to block is for a thread that may; what is `async` blocks no thread of the
+/// caller's, and goes on when the caller gives up.
+pub struct Images {
+    store: Arc<Store>,
+    pulls: Arc<Mutex<HashMap<Wanted, Pull>>>,
+}
+
+/// Pulls of the same reference with the same credentials are one. Other credentials have to be shown to
+/// the registry themselves.
+type Wanted = (Reference, Option<Auth>);
+
+/// A pull that is under way.
+struct Pull {
+    audience: Audience,
+    outcome: watch::Receiver<Option<Result<Arc<Image>, Error>>>,
+}
+
+impl fmt::Debug for Images {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Images")
+            .field("config", &self.store.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Images {
+    /// Opens the store, and makes its directories if they are not there. What an earlier process left
+    /// half-made is removed, and so is what neither an image nor a snapshot needs. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a directory cannot be made or read. Broken content is dropped, not told.
+    pub fn open(config: Config) -> Result<Self, Error> {
+        Ok(Self {
+            store: Store::open(config)?,
+            pulls: Arc::default(),
+        })
+    }
+
+    /// Fetches the image that `reference` means now, unless it is here. Who asks for the same while it is
+    /// fetched gets the same outcome.
+    ///
+    /// # Errors
+    /// Any but [`Error::Ambiguous`] and [`Error::SnapshotExists`]. Nothing of the image stays, but for
+    /// complete layers when the registry became unavailable.
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        auth: Option<&Auth>,
+        progress: &ProgressSink,
+    ) -> Result<Arc<Image>, Error> {
+        let mut outcome = self.join_pull((reference.clone(), auth.cloned()), progress);
+        let outcome = outcome
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|outcome| outcome.clone());
+        outcome.unwrap_or_else(|| {
+            Err(Error::RegistryUnavailable {
+                registry: reference.registry().to_owned(),
+                reason: "the pull was given up".to_owned(),
+            })
+        })
+    }
+
+    fn join_pull(
+        &self,
+        wanted: Wanted,
+        progress: &ProgressSink,
+    ) -> watch::Receiver<Option<Result<Arc<Image>, Error>>> {
+        let mut pulls = lock(&self.pulls);
+        if let Some(pull) = pulls.get(&wanted) {
+            pull.audience.join(progress);
+            return pull.outcome.clone();
+        }
+        let (sender, outcome) = watch::channel(None);
+        let audience = Audience::default();
+        audience.join(progress);
+        pulls.insert(
+            wanted.clone(),
+            Pull {
+                audience: audience.clone(),
+                outcome: outcome.clone(),
+            },
+        );
+        let (store, pulls) = (self.store.clone(), self.pulls.clone());
+        tokio::spawn(async move {
+            let registered = Registered { pulls, wanted };
+            let (reference, auth) = &registered.wanted;
+            let outcome = pull(&store, reference, auth.as_ref(), &audience).await;
+            // Who comes from now on starts anew.
+            drop(registered);
+            sender.send_replace(Some(outcome));
+        });
+        outcome
+    }
+
+    /// Takes in the images of an archive (an OCI layout or what docker saves, compressed or not) as it is
+    /// read.
+    ///
+    /// # Errors
+    /// As for [`pull`](Self::pull); images before the one that failed stay.
+    pub async fn import(
+        &self,
+        archive: impl Read + Send + 'static,
+        progress: &ProgressSink,
+    ) -> Result<Vec<Arc<Image>>, Error> {
+        let (store, audience) = (self.store.clone(), Audience::default());
+        audience.join(progress);
+        let import = async move {
+            let (reading, listener) = (store.clone(), audience.clone());
+            let spool = spawn_blocking(move || {
+                let max_bytes = reading.config.settings.max_image_bytes;
+                Spool::read(archive, &reading.content, max_bytes, |done_bytes| {
+                    listener.tell(&Progress::Reading { done_bytes });
+                })
+            });
+            let spool = Arc::new(spool.await.map_err(|error| ended(&error))??);
+            let mut ids = Vec::new();
+            for found in spool.images()? {
+                ids.push(
+                    install(&store, Source::Archive(spool.clone()), found, &audience)
+                        .await?
+                        .id
+                        .clone(),
+                );
+            }
+            ids.sort();
+            ids.dedup();
+            let catalogue = store.catalogue();
+            Ok(ids
+                .iter()
+                .filter_map(|id| catalogue.get(id))
+                .map(|entry| entry.image.clone())
+                .collect())
+        };
+        tokio::spawn(import).await.map_err(|error| ended(&error))?
+    }
+
+    /// All images, by their ids.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<Image>> {
+        self.store.catalogue().list()
+    }
+
+    /// The image with this id, complete or its beginning, or with this reference.
+    ///
+    /// # Errors
+    /// [`Error::Ambiguous`] for the beginning of several ids, [`Error::InvalidReference`] for what cannot
+    /// name an image.
+    pub fn find(&self, name: &str) -> Result<Option<Arc<Image>>, Error> {
+        Ok(self
+            .store
+            .catalogue()
+            .find(name)?
+            .map(|entry| entry.image.clone()))
+    }
+
+    /// Removes an image with all its names; that there is none is fine. Layers that other images or
+    /// snapshots need stay as long as they do.
+    ///
+    /// # Errors
+    /// Those of [`find`](Self::find), and of writing the index.
+    pub async fn remove(&self, name: &str) -> Result<(), Error> {
+        let name = name.to_owned();
+        self.blocking(move |store| store.remove(&name)).await
+    }
+
+    /// The configuration of an image as it was written, JSON. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or what reading it said.
+    pub fn config_json(&self, image: &ImageId) -> Result<Vec<u8>, Error> {
+        if self.store.catalogue().get(image).is_none() {
+            return Err(Error::not_found(image.as_str()));
+        }
+        self.store
+            .content
+            .read_blob(image.digest(), MAX_CONFIG_BYTES)
+    }
+
+    /// Makes the directories for what a container writes. Repeating it gives the same.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for the image, [`Error::SnapshotExists`] if the container has one of another,
+    /// and those of making directories.
+    pub async fn prepare(
+        &self,
+        container: &ContainerId,
+        image: &ImageId,
+    ) -> Result<Snapshot, Error> {
+        let (container, image) = (container.clone(), image.clone());
+        self.blocking(move |store| store.prepare(&container, &image))
+            .await
+    }
+
+    /// The snapshot that was prepared for a container, by this process or an earlier one.
+    #[must_use]
+    pub fn snapshot(&self, container: &ContainerId) -> Option<Snapshot> {
+        self.store.snapshots.get(container)
+    }
+
+    /// Removes what a container has written; that there is nothing is fine. It must not be mounted.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when something cannot be removed; it can be tried again.
+    pub async fn remove_snapshot(&self, container: &ContainerId) -> Result<(), Error> {
+        let container = container.clone();
+        self.blocking(move |store| store.remove_snapshot(&container))
+            .await
+    }
+
+    /// Removes the snapshots of all containers but these. Blocks.
+    ///
+    /// # Errors
+    /// The first that occurred, after all were tried.
+    pub fn retain_snapshots(&self, keep: &HashSet<ContainerId>) -> Result<(), Error> {
+        let unneeded = self
+            .store
+            .snapshots
+            .containers()
+            .into_iter()
+            .filter(|id| !keep.contains(id));
+        let results: Vec<_> = unneeded.map(|id| self.store.remove_snapshot(&id)).collect();
+        results.into_iter().collect()
+    }
+
+    /// What a container has written. Walks through all of it: blocks.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it has no snapshot; [`Error::Io`].
+    pub fn snapshot_usage(&self, container: &ContainerId) -> Result<Usage, Error> {
+        let size = self.store.snapshots.size(container)?;
+        Ok(Usage {
+            path: self.store.snapshots.dir().to_owned(),
+            bytes: size.bytes,
+            inodes: size.inodes,
+        })
+    }
+
+    /// What images take, layers and all. From memory.
+    #[must_use]
+    pub fn image_usage(&self) -> Usage {
+        let size = self.store.layers.size();
+        Usage {
+            path: self.store.layers.dir().to_owned(),
+            bytes: size.bytes,
+            inodes: size.inodes,
+        }
+    }
+
+    /// What all containers have written. Walks through all of it: blocks.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn container_usage(&self) -> Result<Usage, Error> {
+        let mut usage = Usage {
+            path: self.store.snapshots.dir().to_owned(),
+            bytes: 0,
+            inodes: 0,
+        };
+        for container in self.store.snapshots.containers() {
+            match self.store.snapshots.size(&container) {
+                Ok(size) => {
+                    usage.bytes += size.bytes;
+                    usage.inodes += size.inodes;
+                }
+                // It was removed meanwhile.
+                Err(Error::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(usage)
+    }
+
+    /// A regular file as a container of the image would see it, symbolic links followed inside of the
+    /// image. None if there is none. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for the image, [`Error::Refused`] for a file of more than `max_bytes`,
+    /// [`Error::Io`].
+    pub fn read_file(
+        &self,
+        image: &ImageId,
+        path: &str,
+        max_bytes: usize,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        Directory::root(&self.store.lower_dirs(image)?)?.read_file(path, max_bytes)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Store>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let store = self.store.clone();
+        spawn_blocking(move || work(&store))
+            .await
+            .map_err(|error| ended(&error))?
+    }
+}
+
+/// A pull's entry among those that are under way, for as long as its task lives.
+struct Registered {
+    pulls: Arc<Mutex<HashMap<Wanted, Pull>>>,
+    wanted: Wanted,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        lock(&self.pulls).remove(&self.wanted);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

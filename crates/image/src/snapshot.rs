@@ -1,0 +1,350 @@
+//! What containers write: a directory for each, over the layers of its image.
+//!
+//! ```text
+//! <containers_dir>/<container id>/fs             the upper directory
+//! <containers_dir>/<container id>/work           overlayfs's own
+//! <containers_dir>/<container id>/snapshot.json  the image and its layers
+//! <containers_dir>/staging/                      what is being made or removed; emptied at start
+//! ```
+//!
+//! A snapshot appears under its container's id, complete, by one rename. Nothing is synced: what a
+//! container writes does not outlive a power cut, nor do its processes.
+
+use crate::content::make_empty_dir;
+use crate::layers::{Layer, Layers};
+use crate::unpack::RootAttributes;
+use crate::{Error, ImageId, tree};
+use crisp_model::ContainerId;
+use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The version of `snapshot.json`.
+const VERSION: u32 = 1;
+
+/// The directories of a container's overlay mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The image's layers, topmost first; never empty.
+    pub lower_dirs: Vec<PathBuf>,
+    pub upper_dir: PathBuf,
+    pub work_dir: PathBuf,
+}
+
+/// `snapshot.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    version: u32,
+    image: ImageId,
+    /// The numbers of the layers, topmost first.
+    layers: Vec<u64>,
+}
+
+/// All snapshots of one store.
+#[derive(Debug)]
+pub(crate) struct Snapshots {
+    dir: PathBuf,
+    layers: Arc<Layers>,
+    records: Mutex<HashMap<ContainerId, Record>>,
+}
+
+impl Snapshots {
+    /// Reads what is there, and removes what is not complete.
+    pub(crate) fn open(dir: &Path, layers: Arc<Layers>) -> Result<Self, Error> {
+        let snapshots = Self {
+            dir: dir.to_owned(),
+            layers,
+            records: Mutex::default(),
+        };
+        make_empty_dir(&snapshots.staging_dir())?;
+        for entry in fs::read_dir(dir).map_err(|error| Error::io("list", dir, error))? {
+            let entry = entry.map_err(|error| Error::io("list", dir, error))?;
+            if let Some(id) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            {
+                snapshots.adopt(id);
+            }
+        }
+        Ok(snapshots)
+    }
+
+    fn adopt(&self, id: ContainerId) {
+        let Some(record) = read_record(&self.snapshot_dir(&id)) else {
+            if let Err(error) = self.discard(&id) {
+                tracing::warn!(container = %id, error = &error as &dyn std::error::Error, "cannot remove a snapshot");
+            }
+            return;
+        };
+        if let Some(&highest) = record.layers.iter().max() {
+            self.layers.reserve_up_to(highest);
+        }
+        self.records().insert(id, record);
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn get(&self, container: &ContainerId) -> Option<Snapshot> {
+        self.records()
+            .get(container)
+            .map(|record| self.snapshot(container, record))
+    }
+
+    /// The numbers of all layers that containers have.
+    pub(crate) fn uses(&self) -> HashSet<u64> {
+        self.records()
+            .values()
+            .flat_map(|record| record.layers.iter().copied())
+            .collect()
+    }
+
+    /// Makes a snapshot over `stack`, topmost first. The layers count as used from here on, so nothing
+    /// removes them while the directories are made.
+    pub(crate) fn prepare(
+        &self,
+        container: &ContainerId,
+        image: &ImageId,
+        stack: &[Arc<Layer>],
+    ) -> Result<Snapshot, Error> {
+        let record = Record {
+            version: VERSION,
+            image: image.clone(),
+            layers: stack.iter().map(|layer| layer.number).collect(),
+        };
+        {
+            let mut records = self.records();
+            match records.get(container) {
+                Some(known) if known.image == *image => return Ok(self.snapshot(container, known)),
+                Some(known) => {
+                    return Err(Error::SnapshotExists {
+                        container: container.to_string(),
+                        image: known.image.to_string(),
+                    });
+                }
+                None => records.insert(container.clone(), record.clone()),
+            };
+        }
+        self.make(container, &record, root_attributes(stack))
+            .inspect_err(|_| {
+                self.records().remove(container);
+            })?;
+        Ok(self.snapshot(container, &record))
+    }
+
+    fn make(
+        &self,
+        container: &ContainerId,
+        record: &Record,
+        root: Option<RootAttributes>,
+    ) -> Result<(), Error> {
+        let staged = self.staged_dir(container);
+        let upper = staged.join("fs");
+        let write = || {
+            for path in [&staged, &upper, &staged.join("work")] {
+                DirBuilder::new().mode(0o700).create(path)?;
+            }
+            if let Some(root) = root {
+                chown(&upper, Some(root.uid), Some(root.gid))?;
+            }
+            fs::set_permissions(
+                &upper,
+                Permissions::from_mode(root.map_or(0o755, |root| root.mode)),
+            )?;
+            let text = serde_json::to_vec(record)?;
+            fs::write(staged.join("snapshot.json"), text)?;
+            fs::rename(&staged, self.snapshot_dir(container))
+        };
+        write().map_err(|error| {
+            if let Err(errno) = tree::remove(&staged) {
+                tracing::warn!(path = %staged.display(), error = %errno, "cannot remove a half-made snapshot");
+            }
+            Error::io("make the snapshot", &staged, error)
+        })
+    }
+
+    /// Removes a snapshot, and tells of which image it was; that there is none is fine. Fails if
+    /// something of it cannot be removed, and can then be tried again.
+    pub(crate) fn remove(&self, container: &ContainerId) -> Result<Option<ImageId>, Error> {
+        self.discard(container)?;
+        Ok(self.records().remove(container).map(|record| record.image))
+    }
+
+    /// The containers that have a snapshot.
+    pub(crate) fn containers(&self) -> Vec<ContainerId> {
+        self.records().keys().cloned().collect()
+    }
+
+    /// What a container has written.
+    pub(crate) fn size(&self, container: &ContainerId) -> Result<tree::Size, Error> {
+        if !self.records().contains_key(container) {
+            return Err(Error::not_found(container.as_str()));
+        }
+        let upper = self.snapshot_dir(container).join("fs");
+        tree::measure(&upper).map_err(|errno| Error::io("measure", &upper, errno))
+    }
+
+    fn discard(&self, container: &ContainerId) -> Result<(), Error> {
+        let (path, staged) = (self.snapshot_dir(container), self.staged_dir(container));
+        match fs::rename(&path, &staged) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            result => result.map_err(|error| Error::io("rename", &path, error))?,
+        }
+        tree::remove(&staged).map_err(|errno| Error::io("remove", &staged, errno))
+    }
+
+    fn snapshot(&self, container: &ContainerId, record: &Record) -> Snapshot {
+        let dir = self.snapshot_dir(container);
+        Snapshot {
+            lower_dirs: record
+                .layers
+                .iter()
+                .map(|&number| self.layers.lower_dir(number))
+                .collect(),
+            upper_dir: dir.join("fs"),
+            work_dir: dir.join("work"),
+        }
+    }
+
+    fn records(&self) -> MutexGuard<'_, HashMap<ContainerId, Record>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn staging_dir(&self) -> PathBuf {
+        self.dir.join("staging")
+    }
+
+    fn staged_dir(&self, container: &ContainerId) -> PathBuf {
+        self.staging_dir().join(container.as_str())
+    }
+
+    fn snapshot_dir(&self, container: &ContainerId) -> PathBuf {
+        self.dir.join(container.as_str())
+    }
+}
+
+fn read_record(dir: &Path) -> Option<Record> {
+    let text = fs::read(dir.join("snapshot.json")).ok()?;
+    let record: Record = serde_json::from_slice(&text).ok()?;
+    (record.version == VERSION).then_some(record)
+}
+
+/// overlayfs shows the upper directory's attributes for the root: they have to be those of the topmost
+/// layer whose archive describes it.
+fn root_attributes(stack: &[Arc<Layer>]) -> Option<RootAttributes> {
+    stack.iter().find_map(|layer| layer.record.root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Digest;
+    use crate::unpack::Unpacked;
+    use nix::unistd::{getegid, geteuid};
+
+    struct Store {
+        dir: tempfile::TempDir,
+        layer: Arc<Layer>,
+        snapshots: Snapshots,
+    }
+
+    fn image(text: &str) -> ImageId {
+        ImageId::new(Digest::of(text.as_bytes()))
+    }
+
+    impl Store {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let layers = Layers::open(&dir.path().join("layers")).unwrap();
+            let root = RootAttributes {
+                mode: 0o711,
+                uid: geteuid().as_raw(),
+                gid: getegid().as_raw(),
+            };
+            let unpacked = Unpacked {
+                root: Some(root),
+                ..Unpacked::default()
+            };
+            let layer = layers
+                .stage()
+                .unwrap()
+                .commit(Digest::of(b"layer"), &unpacked)
+                .unwrap();
+            let snapshots = Snapshots::open(&dir.path().join("containers"), layers).unwrap();
+            Self {
+                dir,
+                layer,
+                snapshots,
+            }
+        }
+
+        fn prepare(&self, container: &ContainerId, name: &str) -> Result<Snapshot, Error> {
+            self.snapshots
+                .prepare(container, &image(name), std::slice::from_ref(&self.layer))
+        }
+    }
+
+    #[test]
+    fn a_snapshot_is_prepared_once_and_found_again() {
+        let store = Store::new();
+        let id = ContainerId::generate();
+        let snapshot = store.prepare(&id, "a").unwrap();
+        assert_eq!(store.prepare(&id, "a").unwrap(), snapshot);
+        assert!(matches!(
+            store.prepare(&id, "b"),
+            Err(Error::SnapshotExists { .. })
+        ));
+        assert!(snapshot.work_dir.is_dir() && snapshot.lower_dirs[0].is_dir());
+        let mode = fs::metadata(&snapshot.upper_dir)
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o7777, 0o711);
+
+        let layers = Layers::open(&store.dir.path().join("layers")).unwrap();
+        let again = Snapshots::open(&store.dir.path().join("containers"), layers).unwrap();
+        assert_eq!(again.get(&id), Some(snapshot));
+        assert_eq!(again.uses(), HashSet::from([store.layer.number]));
+    }
+
+    #[test]
+    fn removing_leaves_nothing_and_can_be_repeated() {
+        let store = Store::new();
+        let id = ContainerId::generate();
+        let snapshot = store.prepare(&id, "a").unwrap();
+        fs::write(snapshot.upper_dir.join("file"), "x").unwrap();
+        assert!(store.snapshots.size(&id).unwrap().inodes == 2);
+        for _ in 0..2 {
+            store.snapshots.remove(&id).unwrap();
+            assert_eq!(store.snapshots.get(&id), None);
+        }
+        assert!(store.snapshots.uses().is_empty());
+        assert!(matches!(
+            store.snapshots.size(&id),
+            Err(Error::NotFound { .. })
+        ));
+        let left: Vec<_> = fs::read_dir(store.dir.path().join("containers"))
+            .unwrap()
+            .flatten()
+            .collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
+
+    #[test]
+    fn a_snapshot_whose_record_was_torn_is_removed_at_start() {
+        let store = Store::new();
+        let id = ContainerId::generate();
+        let snapshot = store.prepare(&id, "a").unwrap();
+        let dir = snapshot.upper_dir.parent().unwrap();
+        fs::write(dir.join("snapshot.json"), "").unwrap();
+        let layers = Layers::open(&store.dir.path().join("layers")).unwrap();
+        let again = Snapshots::open(&store.dir.path().join("containers"), layers).unwrap();
+        assert_eq!(again.get(&id), None);
+        assert!(!dir.exists());
+    }
+}

@@ -1,0 +1,362 @@
+//! Everything of one store together: what enters it, what leaves it, and what is removed because nothing
+//! needs it any more.
+
+use crate::catalogue::{Catalogue, Entry};
+use crate::content::{Content, Indexed};
+use crate::image::RawConfig;
+use crate::layers::{Layer, Layers};
+use crate::locks::KeyedLocks;
+use crate::manifest::{Document, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Manifest};
+use crate::snapshot::{Snapshot, Snapshots};
+use crate::{Config, Digest, Error, Image, ImageId, fixup};
+use crisp_model::ContainerId;
+use nix::unistd::syncfs;
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Semaphore;
+
+/// Images, layers and snapshots of one set of directories.
+pub(crate) struct Store {
+    pub(crate) config: Config,
+    pub(crate) content: Content,
+    pub(crate) layers: Arc<Layers>,
+    pub(crate) snapshots: Snapshots,
+    /// Layers that are being fetched and unpacked.
+    pub(crate) transfers: Semaphore,
+    /// One fetches a layer, and who else needs it waits.
+    pub(crate) layer_locks: KeyedLocks<Digest>,
+    catalogue: Mutex<Arc<Catalogue>>,
+    /// Held by whoever changes the catalogue and its index on disk.
+    writer: Mutex<()>,
+    is_syncing: AtomicBool,
+    boot_id: String,
+}
+
+/// An image whose layers are here.
+pub(crate) struct NewImage {
+    pub(crate) indexed: Indexed,
+    pub(crate) manifest: Manifest,
+    pub(crate) manifest_bytes: Vec<u8>,
+    pub(crate) config_bytes: Vec<u8>,
+}
+
+impl Store {
+    /// Reads everything, and removes what is incomplete or not needed. Blocks.
+    pub(crate) fn open(config: Config) -> Result<Arc<Self>, Error> {
+        let layers = Layers::open(&config.layers_dir)?;
+        let store = Arc::new(Self {
+            content: Content::open(&config.images_dir)?,
+            snapshots: Snapshots::open(&config.containers_dir, layers.clone())?,
+            layers,
+            transfers: Semaphore::new(config.settings.max_concurrent_downloads.max(1)),
+            layer_locks: KeyedLocks::default(),
+            catalogue: Mutex::default(),
+            writer: Mutex::default(),
+            is_syncing: AtomicBool::new(false),
+            boot_id: boot_id(),
+            config,
+        });
+        store.load()?;
+        store.collect_garbage();
+        store.sync_in_background();
+        Ok(store)
+    }
+
+    fn load(&self) -> Result<(), Error> {
+        let _writer = self.lock_writer();
+        let indexed = self.content.read_index().unwrap_or_else(|error| {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the index of images is lost"
+            );
+            Vec::new()
+        });
+        let count = indexed.len();
+        let mut catalogue = Catalogue::default();
+        for indexed in indexed {
+            let digest = indexed.manifest.digest.clone();
+            match self.load_image(indexed) {
+                Ok(entry) => catalogue = catalogue.with(entry, &self.config.settings),
+                Err(error) => {
+                    tracing::warn!(%digest, error = &error as &dyn std::error::Error, "dropping an image");
+                }
+            }
+        }
+        let is_changed = catalogue.entries().count() != count;
+        self.set_catalogue(catalogue, is_changed)
+    }
+
+    fn load_image(&self, indexed: Indexed) -> Result<Entry, Error> {
+        let digest = &indexed.manifest.digest;
+        if indexed
+            .unsynced_since_boot
+            .as_ref()
+            .is_some_and(|boot| *boot != self.boot_id)
+        {
+            return Err(Error::corrupt(
+                digest.as_str(),
+                "the machine stopped before it was on disk",
+            ));
+        }
+        let bytes = self.content.read_blob(digest, MAX_MANIFEST_BYTES)?;
+        let Document::Manifest(manifest) = Document::parse(&bytes, "", digest.as_str())? else {
+            return Err(Error::corrupt(digest.as_str(), "it is not a manifest"));
+        };
+        let config = self
+            .content
+            .read_blob(&manifest.config.digest, MAX_CONFIG_BYTES)?;
+        let config = RawConfig::parse(&config, manifest.config.digest.as_str())?;
+        let entry = Entry::new(indexed, &manifest, config, &self.config.settings);
+        self.stack(&entry).map(|_| entry)
+    }
+
+    /// The images as they are now.
+    pub(crate) fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Puts an image into the catalogue, for which the caller has its layers pinned. Blocks.
+    pub(crate) fn enter(self: &Arc<Self>, new: NewImage) -> Result<Arc<Image>, Error> {
+        let NewImage {
+            mut indexed,
+            manifest,
+            manifest_bytes,
+            config_bytes,
+        } = new;
+        let writer = self.lock_writer();
+        let id = ImageId::new(manifest.config.digest.clone());
+        self.content
+            .write_blob(&indexed.manifest.digest, &manifest_bytes)?;
+        self.content
+            .write_blob(&manifest.config.digest, &config_bytes)?;
+        indexed.unsynced_since_boot = Some(self.boot_id.clone());
+        let config = RawConfig::parse(&config_bytes, id.as_str())?;
+        let entry = Entry::new(indexed, &manifest, config, &self.config.settings);
+        self.set_catalogue(self.catalogue().with(entry, &self.config.settings), true)?;
+        drop(writer);
+        self.sync_in_background();
+        self.image(&id)
+    }
+
+    /// Gives an image that is here more names. None if it is not here (any more). Blocks.
+    pub(crate) fn name(
+        &self,
+        id: &ImageId,
+        names: Vec<String>,
+    ) -> Result<Option<Arc<Image>>, Error> {
+        let _writer = self.lock_writer();
+        let catalogue = self.catalogue();
+        let Some(entry) = catalogue.get(id) else {
+            return Ok(None);
+        };
+        let settings = &self.config.settings;
+        let named = catalogue.with(entry.with_names(names, settings), settings);
+        if named.get(id) != Some(entry) {
+            self.set_catalogue(named, true)?;
+        }
+        self.image(id).map(Some)
+    }
+
+    /// Removes the image that is called so, with all its names; that there is none is fine. Blocks.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), Error> {
+        {
+            let _writer = self.lock_writer();
+            let catalogue = self.catalogue();
+            let Some(entry) = catalogue.find(name)? else {
+                return Ok(());
+            };
+            self.set_catalogue(catalogue.without(&entry.image.id), true)?;
+        }
+        self.collect_garbage();
+        Ok(())
+    }
+
+    /// Makes a container's snapshot. Blocks.
+    pub(crate) fn prepare(
+        &self,
+        container: &ContainerId,
+        image: &ImageId,
+    ) -> Result<Snapshot, Error> {
+        let catalogue = self.catalogue();
+        let entry = catalogue
+            .get(image)
+            .ok_or_else(|| Error::not_found(image.as_str()))?;
+        // The image may be removed at any moment: its layers stay until the snapshot is known.
+        let _pins = self
+            .layers
+            .pin(layer_keys(&entry.diff_ids, entry.has_fixup));
+        self.snapshots
+            .prepare(container, image, &self.stack(entry)?)
+    }
+
+    /// Removes a container's snapshot, and the layers of its image if that is gone. Blocks.
+    pub(crate) fn remove_snapshot(&self, container: &ContainerId) -> Result<(), Error> {
+        if let Some(image) = self.snapshots.remove(container)?
+            && self.catalogue().get(&image).is_none()
+        {
+            self.collect_layers();
+        }
+        Ok(())
+    }
+
+    /// The layers of an image as lower directories, topmost first.
+    pub(crate) fn lower_dirs(&self, image: &ImageId) -> Result<Vec<PathBuf>, Error> {
+        let catalogue = self.catalogue();
+        let entry = catalogue
+            .get(image)
+            .ok_or_else(|| Error::not_found(image.as_str()))?;
+        let stack = self.stack(entry)?;
+        Ok(stack
+            .iter()
+            .map(|layer| self.layers.lower_dir(layer.number))
+            .collect())
+    }
+
+    /// Removes layers and blobs that neither an image nor a snapshot nor a pull needs. Blocks.
+    pub(crate) fn collect_garbage(&self) {
+        self.collect_layers();
+        let _writer = self.lock_writer();
+        let catalogue = self.catalogue();
+        self.content
+            .retain_blobs(&catalogue.entries().flat_map(|entry| &entry.blobs).collect());
+    }
+
+    /// Removes layers that neither an image nor a snapshot nor a pull needs. Blocks.
+    pub(crate) fn collect_layers(&self) {
+        self.layers.retain(|| {
+            let catalogue = self.catalogue();
+            let keys_of = |entry: &Arc<Entry>| layer_keys(&entry.diff_ids, entry.has_fixup);
+            let keys: HashSet<Digest> = catalogue.entries().flat_map(keys_of).collect();
+            let numbers = self.snapshots.uses();
+            move |layer: &Layer| keys.contains(&layer.record.key) || numbers.contains(&layer.number)
+        });
+    }
+
+    /// The layers of an image as overlayfs stacks them, topmost first.
+    pub(crate) fn stack(&self, entry: &Entry) -> Result<Vec<Arc<Layer>>, Error> {
+        self.layers_of(&entry.diff_ids, entry.has_fixup)
+            .map(visible)
+    }
+
+    /// All layers with these diff ids (base first), topmost first.
+    pub(crate) fn layers_of(
+        &self,
+        diff_ids: &[Digest],
+        has_fixup: bool,
+    ) -> Result<Vec<Arc<Layer>>, Error> {
+        let get = |key: &Digest| {
+            self.layers
+                .get(key)
+                .ok_or_else(|| Error::corrupt(format!("layer {key}"), "it is missing"))
+        };
+        layer_keys(diff_ids, has_fixup).iter().map(get).collect()
+    }
+
+    fn image(&self, id: &ImageId) -> Result<Arc<Image>, Error> {
+        let catalogue = self.catalogue();
+        catalogue
+            .get(id)
+            .map(|entry| entry.image.clone())
+            .ok_or_else(|| Error::not_found(id.as_str()))
+    }
+
+    /// The caller holds the writer's lock.
+    fn set_catalogue(&self, catalogue: Catalogue, is_changed: bool) -> Result<(), Error> {
+        if is_changed {
+            self.content.write_index(&catalogue.indexed())?;
+        }
+        *self
+            .catalogue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
+        Ok(())
+    }
+
+    fn lock_writer(&self) -> MutexGuard<'_, ()> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gets new images onto the disk without anybody waiting for it, and then says so in the index.
+    fn sync_in_background(self: &Arc<Self>) {
+        if self.catalogue().unsynced().is_empty() || self.is_syncing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let store = self.clone();
+        let sync = move || {
+            let result = store.sync_all();
+            store.is_syncing.store(false, Ordering::Release);
+            if let Err(error) = result {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot sync images to disk"
+                );
+            } else {
+                // What came in between the last look and the flag's change.
+                store.sync_in_background();
+            }
+        };
+        if let Err(error) = std::thread::Builder::new()
+            .name("image-sync".to_owned())
+            .spawn(sync)
+        {
+            self.is_syncing.store(false, Ordering::Release);
+            tracing::warn!(%error, "cannot start a thread to sync images to disk");
+        }
+    }
+
+    fn sync_all(&self) -> Result<(), Error> {
+        loop {
+            let unsynced = self.catalogue().unsynced();
+            if unsynced.is_empty() {
+                return Ok(());
+            }
+            for dir in [self.layers.dir(), self.content.dir()] {
+                sync_file_system(dir).map_err(|error| Error::io("sync", dir, error))?;
+            }
+            let _writer = self.lock_writer();
+            self.set_catalogue(self.catalogue().with_synced(&unsynced), true)?;
+        }
+    }
+}
+
+/// The keys of an image's layers, topmost first. A layer that is there twice counts where it is topmost:
+/// all of it shows there, and overlayfs takes no directory twice.
+fn layer_keys(diff_ids: &[Digest], has_fixup: bool) -> Vec<Digest> {
+    let mut keys = Vec::with_capacity(diff_ids.len() + 1);
+    if has_fixup {
+        keys.push(fixup::chain_id(diff_ids));
+    }
+    for key in diff_ids.iter().rev() {
+        if !keys.contains(key) {
+            keys.push(key.clone());
+        }
+    }
+    if keys.is_empty() {
+        keys.push(Digest::of(b""));
+    }
+    keys
+}
+
+/// The layers down to the first whose root hides all below.
+pub(crate) fn visible(mut layers: Vec<Arc<Layer>>) -> Vec<Arc<Layer>> {
+    if let Some(opaque) = layers.iter().position(|layer| layer.record.opaque_root) {
+        layers.truncate(opaque + 1);
+    }
+    layers
+}
+
+fn sync_file_system(dir: &Path) -> std::io::Result<()> {
+    Ok(syncfs(File::open(dir)?)?)
+}
+
+/// Tells one run of the kernel from the next (random(4)).
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| String::new(), |id| id.trim().to_owned())
+}
