@@ -16,12 +16,9 @@ use std::time::Duration;
 /// How often sweeping tries again what the kernel refuses while processes still end.
 const ATTEMPTS: u32 = 100;
 
-/// Everything of a slot but the daemon itself and the files that were there before.
-pub(crate) fn find(
-    slot: &Slot,
-    daemon: Option<u32>,
-    files_before: &BTreeSet<PathBuf>,
-) -> Vec<String> {
+/// Everything of a slot but the daemon itself and the files that were there before, a line for each.
+#[must_use]
+pub fn find(slot: &Slot, daemon: Option<u32>, files_before: &BTreeSet<PathBuf>) -> Vec<String> {
     let daemon = daemon.and_then(|pid| i32::try_from(pid).ok());
     let processes = processes(slot)
         .into_iter()

@@ -10,14 +10,19 @@ const SLOTS: u8 = 200;
 /// A number that nobody else on this machine uses, as long as this lives. The kernel drops the lock
 /// when the process ends; the next owner sweeps what such a predecessor left.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub struct Slot {
     number: u8,
     dir: PathBuf,
     _lock: File,
 }
 
 impl Slot {
-    pub(crate) fn take() -> Self {
+    /// The first that is free, its directory empty.
+    ///
+    /// # Panics
+    /// Without root, which every privileged test needs.
+    #[must_use]
+    pub fn take() -> Self {
         assert!(
             nix::unistd::geteuid().is_root(),
             "the privileged tests need root: run 'sudo hack/test.sh', or 'sudo -E cargo test -p crisp-e2e' after 'sudo hack/test.sh --prepare'"
@@ -46,25 +51,32 @@ impl Slot {
         }
     }
 
-    pub(crate) fn dir(&self) -> &Path {
+    /// For files; removed when the slot is dropped.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    pub(crate) fn number(&self) -> u8 {
+    #[must_use]
+    pub fn number(&self) -> u8 {
         self.number
     }
 
-    pub(crate) fn bridge(&self) -> String {
+    /// The name of the bridge that its pods are wired to.
+    #[must_use]
+    pub fn bridge(&self) -> String {
         format!("ce2e{}", self.number)
     }
 
-    /// Tells this slot's daemon from others; its nftables table ends with it.
-    pub(crate) fn instance(&self) -> String {
+    /// Tells its daemon from others; the daemon's nftables table ends with it.
+    #[must_use]
+    pub fn instance(&self) -> String {
         format!("e2e{}", self.number)
     }
 
-    /// Absolute in every hierarchy.
-    pub(crate) fn cgroup(&self) -> String {
+    /// Above all its pods, absolute in every hierarchy.
+    #[must_use]
+    pub fn cgroup(&self) -> String {
         format!("/crisp-e2e-{}", self.number)
     }
 

@@ -9,7 +9,7 @@
 //!   "exec": [ { "args": ["sh"] } ] }
 //! ```
 //!
-//! With `abandon` the start is given up at once. With `exec` (OCI `process` objects), the container is killed when they have ended. One line of JSON
+//! `shm` is true for a new tmpfs, or the path of one. With `abandon` the start is given up at once. With `exec` (OCI `process` objects), the container is killed when they have ended. One line of JSON
 //! comes out: an array of how the container and the processes went.
 
 #![forbid(unsafe_code)]
@@ -49,9 +49,10 @@ fn run(job: &Value, witness: &SingleThreaded) -> Result<Value> {
     let layers = Layers::of(job);
     let cgroups = paths(&job["cgroups"]);
     let seccomp = bytes(&job["seccomp"]);
-    let shm = match job["shm"] == true {
-        true => Some(FsContext::open("tmpfs")?.mount(Attributes::NONE)?),
-        false => None,
+    let shm = match &job["shm"] {
+        Value::Bool(true) => Some(FsContext::open("tmpfs")?.mount(Attributes::NONE)?),
+        Value::String(path) => Some(File::open(path)?.into()),
+        _ => None,
     };
     let (stdio, output) = stdio(job["terminal"] == true)?;
     let plan = ContainerPlan {

@@ -4,8 +4,8 @@ use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{ImageFsInfoRequest, ListImagesRequest};
 use crisp_e2e::catalog::{BUSYBOX, NGINX, busybox_layer};
 use crisp_e2e::{
-    Container, Entry, Flavour, Image, Layer, Node, PackedLayer, Packing, Registry, files_below,
-    image_spec, xattr,
+    Container, Entry, Flavour, Image, Layer, Node, PackedLayer, Packing, Registry, image_spec,
+    leftovers, xattr,
 };
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -242,7 +242,7 @@ const CAP_NET_RAW: [u8; 20] = [
 
 /// Pulls what must be refused, and checks that it left nothing: no image, no file.
 async fn refuse(node: &Node, name: &str, image: &str) -> Result<()> {
-    let before = files_below(&node.root_dir());
+    let before = leftovers::files(&node.root_dir());
     let error = node
         .pull(image)
         .await
@@ -250,7 +250,7 @@ async fn refuse(node: &Node, name: &str, image: &str) -> Result<()> {
         .with_context(|| format!("{name} was accepted"))?;
     ensure!(!error.message().is_empty());
     ensure!(node.image(image).await?.is_none(), "{name} is listed");
-    let after = files_below(&node.root_dir());
+    let after = leftovers::files(&node.root_dir());
     let new: Vec<_> = after.difference(&before).collect();
     ensure!(new.is_empty(), "{name} left {new:?}");
     Ok(())

@@ -6,6 +6,7 @@ mod crictl;
 mod errors;
 mod exec;
 mod files;
+mod harness;
 mod images;
 mod import;
 mod limits;
