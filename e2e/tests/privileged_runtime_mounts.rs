@@ -298,6 +298,18 @@ fn privileged_recursive_readonly_goes_for_mounts_below() {
     }
 }
 
+#[test]
+fn privileged_shm_that_is_mounted_already_is_shared() {
+    let mut bundle = Bundle::sh("touch /dev/shm/f; ls /dev/shm");
+    bundle.job["shm"] = json!(bundle.path("volume"));
+    let outcome = run_in_mount_namespace(
+        &bundle,
+        "mount -t tmpfs shm $V && touch $V/ready",
+        "while test ! -e $V/f; do sleep 0.02; done",
+    );
+    assert!(outcome.output().starts_with("f\n"), "{outcome:?}");
+}
+
 /// Runs a container in a mount namespace of the host's side, where `before` has prepared the volume
 /// `$V`; `during` is run once the container has made the file `ready` in it, and the file `go` tells
 /// the container that it has.

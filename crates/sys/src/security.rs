@@ -9,6 +9,9 @@ use std::ffi::{c_int, c_long, c_uint, c_ulong};
 pub struct Capabilities(pub u64);
 
 impl Capabilities {
+    /// Every number there could be.
+    pub const ALL: Self = Self(u64::MAX);
+
     /// Those that this kernel knows, by asking for each number in turn.
     #[must_use]
     pub fn known() -> Self {

@@ -9,7 +9,8 @@
 //!   "exec": [ { "args": ["sh"] } ] }
 //! ```
 //!
-//! `shm` is true for a new tmpfs, or the path of one. With `abandon` the start is given up at once. With `exec` (OCI `process` objects), the container is killed when they have ended. One line of JSON
+//! `shm` is true for a new tmpfs, or the path of one. With `abandon` the start is given up at once.
+//! With `exec` (OCI `process` objects), the container is killed when they have ended. One line of JSON
 //! comes out: an array of how the container and the processes went.
 
 #![forbid(unsafe_code)]

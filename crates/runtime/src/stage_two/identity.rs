@@ -8,6 +8,7 @@ use crisp_sys::security::{
     raise_ambient, set_capabilities, set_identity, set_keep_capabilities, set_no_new_privs,
     set_personality,
 };
+use nix::errno::Errno;
 use nix::sys::resource::{getrlimit, setrlimit};
 
 /// Sets the limits, none above the hard limit that the first stage could get.
@@ -29,11 +30,7 @@ pub(super) fn limit_resources(process: &ProcessPlan) -> Result<(), StartError> {
 pub(super) fn assume(process: &ProcessPlan) -> Result<(), StartError> {
     let wanted = &process.capabilities;
     clear_ambient().step("clear the ambient capabilities", "")?;
-    for number in Capabilities::known().numbers() {
-        if !wanted.bounding.contains(number) {
-            drop_bounding(number).step("limit the bounding capabilities", "")?;
-        }
-    }
+    limit_bounding(wanted.bounding)?;
     set_keep_capabilities(true).step("keep capabilities", "")?;
     set_identity(process.uid, process.gid, &process.groups).step(
         format!("become user {} and group {}", process.uid, process.gid),
@@ -57,6 +54,20 @@ pub(super) fn assume(process: &ProcessPlan) -> Result<(), StartError> {
     }
     if process.no_new_privs {
         set_no_new_privs().step("forbid new privileges", "")?;
+    }
+    Ok(())
+}
+
+fn limit_bounding(wanted: Capabilities) -> Result<(), StartError> {
+    for number in Capabilities::ALL.numbers() {
+        if wanted.contains(number) {
+            continue;
+        }
+        match drop_bounding(number) {
+            // The kernel knows none from here on.
+            Err(Errno::EINVAL) => break,
+            done => done.step("limit the bounding capabilities", "")?,
+        }
     }
     Ok(())
 }
