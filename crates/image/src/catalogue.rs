@@ -303,24 +303,24 @@ mod tests {
 
     #[test]
     fn the_beginning_of_several_ids_is_ambiguous() {
-        let entries: Vec<_> = (0..5000).map(|n| entry(&n.to_string(), &[])).collect();
-        let catalogue = catalogue(&entries[..1]);
-        let catalogue = Catalogue {
-            entries: entries
-                .iter()
-                .map(|entry| (entry.image.id.clone(), Arc::new(entry.clone())))
-                .collect(),
-            ..catalogue
-        };
-        let shared = entries[0].image.id.digest().hex()[..3].to_owned();
-        let count = entries
-            .iter()
-            .filter(|e| e.image.id.digest().hex().starts_with(&shared))
-            .count();
-        let found = catalogue.find(&shared);
-        match count {
-            1 => assert!(found.unwrap().is_some()),
-            _ => assert!(matches!(found, Err(Error::Ambiguous { .. }))),
+        // More images than there are beginnings of three digits: some begin alike.
+        let images: Vec<_> = (0..4097)
+            .map(|n| Arc::new(entry(&n.to_string(), &[])))
+            .collect();
+        let mut catalogue = Catalogue::default();
+        let mut by_prefix: BTreeMap<String, usize> = BTreeMap::new();
+        for image in images {
+            *by_prefix
+                .entry(image.image.id.digest().hex()[..3].to_owned())
+                .or_default() += 1;
+            catalogue.entries.insert(image.image.id.clone(), image);
+        }
+        for (prefix, count) in by_prefix {
+            match catalogue.find(&prefix) {
+                Ok(Some(_)) => assert_eq!(count, 1, "{prefix}"),
+                Err(Error::Ambiguous { .. }) => assert!(count > 1, "{prefix}"),
+                other => panic!("{prefix}: {other:?}"),
+            }
         }
     }
 

@@ -48,6 +48,8 @@ mod stack;
 mod store;
 mod stream;
 mod tar;
+#[cfg(test)]
+mod testing;
 mod tree;
 mod unpack;
 

@@ -71,11 +71,7 @@ pub(crate) fn unpack(
                 inflate(&mut blob, &full_sender, &empty_receiver)
             })
             .map_err(|error| {
-                Error::io(
-                    "start a thread for",
-                    &expected.blob.digest.to_string(),
-                    error,
-                )
+                Error::io("start a thread for", expected.blob.digest.as_str(), error)
             })?;
         let unpacked = archive.unpack(root);
         // Without a receiver the other thread ends too.
@@ -394,11 +390,12 @@ impl Read for Archive<'_> {
 
 impl BufRead for Archive<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.read == self.piece.len() && !self.is_complete {
-            if let Err(failure) = self.refill() {
-                self.failure = Some(failure);
-                return Err(io::ErrorKind::Other.into());
-            }
+        if self.read == self.piece.len()
+            && !self.is_complete
+            && let Err(failure) = self.refill()
+        {
+            self.failure = Some(failure);
+            return Err(io::ErrorKind::Other.into());
         }
         Ok(&self.piece[self.read..])
     }
