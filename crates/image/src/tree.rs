@@ -249,7 +249,7 @@ mod tests {
             &CString::new(dir.path().as_os_str().as_bytes()).unwrap(),
         )
         .unwrap();
-        for _ in 0..3000 {
+        for _ in 0..1000 {
             mkdirat(&at, "deep", Mode::S_IRWXU).unwrap();
             at = open_directory(&at, c"deep").unwrap();
         }

@@ -64,7 +64,7 @@ async fn an_image_with_layers_of_all_kinds_is_pulled_and_used() {
     assert_eq!(pulled.config.env, ["A=b"]);
     let size: usize = image.blobs().map(|blob| blob.bytes.len()).sum();
     assert_eq!(pulled.size_bytes, size as u64);
-    assert_eq!(images.list(), [pulled.clone()]);
+    assert_eq!(images.list(), std::slice::from_ref(&pulled));
     for name in [reference.to_string(), image.id(), pulled.digests[0].clone()] {
         assert_eq!(images.find(&name).unwrap(), Some(pulled.clone()), "{name}");
     }
@@ -596,7 +596,7 @@ async fn layers_stay_as_long_as_an_image_or_a_snapshot_needs_them() {
 
     images.remove(&first.tags[0]).await.unwrap();
     images.remove(&first.tags[0]).await.unwrap();
-    assert_eq!(images.list(), [second.clone()]);
+    assert_eq!(images.list(), std::slice::from_ref(&second));
     assert_eq!(read(&snapshot.lower_dirs[0].join("own")), "1");
     assert!(matches!(
         images.prepare(&ContainerId::generate(), &first.id).await,

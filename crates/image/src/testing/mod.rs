@@ -182,7 +182,7 @@ pub(crate) fn index(images: &[(&str, &TestImage)]) -> Blob {
             descriptor
         })
         .collect();
-    let media_type = if images.len() % 2 == 0 {
+    let media_type = if images.len().is_multiple_of(2) {
         OCI_INDEX
     } else {
         DOCKER_INDEX
