@@ -1,3 +1,33 @@
-//! What pods are over time: records, orchestration, recovery, stats.
+//! What pods are over time: records, orchestration, recovery and figures.
+//!
+//! The engine knows neither protobuf nor HTTP. Its state-changing calls go on when their caller stops
+//! waiting; what it tells of pods and containers comes from memory and waits for nothing.
 
 #![forbid(unsafe_code)]
+
+pub mod config;
+mod container;
+mod engine;
+mod error;
+mod events;
+mod host;
+mod info;
+mod making;
+mod pod;
+mod record;
+mod recover;
+mod seccomp;
+mod shim;
+mod stats;
+mod store;
+mod users;
+mod view;
+
+pub use config::Config;
+pub use engine::Engine;
+pub use error::{Error, Kind, Result};
+pub use events::{Event, EventKind, Heard, Listening};
+pub use view::{
+    CgroupDriver, ContainerStats, ContainerView, DiskUsage, ExecOutput, Handler, NodeStatus,
+    PodStats, PodView,
+};

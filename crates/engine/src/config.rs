@@ -1,0 +1,299 @@
+//! The configuration file: one TOML file, all of it optional.
+//!
+//! `default.toml` explains every setting and is what `crisp config default` prints; a test keeps it
+//! and [`Config::default`] equal.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The text of the default configuration, with every setting explained.
+pub const DEFAULT: &str = include_str!("default.toml");
+
+/// Where the configuration is looked for when nobody names a file.
+pub const DEFAULT_PATH: &str = "/etc/crisp/config.toml";
+
+/// The daemon's settings. What each means stands in `default.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub root_dir: PathBuf,
+    pub run_dir: PathBuf,
+    socket: PathBuf,
+    pub netns_dir: PathBuf,
+    shim_path: PathBuf,
+    pub instance: String,
+    pub sandbox_image: String,
+    pub pod_pids_limit: i64,
+    pub container_pids_limit: i64,
+    pub unset_seccomp_profile: UnsetSeccomp,
+    pub cgroup: CgroupSettings,
+    pub network: crisp_network::Settings,
+    pub image: crisp_image::Settings,
+    pub handlers: BTreeMap<String, HandlerSettings>,
+}
+
+/// What confines containers that ask for no seccomp profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnsetSeccomp {
+    Unconfined,
+    RuntimeDefault,
+}
+
+/// Section `[cgroup]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CgroupSettings {
+    pub root: PathBuf,
+    pub default_parent: String,
+}
+
+/// Section `[handlers.NAME]`: a runtime handler; what it leaves out is as in the default one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HandlerSettings {
+    pub pod_pids_limit: Option<i64>,
+    pub container_pids_limit: Option<i64>,
+}
+
+/// Limits on processes, as a handler has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PidsLimits {
+    /// None: no limit.
+    pub pod: Option<i64>,
+    pub container: Option<i64>,
+}
+
+/// A configuration that cannot be used: names the file, and the line or the setting.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("reading {path}", path = path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{path}: {reason}", path = path.display())]
+    Parse { path: PathBuf, reason: String },
+    #[error("{path}: {setting}: {reason}", path = path.display())]
+    Setting {
+        path: PathBuf,
+        setting: String,
+        reason: String,
+    },
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root_dir: "/var/lib/crisp".into(),
+            run_dir: "/run/crisp".into(),
+            socket: PathBuf::new(),
+            netns_dir: "/run/netns".into(),
+            shim_path: PathBuf::new(),
+            instance: String::new(),
+            sandbox_image: "registry.k8s.io/pause:3.10.1".into(),
+            pod_pids_limit: 16_384,
+            container_pids_limit: 0,
+            unset_seccomp_profile: UnsetSeccomp::Unconfined,
+            cgroup: CgroupSettings::default(),
+            network: crisp_network::Settings::default(),
+            image: crisp_image::Settings::default(),
+            handlers: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for CgroupSettings {
+    fn default() -> Self {
+        Self {
+            root: "/sys/fs/cgroup".into(),
+            default_parent: "/crisp".into(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// If it cannot be read, has an unknown key, or a value that cannot be.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads the file at [`DEFAULT_PATH`] if there is one.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; a file that is missing is none.
+    pub fn load_default() -> Result<Self, ConfigError> {
+        let path = Path::new(DEFAULT_PATH);
+        match path.exists() {
+            true => Self::load(path),
+            false => Ok(Self::default()),
+        }
+    }
+
+    /// Reads the text of a configuration file; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| ConfigError::Parse {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+        config
+            .check()
+            .map_err(|(setting, reason)| ConfigError::Setting {
+                path: path.to_owned(),
+                setting,
+                reason,
+            })?;
+        Ok(config)
+    }
+
+    /// The socket of the CRI.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        or(&self.socket, || self.run_dir.join("crisp.sock"))
+    }
+
+    /// The shim's program.
+    #[must_use]
+    pub fn shim_path(&self) -> PathBuf {
+        or(&self.shim_path, || match std::env::current_exe() {
+            Ok(exe) => exe.with_file_name("crisp-shim"),
+            Err(_) => "/usr/libexec/crisp/crisp-shim".into(),
+        })
+    }
+
+    /// The runtime handlers' names; the default one has the empty name.
+    pub fn handler_names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once("").chain(self.handlers.keys().map(String::as_str))
+    }
+
+    /// The limits on processes under a runtime handler; none: there is no such handler.
+    #[must_use]
+    pub fn pids_limits(&self, handler: &str) -> Option<PidsLimits> {
+        let settings = match handler {
+            "" => HandlerSettings::default(),
+            name => self.handlers.get(name)?.clone(),
+        };
+        let limit = |limit: i64| (limit > 0).then_some(limit);
+        Some(PidsLimits {
+            pod: limit(settings.pod_pids_limit.unwrap_or(self.pod_pids_limit)),
+            container: limit(
+                settings
+                    .container_pids_limit
+                    .unwrap_or(self.container_pids_limit),
+            ),
+        })
+    }
+
+    fn check(&self) -> Result<(), (String, String)> {
+        for (setting, path) in [
+            ("root_dir", &self.root_dir),
+            ("run_dir", &self.run_dir),
+            ("socket", &self.socket),
+            ("netns_dir", &self.netns_dir),
+            ("shim_path", &self.shim_path),
+            ("cgroup.root", &self.cgroup.root),
+        ] {
+            if !path.as_os_str().is_empty() && !path.is_absolute() {
+                let reason = format!("{:?} is not an absolute path", path.display().to_string());
+                return Err((setting.to_owned(), reason));
+            }
+        }
+        let instance_ok = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if self.instance.len() > 24 || !self.instance.chars().all(instance_ok) {
+            let reason = "at most 24 lower-case letters, digits and hyphens are allowed".to_owned();
+            return Err(("instance".to_owned(), reason));
+        }
+        self.network
+            .validate()
+            .map_err(|e| ("network".to_owned(), e.to_string()))
+    }
+}
+
+impl fmt::Display for UnsetSeccomp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unconfined => "unconfined",
+            Self::RuntimeDefault => "runtime-default",
+        })
+    }
+}
+
+fn or(path: &Path, default: impl FnOnce() -> PathBuf) -> PathBuf {
+    match path.as_os_str().is_empty() {
+        true => default(),
+        false => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("/etc/x.toml")).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_printed_default_is_the_default_and_names_every_setting() {
+        assert_eq!(parse(DEFAULT).unwrap(), Config::default());
+        let all = toml::Table::try_from(Config::default()).unwrap();
+        let printed: toml::Table = DEFAULT.parse().unwrap();
+        assert_eq!(printed, all_but_handlers(all));
+    }
+
+    fn all_but_handlers(mut table: toml::Table) -> toml::Table {
+        table.remove("handlers");
+        table
+    }
+
+    #[test]
+    fn a_wrong_key_or_value_is_refused_with_file_and_line() {
+        let error = parse("root_dir = \"/x\"\nnosuch = 1\n").unwrap_err();
+        assert!(
+            error.contains("/etc/x.toml") && error.contains("line 2") && error.contains("nosuch"),
+            "{error}"
+        );
+        let error = parse("pod_pids_limit = \"many\"\n").unwrap_err();
+        assert!(error.contains("line 1"), "{error}");
+        let error = parse("run_dir = \"here\"\n").unwrap_err();
+        assert!(
+            error.contains("run_dir") && error.contains("absolute"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_handler_overrides_the_limits_that_it_names() {
+        let config =
+            parse("pod_pids_limit = 100\n[handlers.small]\ncontainer_pids_limit = 5\n").unwrap();
+        let limits = |handler| config.pids_limits(handler);
+        assert_eq!(
+            limits(""),
+            Some(PidsLimits {
+                pod: Some(100),
+                container: None
+            })
+        );
+        assert_eq!(
+            limits("small"),
+            Some(PidsLimits {
+                pod: Some(100),
+                container: Some(5)
+            })
+        );
+        assert_eq!(limits("other"), None);
+    }
+}

@@ -1,0 +1,111 @@
+//! One container: what is known of it, its state, and the lock under which it is changed.
+
+mod create;
+mod devices;
+mod exec;
+mod remove;
+mod start;
+mod stop;
+mod update;
+
+pub(crate) use start::started_event;
+
+use crate::making::Making;
+use crate::record::ContainerRecord;
+use crate::view::ContainerView;
+use crisp_model::{ContainerEvent, ContainerId, ContainerMetadata, ContainerState, PodId};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// A container in memory.
+#[derive(Debug)]
+pub(crate) struct Container {
+    id: ContainerId,
+    pod: PodId,
+    record: Mutex<ContainerRecord>,
+    /// As in the record; for those who wait for a change.
+    state: watch::Sender<ContainerState>,
+    /// Held by whoever creates, starts, updates or removes it.
+    pub(crate) operation: tokio::sync::Mutex<()>,
+    pub(crate) making: Making,
+    stopping: stop::Stopping,
+}
+
+impl Container {
+    pub(crate) fn new(record: ContainerRecord, making: Making) -> Arc<Self> {
+        Arc::new(Self {
+            id: record.id.clone(),
+            pod: record.pod.clone(),
+            state: watch::Sender::new(record.state.clone()),
+            record: Mutex::new(record),
+            operation: tokio::sync::Mutex::default(),
+            making,
+            stopping: stop::Stopping::default(),
+        })
+    }
+
+    pub(crate) fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    pub(crate) fn pod(&self) -> &PodId {
+        &self.pod
+    }
+
+    pub(crate) fn name(&self) -> (PodId, ContainerMetadata) {
+        (self.pod.clone(), self.locked().config.metadata.clone())
+    }
+
+    pub(crate) fn record(&self) -> ContainerRecord {
+        self.locked().clone()
+    }
+
+    /// Changes the record in memory and gives what is to be written to disk.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut ContainerRecord)) -> ContainerRecord {
+        let mut record = self.locked();
+        change(&mut record);
+        record.clone()
+    }
+
+    pub(crate) fn state(&self) -> ContainerState {
+        self.state.borrow().clone()
+    }
+
+    /// Moves it to its next state; none when the event cannot happen in this one.
+    pub(crate) fn apply(&self, event: ContainerEvent) -> Option<ContainerRecord> {
+        let mut record = self.locked();
+        record.state = record.state.apply(event).ok()?;
+        self.state.send_replace(record.state.clone());
+        Some(record.clone())
+    }
+
+    /// Waits until its first process has ended.
+    pub(crate) async fn exited(&self) {
+        let mut state = self.state.subscribe();
+        // The sender lives as long as `self`.
+        let _ = state
+            .wait_for(|s| matches!(s, ContainerState::Exited(_)))
+            .await;
+    }
+
+    pub(crate) fn view(&self) -> ContainerView {
+        let record = self.locked();
+        ContainerView {
+            id: self.id.clone(),
+            pod: self.pod.clone(),
+            config: record.config.clone(),
+            image_id: record.image_id.clone(),
+            created_at: record.created_at,
+            state: record.state.clone(),
+            log_path: record.log_path.clone(),
+            user: record.user.clone(),
+            resources: record.resources.clone(),
+            stop_signal: record.stop_signal,
+            cgroup: record.cgroup.clone(),
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, ContainerRecord> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

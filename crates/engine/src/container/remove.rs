@@ -1,0 +1,60 @@
+//! Removing a container: everything that was made for it, whatever came of it.
+
+use super::Container;
+use crate::engine::{Engine, detached};
+use crate::error::{Error, Result};
+use crate::events::EventKind;
+use crate::record::remove_dir;
+use crisp_shim_api::message::{RemoveContainer, request};
+use std::sync::Arc;
+
+impl Engine {
+    /// Removes a container, ending it first if it runs. One that is not known is removed. Its log
+    /// stays: the kubelet owns it.
+    ///
+    /// # Errors
+    /// If something could not be taken away; asked again, it goes on with what is left.
+    pub async fn remove_container(self: &Arc<Self>, id: &str) -> Result<()> {
+        let container = match self.store.container(id) {
+            Err(Error::NotFound { .. }) => return Ok(()),
+            container => container?,
+        };
+        let engine = self.clone();
+        detached(async move { engine.remove_known_container(&container).await }).await
+    }
+
+    pub(crate) async fn remove_known_container(&self, container: &Arc<Container>) -> Result<()> {
+        self.kill_container(container).await?;
+        let _operation = container.operation.lock().await;
+        self.take_away(container).await?;
+        self.announce(EventKind::Deleted, container.id().as_str(), container.pod());
+        Ok(())
+    }
+
+    /// Takes away every effect of a container that does not run, then its record. Idempotent.
+    pub(crate) async fn take_away(&self, container: &Container) -> Result<()> {
+        let record = container.record();
+        let shim = self
+            .store
+            .pod(record.pod.as_str())
+            .ok()
+            .and_then(|pod| pod.shim());
+        if let Some(shim) = shim {
+            let request = RemoveContainer {
+                container_id: record.id.to_string(),
+            };
+            match shim.call(request::Body::RemoveContainer(request)).await {
+                // Never started, or the shim is gone and with it what it knew.
+                Ok(_) | Err(Error::NotFound { .. } | Error::Shim(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.remove_cgroup(&record.cgroup).await?;
+        self.images.remove_snapshot(&record.id).await?;
+        remove_dir(&self.bundle_dir(&record.pod, &record.id))?;
+        self.cpu_rates.forget(&record.cgroup);
+        self.records.remove_container(&record.pod, &record.id)?;
+        self.store.remove_container(container);
+        Ok(())
+    }
+}

@@ -1,0 +1,141 @@
+//! Starting a container: its shim makes the first process.
+
+use super::Container;
+use crate::engine::{Engine, detached, from_unix_ns};
+use crate::error::{Error, Result};
+use crate::record::ContainerRecord;
+use crate::seccomp::Confinement;
+use crate::shim::{Hook, Shim, chain};
+use crisp_model::{ContainerEvent, ContainerState, NamespaceMode, PodState, Running};
+use crisp_shim_api::message::{Overlay, StartContainer, reply, request};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+impl Engine {
+    /// Starts a container that was created.
+    ///
+    /// # Errors
+    /// If its program cannot be executed, which the error names; the container has ended then, with
+    /// reason `StartError`. If it was started before, nothing changes.
+    pub async fn start_container(self: &Arc<Self>, id: &str) -> Result<()> {
+        let container = self.store.container(id)?;
+        let engine = self.clone();
+        detached(async move {
+            let _operation = container.operation.lock().await;
+            if container.state() != ContainerState::Created || !container.making.succeeded() {
+                let state = container.state();
+                let message = format!(
+                    "container {} is {}; only a created one can be started",
+                    container.id(),
+                    state.word()
+                );
+                return Err(Error::FailedPrecondition(message));
+            }
+            let shim = engine.shim_of(&container)?;
+            let result = engine.start_first_process(&container, &shim).await;
+            if let Err(error) = &result {
+                let failed = ContainerEvent::StartFailed {
+                    at: SystemTime::now(),
+                    message: chain(error),
+                };
+                engine.transition(&container, failed);
+            }
+            result
+        })
+        .await
+    }
+
+    /// The shim of a container's pod, which must be ready.
+    pub(crate) fn shim_of(&self, container: &Container) -> Result<Arc<Shim>> {
+        let pod = self.store.pod(container.pod().as_str())?;
+        let ready = pod.state() == PodState::Ready;
+        pod.shim().filter(|_| ready).ok_or_else(|| {
+            Error::FailedPrecondition(format!(
+                "pod {} is not ready: it was stopped, or stops",
+                pod.id()
+            ))
+        })
+    }
+
+    async fn start_first_process(&self, container: &Arc<Container>, shim: &Shim) -> Result<()> {
+        let record = container.record();
+        make_log_dir(record.log_path.as_deref())?;
+        let request = self.start_request(&record)?;
+        let hook = self.started_hook(container);
+        shim.call_with(request::Body::StartContainer(request), Some(hook))
+            .await?;
+        Ok(())
+    }
+
+    fn started_hook(&self, container: &Arc<Container>) -> Hook {
+        let (engine, container) = (self.this(), container.clone());
+        Box::new(move |reply| {
+            if let reply::Body::ContainerStarted(started) = reply {
+                engine.transition(
+                    &container,
+                    started_event(started.pid, started.started_at_ns),
+                );
+            }
+        })
+    }
+
+    fn start_request(&self, record: &ContainerRecord) -> Result<StartContainer> {
+        let snapshot = self.images.snapshot(&record.id);
+        let snapshot = snapshot.ok_or_else(|| {
+            Error::Internal(format!("container {} has no root file system", record.id))
+        })?;
+        let bundle = self.bundle_dir(&record.pod, &record.id);
+        let filter = Confinement::read(&bundle)?;
+        let config = &record.config;
+        Ok(StartContainer {
+            container_id: record.id.to_string(),
+            bundle_dir: text(&bundle),
+            rootfs: Some(Overlay {
+                lower_dirs: snapshot.lower_dirs.iter().map(|d| text(d)).collect(),
+                upper_dir: text(&snapshot.upper_dir),
+                work_dir: text(&snapshot.work_dir),
+            }),
+            cgroup_dirs: self
+                .cgroup_dirs(&record.cgroup)?
+                .iter()
+                .map(|d| text(d))
+                .collect(),
+            seccomp_filter: filter.filter,
+            seccomp_flags: filter.flags,
+            log_path: record.log_path.as_deref().map(text).unwrap_or_default(),
+            terminal: config.tty,
+            stdin: config.stdin,
+            stdin_once: config.stdin_once,
+            pod_shm: config.security.namespaces.ipc != NamespaceMode::Node
+                && !config
+                    .mounts
+                    .iter()
+                    .any(|m| Path::new(&m.container_path) == Path::new("/dev/shm")),
+        })
+    }
+
+    pub(crate) fn cgroup_dirs(&self, path: &str) -> Result<Vec<PathBuf>> {
+        let path = crisp_cgroup::CgroupPath::parse(path)?;
+        Ok(self.hierarchies.open(&path).dirs())
+    }
+}
+
+/// The event of a start that a shim reports.
+pub(crate) fn started_event(pid: u32, started_at_ns: i64) -> ContainerEvent {
+    ContainerEvent::Started(Running {
+        pid,
+        started_at: from_unix_ns(started_at_ns),
+    })
+}
+
+fn make_log_dir(log: Option<&Path>) -> Result<()> {
+    match log.and_then(Path::parent) {
+        Some(dir) => std::fs::create_dir_all(dir).map_err(Error::io("make the log directory", dir)),
+        None => Ok(()),
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,42 @@
+//! Changing the limits of a container in place.
+
+use crate::engine::{Engine, detached};
+use crate::error::{Error, Result};
+use crisp_cgroup::CgroupPath;
+use crisp_model::spec::{linux_resources, merge};
+use crisp_model::{ContainerState, Resources};
+use std::sync::Arc;
+
+impl Engine {
+    /// Puts new limits in force; what `update` leaves out stays as it is.
+    ///
+    /// # Errors
+    /// If the container has ended, or the kernel refuses a limit; the old ones hold then.
+    pub async fn update_container(self: &Arc<Self>, id: &str, update: Resources) -> Result<()> {
+        let container = self.store.container(id)?;
+        let engine = self.clone();
+        detached(async move {
+            let _operation = container.operation.lock().await;
+            if matches!(container.state(), ContainerState::Exited(_)) {
+                let message = format!(
+                    "container {} has ended; its limits cannot be changed",
+                    container.id()
+                );
+                return Err(Error::FailedPrecondition(message));
+            }
+            let record = container.record();
+            let merged = merge(&record.resources, &update);
+            engine.apply_limits(&record.cgroup, merged.clone()).await?;
+            let record = container.update(|record| record.resources = merged);
+            engine.records.write_container(&record)
+        })
+        .await
+    }
+
+    async fn apply_limits(&self, cgroup: &str, resources: Resources) -> Result<()> {
+        let cgroup = self.hierarchies.open(&CgroupPath::parse(cgroup)?);
+        let work = tokio::task::spawn_blocking(move || cgroup.apply(&linux_resources(&resources)));
+        let done = work.await.map_err(|e| Error::Internal(e.to_string()))?;
+        Ok(done?)
+    }
+}

@@ -1,0 +1,295 @@
+//! The engine: what it holds, how it begins, and how events reach containers.
+
+use crate::config::Config;
+use crate::container::Container;
+use crate::error::{Error, Result};
+use crate::events::{EventKind, Events};
+use crate::host::Host;
+use crate::pod::Pod;
+use crate::record::{Records, make_private_dir};
+use crate::seccomp::Profiles;
+use crate::shim::{Listener, ShimEvent, chain};
+use crate::stats::CpuRates;
+use crate::store::Store;
+use crate::users::Users;
+use crate::view::{CgroupDriver, ContainerView, Handler, NodeStatus, PodView};
+use crisp_cgroup::Hierarchies;
+use crisp_image::Images;
+use crisp_model::{ContainerEvent, ContainerId, ContainerState, ExitReason, PodId, PodState};
+use crisp_network::Network;
+use crisp_shim_api::message::Exit;
+use crisp_sys::memfd::sealed_copy;
+use ipnet::IpNet;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+/// All pods of a node and everything that they are made of.
+#[derive(Debug)]
+pub struct Engine {
+    this: Weak<Engine>,
+    config: Config,
+    pub(crate) host: Host,
+    pub(crate) store: Store,
+    pub(crate) records: Records,
+    pub(crate) images: Arc<Images>,
+    pub(crate) network: Network,
+    pub(crate) hierarchies: Arc<Hierarchies>,
+    /// A sealed copy of the shim's program, which nothing that runs can change.
+    pub(crate) shim_exe: OwnedFd,
+    pub(crate) profiles: Profiles,
+    pub(crate) users: Users,
+    pub(crate) cpu_rates: CpuRates,
+    pub(crate) events: Events,
+}
+
+impl Engine {
+    /// Opens the node's images, network and cgroups, and finds its pods again.
+    ///
+    /// # Errors
+    /// If a directory, the kernel's facilities or the shim's program cannot be used.
+    pub async fn open(config: Config) -> Result<Arc<Self>> {
+        make_private_dir(&config.root_dir)?;
+        make_private_dir(&config.run_dir.join("pods"))?;
+        let shim_path = config.shim_path();
+        let mut shim_file = File::open(&shim_path).map_err(Error::io("open", &shim_path))?;
+        let shim_exe =
+            sealed_copy(c"crisp-shim", &mut shim_file).map_err(Error::io("copy", &shim_path))?;
+        let images = Images::open(image_config(&config))?;
+        let (host, records) = (Host::inspect()?, Records::open(&config.root_dir)?);
+        let network = Network::open(config.network.clone(), &config.instance).await?;
+        if let Some(cidrs) = records.read_pod_cidrs() {
+            network.set_pod_cidrs(cidrs)?;
+        }
+        let hierarchies = Hierarchies::at(&config.cgroup.root)?;
+        let engine = Arc::new_cyclic(|this| Self {
+            this: this.clone(),
+            host,
+            store: Store::default(),
+            records,
+            images: Arc::new(images),
+            network,
+            hierarchies: Arc::new(hierarchies),
+            shim_exe,
+            profiles: Profiles::default(),
+            users: Users::default(),
+            cpu_rates: CpuRates::default(),
+            events: Events::default(),
+            config,
+        });
+        engine.recover().await?;
+        Ok(engine)
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The node's images.
+    #[must_use]
+    pub fn images(&self) -> &Arc<Images> {
+        &self.images
+    }
+
+    /// Every pod, by id.
+    #[must_use]
+    pub fn pods(&self) -> Vec<PodView> {
+        let made = self
+            .store
+            .pods()
+            .into_iter()
+            .filter(|pod| pod.making.finished());
+        made.map(|pod| pod.view(&self.config.netns_dir)).collect()
+    }
+
+    /// A pod by id or unique prefix.
+    ///
+    /// # Errors
+    /// If there is none, or several.
+    pub fn pod(&self, id: &str) -> Result<PodView> {
+        Ok(self.store.pod(id)?.view(&self.config.netns_dir))
+    }
+
+    /// Every container, by id.
+    #[must_use]
+    pub fn containers(&self) -> Vec<ContainerView> {
+        let made = self
+            .store
+            .containers()
+            .into_iter()
+            .filter(|c| c.making.finished());
+        made.map(|container| container.view()).collect()
+    }
+
+    /// A container by id or unique prefix.
+    ///
+    /// # Errors
+    /// If there is none, or several.
+    pub fn container(&self, id: &str) -> Result<ContainerView> {
+        Ok(self.store.container(id)?.view())
+    }
+
+    /// Whether the node can run pods.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        let handler = |name: &str| Handler {
+            name: name.to_owned(),
+            recursive_read_only_mounts: true,
+            user_namespaces: false,
+        };
+        NodeStatus {
+            network_not_ready: self.network.ready().err().map(|why| why.reason),
+            handlers: self.config.handler_names().map(handler).collect(),
+        }
+    }
+
+    /// Who makes the cgroups above a pod's.
+    #[must_use]
+    pub fn cgroup_driver(&self) -> CgroupDriver {
+        CgroupDriver::Cgroupfs
+    }
+
+    /// The address ranges of pods, as the kubelet learns them from its node object.
+    ///
+    /// # Errors
+    /// If a range cannot be used.
+    pub fn set_pod_cidrs(&self, cidrs: Vec<IpNet>) -> Result<()> {
+        self.network.set_pod_cidrs(cidrs.clone())?;
+        self.records.write_pod_cidrs(&cidrs)
+    }
+
+    pub(crate) fn this(&self) -> Arc<Self> {
+        self.this
+            .upgrade()
+            .expect("the engine is borrowed, so it is alive")
+    }
+
+    pub(crate) fn pod_run_dir(&self, pod: &PodId) -> PathBuf {
+        self.config.run_dir.join("pods").join(pod.as_str())
+    }
+
+    pub(crate) fn bundle_dir(&self, pod: &PodId, container: &ContainerId) -> PathBuf {
+        self.pod_run_dir(pod)
+            .join("containers")
+            .join(container.as_str())
+    }
+
+    /// What a pod's shim tells goes to the pod's containers.
+    pub(crate) fn listener(&self, pod: &Arc<Pod>) -> Listener {
+        let (engine, pod) = (self.this.clone(), Arc::downgrade(pod));
+        Box::new(move |event| {
+            let (Some(engine), Some(pod)) = (engine.upgrade(), pod.upgrade()) else {
+                return;
+            };
+            match event {
+                ShimEvent::Exit(exit) => engine.container_exited(&exit),
+                ShimEvent::PodExited => engine.pause_exited(&pod),
+                ShimEvent::Lost => engine.shim_lost(&pod),
+            }
+        })
+    }
+
+    pub(crate) fn container_exited(&self, exit: &Exit) {
+        let Ok(container) = self.store.container(&exit.container_id) else {
+            return;
+        };
+        let at = from_unix_ns(exit.finished_at_ns);
+        self.transition(
+            &container,
+            ContainerEvent::Ended {
+                at,
+                reason: exit_reason(exit),
+            },
+        );
+    }
+
+    /// Moves a container to its next state, in memory and on disk. What cannot happen in its state,
+    /// such as a second report of its end, changes nothing.
+    pub(crate) fn transition(&self, container: &Container, event: ContainerEvent) {
+        let Some(record) = container.apply(event) else {
+            return;
+        };
+        if let Err(error) = self.records.write_container(&record) {
+            tracing::error!(
+                container = %record.id,
+                error = chain(&error),
+                "the state of a container is not on disk; its shim keeps its exit record"
+            );
+        }
+        let kind = match record.state {
+            ContainerState::Created => EventKind::Created,
+            ContainerState::Running(_) => EventKind::Started,
+            ContainerState::Exited(_) => EventKind::Stopped,
+        };
+        self.announce(kind, record.id.as_str(), &record.pod);
+    }
+
+    fn pause_exited(&self, pod: &Pod) {
+        if pod.state() != PodState::Ready {
+            return;
+        }
+        tracing::error!(pod = %pod.id(), "the pause process ended; the pod is not ready any more");
+        let record = pod.update(|record| record.state = PodState::NotReady);
+        if let Err(error) = self.records.write_pod(&record) {
+            tracing::error!(pod = %pod.id(), error = chain(&error), "the state of a pod is not on disk");
+        }
+        self.announce(EventKind::Stopped, pod.id().as_str(), pod.id());
+    }
+
+    /// A shim that nobody told to go has gone, and with it the parent of everything in its pod: what
+    /// is left is taken down, so that the client can start the pod again.
+    fn shim_lost(&self, pod: &Arc<Pod>) {
+        if pod.state() != PodState::Ready {
+            return;
+        }
+        tracing::error!(pod = %pod.id(), "the shim ended; its pod is taken down");
+        let (engine, pod) = (self.this(), pod.clone());
+        tokio::spawn(async move {
+            let _operation = pod.operation.lock().await;
+            if let Err(error) = engine.take_down_lost(&pod).await {
+                tracing::error!(pod = %pod.id(), error = chain(&error), "the pod is not taken down whole");
+            }
+        });
+    }
+}
+
+/// Runs `work` to its end even when the caller stops waiting.
+pub(crate) async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::Internal(format!("a task ended early: {error}"))),
+    }
+}
+
+/// How a process ended.
+pub(crate) fn exit_reason(exit: &Exit) -> ExitReason {
+    let reason = match exit.signal {
+        0 => ExitReason::Code(exit.code),
+        signal => ExitReason::Signal(signal),
+    };
+    match (exit.oom_killed, reason.exit_code()) {
+        (true, code) if code != 0 => ExitReason::OomKilled(code),
+        _ => reason,
+    }
+}
+
+/// A time of the wire.
+pub(crate) fn from_unix_ns(ns: i64) -> SystemTime {
+    let since = Duration::from_nanos(u64::try_from(ns).unwrap_or(0));
+    SystemTime::UNIX_EPOCH + since
+}
+
+fn image_config(config: &Config) -> crisp_image::Config {
+    crisp_image::Config {
+        images_dir: config.root_dir.join("images"),
+        layers_dir: config.root_dir.join("layers"),
+        containers_dir: config.root_dir.join("containers"),
+        settings: config.image.clone(),
+    }
+}

@@ -1,0 +1,102 @@
+//! One pod: what is known of it, and the lock under which it is changed.
+
+pub(crate) mod files;
+pub(crate) mod netns;
+mod start;
+mod stop;
+mod sysctl;
+
+pub(crate) use start::hostname;
+
+use crate::making::Making;
+use crate::record::PodRecord;
+use crate::shim::Shim;
+use crate::view::PodView;
+use crisp_model::{PodConfig, PodId, PodMetadata, PodState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A pod in memory.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    id: PodId,
+    record: Mutex<PodRecord>,
+    shim: Mutex<Option<Arc<Shim>>>,
+    /// Held by whoever starts, stops or removes it, or adds a container.
+    pub(crate) operation: tokio::sync::Mutex<()>,
+    pub(crate) making: Making,
+}
+
+impl Pod {
+    pub(crate) fn new(record: PodRecord, making: Making) -> Arc<Self> {
+        Arc::new(Self {
+            id: record.id.clone(),
+            record: Mutex::new(record),
+            shim: Mutex::default(),
+            operation: tokio::sync::Mutex::default(),
+            making,
+        })
+    }
+
+    pub(crate) fn id(&self) -> &PodId {
+        &self.id
+    }
+
+    pub(crate) fn metadata(&self) -> PodMetadata {
+        self.locked().config.metadata.clone()
+    }
+
+    pub(crate) fn config(&self) -> Arc<PodConfig> {
+        self.locked().config.clone()
+    }
+
+    pub(crate) fn state(&self) -> PodState {
+        self.locked().state
+    }
+
+    pub(crate) fn record(&self) -> PodRecord {
+        self.locked().clone()
+    }
+
+    /// Changes the record in memory and gives what is to be written to disk.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut PodRecord)) -> PodRecord {
+        let mut record = self.locked();
+        change(&mut record);
+        record.clone()
+    }
+
+    /// The connection to its shim; none: it was not started, or is gone.
+    pub(crate) fn shim(&self) -> Option<Arc<Shim>> {
+        self.shim
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn set_shim(&self, shim: Option<Arc<Shim>>) {
+        *self.shim.lock().unwrap_or_else(PoisonError::into_inner) = shim;
+    }
+
+    pub(crate) fn view(&self, netns_dir: &std::path::Path) -> PodView {
+        let record = self.locked();
+        let network = record.network.as_ref();
+        PodView {
+            id: self.id.clone(),
+            config: record.config.clone(),
+            handler: record.handler.clone(),
+            created_at: record.created_at,
+            state: record.state,
+            addresses: network
+                .map(|n| n.addresses.iter().map(ipnet::IpNet::addr).collect())
+                .unwrap_or_default(),
+            pause_pid: record.pause_pid,
+            shim_pid: record.shim_pid,
+            netns: network.map(|_| netns::path(netns_dir, &self.id)),
+            host_interface: network.map(|n| n.host_interface.clone()),
+            cgroup: record.cgroup.clone(),
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, PodRecord> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,44 @@
+//! The pod's network namespace as a file, so that it is found by name and by `ip netns`.
+
+use crate::error::{Error, Result};
+use crisp_model::PodId;
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Where the namespace of a pod is.
+pub(crate) fn path(netns_dir: &Path, pod: &PodId) -> PathBuf {
+    netns_dir.join(format!("crisp-{pod}"))
+}
+
+/// Binds a namespace to its file.
+pub(super) fn pin(netns: &OwnedFd, path: &Path) -> Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(Error::io("make directory", dir))?;
+    }
+    File::create(path).map_err(Error::io("create", path))?;
+    let source = format!("/proc/self/fd/{}", netns.as_raw_fd());
+    mount(
+        Some(source.as_str()),
+        path,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .map_err(|e| Error::io("bind the network namespace to", path)(e.into()))
+}
+
+/// Unbinds and removes the file, if it is there.
+pub(super) fn unpin(path: &Path) -> Result<()> {
+    match umount2(path, MntFlags::MNT_DETACH) {
+        Ok(()) | Err(Errno::ENOENT | Errno::EINVAL) => {}
+        Err(error) => return Err(Error::io("unmount", path)(error.into())),
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}

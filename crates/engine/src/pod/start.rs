@@ -1,0 +1,276 @@
+//! Starting a pod: record, shim, cgroups, pause, network.
+
+use super::{Pod, files, netns, sysctl};
+use crate::engine::{Engine, detached};
+use crate::error::{Error, Kind, Result};
+use crate::events::EventKind;
+use crate::host;
+use crate::making::Making;
+use crate::record::{PodRecord, make_private_dir};
+use crate::shim::{Shim, chain, unexpected};
+use crate::store::Reserved;
+use crisp_cgroup::CgroupPath;
+use crisp_model::spec::linux_resources;
+use crisp_model::{IdMapping, NamespaceMode, PodConfig, PodId, PodState};
+use crisp_shim_api::message::{IdMap, StartPod, reply, request};
+use oci_spec::runtime::LinuxPidsBuilder;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Size of the /dev/shm that the containers of a pod share, as docker has it.
+const SHM_SIZE_BYTES: u64 = 64 << 20;
+
+/// The pause process is the last of its pod that the kernel should take memory from.
+const PAUSE_OOM_SCORE_ADJ: i32 = -998;
+
+/// The cgroup of the pause process below its pod's: the unified hierarchy has no processes in inner
+/// nodes.
+const PAUSE_CGROUP: &str = "pause";
+
+impl Engine {
+    /// Starts a pod. Asked again with the same metadata and configuration, it waits for, or gives, the
+    /// pod that was made for the first request.
+    ///
+    /// # Errors
+    /// If the configuration is wrong, the name is taken by another pod, or a part cannot be made;
+    /// nothing is left then.
+    pub async fn run_pod(self: &Arc<Self>, config: PodConfig, handler: &str) -> Result<PodId> {
+        self.check_pod(&config, handler)?;
+        let record = self.plan_pod(config, handler)?;
+        let pod = Pod::new(record, Making::pending());
+        let pod = match self.store.insert_pod(&pod) {
+            Reserved::New => {
+                let (engine, new) = (self.clone(), pod.clone());
+                detached(async move {
+                    engine.start_pod(&new).await;
+                    Ok(())
+                })
+                .await?;
+                pod
+            }
+            Reserved::Taken(holder) => {
+                adoptable(&holder, &pod)?;
+                holder
+            }
+        };
+        pod.making.wait().await?;
+        Ok(pod.id().clone())
+    }
+
+    fn check_pod(&self, config: &PodConfig, handler: &str) -> Result<()> {
+        if self.config().pids_limits(handler).is_none() {
+            return Err(Error::NotFound {
+                kind: Kind::Handler,
+                id: handler.to_owned(),
+            });
+        }
+        let own_network = config.security.namespaces.network != NamespaceMode::Node;
+        if !own_network
+            && config
+                .port_mappings
+                .iter()
+                .any(|m| m.host_port != m.container_port)
+        {
+            return Err(Error::invalid(
+                "port_mappings",
+                "a pod on the host's network has the host's ports: host_port must equal container_port",
+            ));
+        }
+        if !own_network && config.security.namespaces.user.is_some() {
+            let reason = "a user namespace cannot be had together with the host's network";
+            return Err(Error::Unsupported(reason.to_owned()));
+        }
+        sysctl::of_pod(config).map(|_| ())
+    }
+
+    fn plan_pod(&self, config: PodConfig, handler: &str) -> Result<PodRecord> {
+        let id = PodId::generate();
+        let parent = self
+            .hierarchies
+            .resolve_parent(Some(self.cgroup_parent(&config)))?;
+        let cgroup = parent.join(&format!("crisp-{id}"))?.as_str().to_owned();
+        Ok(PodRecord::new(
+            id,
+            config,
+            handler,
+            &self.host.boot_id,
+            None,
+            cgroup,
+        ))
+    }
+
+    fn cgroup_parent<'a>(&'a self, config: &'a PodConfig) -> &'a str {
+        config
+            .cgroup_parent
+            .as_deref()
+            .unwrap_or(&self.config().cgroup.default_parent)
+    }
+
+    /// Makes the pod, or takes down what was made of it.
+    async fn start_pod(&self, pod: &Arc<Pod>) {
+        let _operation = pod.operation.lock().await;
+        let result = self.make_pod(pod).await;
+        match &result {
+            Ok(()) => {
+                self.announce(EventKind::Created, pod.id().as_str(), pod.id());
+                self.announce(EventKind::Started, pod.id().as_str(), pod.id());
+            }
+            Err(_) => {
+                if let Err(left) = self.unmake_pod(pod).await {
+                    tracing::warn!(pod = %pod.id(), error = chain(&left), "a failed pod is left as not ready");
+                    pod.update(|record| record.state = PodState::NotReady);
+                }
+            }
+        }
+        pod.making.finish(result);
+    }
+
+    /// Takes down what was made of a pod and forgets it. What cannot be taken down keeps its record,
+    /// and the client sees a pod that is not ready and can be removed.
+    async fn unmake_pod(&self, pod: &Pod) -> Result<()> {
+        self.teardown_pod(pod).await?;
+        self.records.remove_pod(pod.id())?;
+        self.store.remove_pod(pod);
+        Ok(())
+    }
+
+    async fn make_pod(&self, pod: &Arc<Pod>) -> Result<()> {
+        let config = pod.config();
+        let network = match config.security.namespaces.network {
+            NamespaceMode::Node => None,
+            _ => Some(self.network.allocate(pod.id(), &config.port_mappings)?),
+        };
+        self.records
+            .write_pod(&pod.update(|r| r.network = network))?;
+        let hostname = hostname(&config)?;
+        let run_dir = self.pod_run_dir(pod.id());
+        make_private_dir(&run_dir)?;
+        files::write(&run_dir, &config, &hostname)?;
+        let cgroups = self.make_pod_cgroups(pod);
+        let shim = Shim::spawn(pod.id(), &self.shim_exe, &run_dir, self.listener(pod))?;
+        pod.set_shim(Some(shim.clone()));
+        let cgroup_dirs = cgroups.await?;
+        let request = start_request(&config, hostname, cgroup_dirs)?;
+        let (body, fds) = shim.call(request::Body::StartPod(request)).await?;
+        let reply::Body::PodStarted(started) = body else {
+            return Err(unexpected(&body));
+        };
+        self.wire(pod, fds).await?;
+        let record = pod.update(|record| {
+            record.state = PodState::Ready;
+            record.pause_pid = Some(started.pause_pid);
+            record.shim_pid = shim.pid();
+        });
+        self.records.write_pod(&record)
+    }
+
+    /// Makes the pod's cgroup and that of its pause process, in a thread: what the kernel does for it
+    /// takes as long as starting the shim.
+    fn make_pod_cgroups(&self, pod: &Pod) -> impl Future<Output = Result<Vec<PathBuf>>> + use<> {
+        let record = pod.record();
+        let hierarchies = self.hierarchies.clone();
+        let pids = self
+            .config()
+            .pids_limits(&record.handler)
+            .and_then(|limits| limits.pod);
+        let work = tokio::task::spawn_blocking(move || {
+            let path = CgroupPath::parse(&record.cgroup)?;
+            let cgroup = hierarchies.create(&path)?;
+            let mut limits = match (&record.config.cgroup_parent, &record.config.resources) {
+                // The client has its own cgroup for the pod and keeps the pod's limits there.
+                (Some(_), _) | (_, None) => oci_spec::runtime::LinuxResources::default(),
+                (None, Some(resources)) => linux_resources(resources),
+            };
+            limits.set_pids(pids.map(|limit| {
+                let pids = LinuxPidsBuilder::default().limit(limit).build();
+                pids.expect("the only field is set")
+            }));
+            cgroup.apply(&limits)?;
+            Ok(hierarchies.create(&path.join(PAUSE_CGROUP)?)?.dirs())
+        });
+        async { work.await.map_err(|e| Error::Internal(e.to_string()))? }
+    }
+
+    /// Shows the pod's network namespace and connects it.
+    async fn wire(&self, pod: &Pod, mut fds: Vec<OwnedFd>) -> Result<()> {
+        let Some(attachment) = pod.record().network else {
+            return Ok(());
+        };
+        if fds.len() != 2 {
+            return Err(Error::Shim(
+                "did not give the pod's network namespace".to_owned(),
+            ));
+        }
+        let socket = fds.remove(1);
+        let namespace = fds.remove(0);
+        netns::pin(&namespace, &netns::path(&self.config().netns_dir, pod.id()))?;
+        Ok(self
+            .network
+            .attach(&attachment, namespace.as_fd(), socket)
+            .await?)
+    }
+}
+
+/// The pod that has a name already may be given to a client that asks for it again.
+fn adoptable(holder: &Pod, asked: &Pod) -> Result<()> {
+    let (holder_record, asked) = (holder.record(), asked.record());
+    let same = holder_record.config == asked.config && holder_record.handler == asked.handler;
+    if same && holder_record.state != PodState::NotReady {
+        return Ok(());
+    }
+    let metadata = &asked.config.metadata;
+    let what = format!(
+        "pod {}/{} (uid {}, attempt {})",
+        metadata.namespace, metadata.name, metadata.uid, metadata.attempt
+    );
+    Err(Error::AlreadyExists {
+        what,
+        id: holder.id().to_string(),
+    })
+}
+
+/// What the containers see as their host's name.
+pub(crate) fn hostname(config: &PodConfig) -> Result<String> {
+    let own = config.security.namespaces.network != NamespaceMode::Node;
+    match (config.hostname.as_str(), own) {
+        ("", true) => Ok(config.metadata.name.chars().take(63).collect()),
+        ("", false) => host::hostname(),
+        (name, _) => Ok(name.to_owned()),
+    }
+}
+
+fn start_request(
+    config: &PodConfig,
+    hostname: String,
+    cgroup_dirs: Vec<PathBuf>,
+) -> Result<StartPod> {
+    let modes = &config.security.namespaces;
+    let own_network = modes.network != NamespaceMode::Node;
+    let own_ipc = modes.ipc != NamespaceMode::Node;
+    let user = modes.user.as_ref();
+    Ok(StartPod {
+        hostname: if own_network { hostname } else { String::new() },
+        new_network: own_network,
+        new_ipc: own_ipc,
+        new_uts: own_network,
+        new_pid: modes.pid != NamespaceMode::Node,
+        uid_map: user.map(|u| id_map(u.uids)).into_iter().collect(),
+        gid_map: user.map(|u| id_map(u.gids)).into_iter().collect(),
+        sysctls: sysctl::of_pod(config)?.into_iter().collect(),
+        shm_size_bytes: if own_ipc { SHM_SIZE_BYTES } else { 0 },
+        cgroup_dirs: cgroup_dirs
+            .iter()
+            .map(|d| d.display().to_string())
+            .collect(),
+        oom_score_adj: PAUSE_OOM_SCORE_ADJ,
+    })
+}
+
+fn id_map(mapping: IdMapping) -> IdMap {
+    IdMap {
+        container_id: mapping.container_id,
+        host_id: mapping.host_id,
+        length: mapping.length,
+    }
+}

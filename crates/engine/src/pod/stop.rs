@@ -1,0 +1,167 @@
+//! Stopping and removing a pod, and the one teardown that also a failed start and recovery use.
+
+use super::{Pod, netns};
+use crate::container::Container;
+use crate::engine::{Engine, detached};
+use crate::error::{Error, Result};
+use crate::events::EventKind;
+use crate::record::{PodRecord, remove_dir};
+use crisp_cgroup::CgroupPath;
+use crisp_model::PodState;
+use crisp_shim_api::message::{Shutdown, request};
+use crisp_shim_api::{PodPaths, ShimPid};
+use nix::sys::signal::{Signal, kill};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a shim that was told to go may take until its connection closes.
+const SHIM_END_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Engine {
+    /// Stops a pod: ends its containers and gives back its network. A pod that is not known is
+    /// stopped.
+    ///
+    /// # Errors
+    /// If something could not be taken down; asked again, it goes on with what is left.
+    pub async fn stop_pod(self: &Arc<Self>, id: &str) -> Result<()> {
+        let pod = match self.store.pod(id) {
+            Err(Error::NotFound { .. }) => return Ok(()),
+            pod => pod?,
+        };
+        let engine = self.clone();
+        detached(async move {
+            let _operation = pod.operation.lock().await;
+            engine.stop_pod_locked(&pod).await
+        })
+        .await
+    }
+
+    /// Removes a pod and its containers, stopping it first if need be. A pod that is not known is
+    /// removed.
+    ///
+    /// # Errors
+    /// As [`Engine::stop_pod`].
+    pub async fn remove_pod(self: &Arc<Self>, id: &str) -> Result<()> {
+        let pod = match self.store.pod(id) {
+            Err(Error::NotFound { .. }) => return Ok(()),
+            pod => pod?,
+        };
+        let engine = self.clone();
+        detached(async move {
+            let _operation = pod.operation.lock().await;
+            engine.stop_pod_locked(&pod).await?;
+            for container in engine.store.containers_of(pod.id()) {
+                engine.remove_known_container(&container).await?;
+            }
+            engine.records.remove_pod(pod.id())?;
+            engine.store.remove_pod(&pod);
+            engine.announce(EventKind::Deleted, pod.id().as_str(), pod.id());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn stop_pod_locked(&self, pod: &Arc<Pod>) -> Result<()> {
+        let was_ready = pod.state() == PodState::Ready;
+        // From here on no container is created or started in it.
+        let record = pod.update(|record| record.state = PodState::NotReady);
+        self.records.write_pod(&record)?;
+        self.kill_containers(pod).await?;
+        self.teardown_pod(pod).await?;
+        let record = pod.update(PodRecord::forget_effects);
+        self.records.write_pod(&record)?;
+        if was_ready {
+            self.announce(EventKind::Stopped, pod.id().as_str(), pod.id());
+        }
+        Ok(())
+    }
+
+    async fn kill_containers(&self, pod: &Pod) -> Result<()> {
+        let containers = self.store.containers_of(pod.id());
+        let mut killing = tokio::task::JoinSet::new();
+        for container in containers {
+            let engine = self.this();
+            killing.spawn(async move { engine.kill_container(&container).await });
+        }
+        let mut result = Ok(());
+        while let Some(killed) = killing.join_next().await {
+            let killed = killed
+                .map_err(|e| Error::Internal(e.to_string()))
+                .and_then(|r| r);
+            result = result.and(killed);
+        }
+        result
+    }
+
+    /// Takes down every effect of a pod but its containers' snapshots and the records. Idempotent;
+    /// tries everything, and gives the first error.
+    pub(crate) async fn teardown_pod(&self, pod: &Pod) -> Result<()> {
+        let record = pod.record();
+        let mut result = self.end_shim(pod).await;
+        let mut also = |step: Result<()>| {
+            if result.is_ok() {
+                result = step;
+            }
+        };
+        if let Some(attachment) = &record.network {
+            also(self.network.detach(attachment).await.map_err(Error::from));
+        }
+        also(netns::unpin(&netns::path(
+            &self.config().netns_dir,
+            pod.id(),
+        )));
+        also(self.remove_cgroup(&record.cgroup).await);
+        also(remove_dir(&self.pod_run_dir(pod.id())));
+        for container in self.store.containers_of(pod.id()) {
+            self.lose_container(&container, "the pod was stopped");
+        }
+        result
+    }
+
+    /// Ends the shim and all that it started, by its socket or, when that is gone, by its pid.
+    async fn end_shim(&self, pod: &Pod) -> Result<()> {
+        if let Some(shim) = pod.shim() {
+            // A shim that hangs, or is gone, is dealt with below.
+            let asked = shim.call(request::Body::Shutdown(Shutdown {})).await;
+            if asked.is_ok()
+                && tokio::time::timeout(SHIM_END_TIMEOUT, shim.closed())
+                    .await
+                    .is_err()
+            {
+                tracing::warn!(pod = %pod.id(), "the shim does not end and is killed");
+            }
+            pod.set_shim(None);
+        }
+        let paths = PodPaths::new(self.pod_run_dir(pod.id()));
+        let shim = ShimPid::read(&paths).map_err(Error::io("read", paths.shim_pid()))?;
+        if let Some(shim) = shim.filter(ShimPid::is_alive) {
+            kill(shim.pid(), Signal::SIGKILL)
+                .map_err(|e| Error::Shim(format!("cannot be killed: {e}")))?;
+        }
+        Ok(())
+    }
+
+    /// Kills what is in a cgroup and removes it.
+    pub(crate) async fn remove_cgroup(&self, path: &str) -> Result<()> {
+        let cgroup = self.hierarchies.open(&CgroupPath::parse(path)?);
+        let work = tokio::task::spawn_blocking(move || {
+            cgroup.kill()?;
+            cgroup.remove()
+        });
+        let done = work.await.map_err(|e| Error::Internal(e.to_string()))?;
+        Ok(done?)
+    }
+
+    /// For a container that should have ended with its pod and of which nobody saw the end.
+    pub(crate) fn lose_container(&self, container: &Container, why: &str) {
+        if container.state().pid().is_some() {
+            self.transition(
+                container,
+                crisp_model::ContainerEvent::Lost {
+                    at: std::time::SystemTime::now(),
+                    message: why.to_owned(),
+                },
+            );
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Records: what is known of each pod and container, on disk.
+//!
+//! A record is written before the first effect that is made for it, and carries everything that is
+//! needed to take the effects away again. It must outlive the daemon but not the host's power: what it
+//! speaks of does not either, so nothing is synced here.
+//!
+//! ```text
+//! <root>/pods/<pod id>/pod.json
+//! <root>/pods/<pod id>/containers/<container id>.json
+//! <root>/pod-cidrs.json
+//! ```
+//! Each file is one JSON object with a `version`; it appears by rename, so that a reader sees a whole
+//! one. Fields are only ever added.
+
+use crate::error::{Error, Result};
+use crisp_model::spec::ImageDefaults;
+use crisp_model::{
+    ContainerConfig, ContainerId, ContainerState, PodConfig, PodId, PodState, ResolvedUser,
+    Resources,
+};
+use crisp_network::Attachment;
+use ipnet::IpNet;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// The version of the records that this build writes.
+const VERSION: u32 = 1;
+
+/// What is known of a pod.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PodRecord {
+    pub(crate) version: u32,
+    pub(crate) id: PodId,
+    pub(crate) config: Arc<PodConfig>,
+    pub(crate) handler: String,
+    pub(crate) created_at: SystemTime,
+    pub(crate) state: PodState,
+    /// Of the host; what another boot made is gone.
+    pub(crate) boot_id: String,
+    /// None: the host's network is used.
+    pub(crate) network: Option<Attachment>,
+    /// Within the hierarchies.
+    pub(crate) cgroup: String,
+    pub(crate) pause_pid: Option<u32>,
+    pub(crate) shim_pid: Option<u32>,
+}
+
+/// What is known of a container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ContainerRecord {
+    pub(crate) version: u32,
+    pub(crate) id: ContainerId,
+    pub(crate) pod: PodId,
+    pub(crate) config: Arc<ContainerConfig>,
+    pub(crate) image_id: String,
+    pub(crate) image: Arc<ImageDefaults>,
+    pub(crate) user: ResolvedUser,
+    /// In force, with all updates.
+    pub(crate) resources: Resources,
+    pub(crate) stop_signal: i32,
+    pub(crate) created_at: SystemTime,
+    pub(crate) state: ContainerState,
+    pub(crate) log_path: Option<PathBuf>,
+    pub(crate) cgroup: String,
+}
+
+impl PodRecord {
+    /// A pod that is about to be made.
+    pub(crate) fn new(
+        id: PodId,
+        config: PodConfig,
+        handler: &str,
+        boot_id: &str,
+        network: Option<Attachment>,
+        cgroup: String,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            id,
+            config: Arc::new(config),
+            handler: handler.to_owned(),
+            created_at: SystemTime::now(),
+            state: PodState::Starting,
+            boot_id: boot_id.to_owned(),
+            network,
+            cgroup,
+            pause_pid: None,
+            shim_pid: None,
+        }
+    }
+
+    /// After the teardown: what was torn down may belong to another pod by now.
+    pub(crate) fn forget_effects(&mut self) {
+        self.network = None;
+        self.pause_pid = None;
+        self.shim_pid = None;
+    }
+}
+
+/// The version that a new record carries.
+pub(crate) fn current_version() -> u32 {
+    VERSION
+}
+
+/// The records of a node. One daemon writes them, under the lock of what it writes.
+#[derive(Debug)]
+pub(crate) struct Records {
+    pods_dir: PathBuf,
+    pod_cidrs: PathBuf,
+}
+
+/// What was found on disk at a start.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) pods: Vec<(PodRecord, Vec<ContainerRecord>)>,
+    /// Directories whose pod has no record that can be read.
+    pub(crate) broken: Vec<PathBuf>,
+}
+
+impl Records {
+    pub(crate) fn open(root_dir: &Path) -> Result<Self> {
+        let pods_dir = root_dir.join("pods");
+        make_private_dir(&pods_dir)?;
+        Ok(Self {
+            pods_dir,
+            pod_cidrs: root_dir.join("pod-cidrs.json"),
+        })
+    }
+
+    /// The address ranges that the kubelet told last; it tells them once.
+    pub(crate) fn read_pod_cidrs(&self) -> Option<Vec<IpNet>> {
+        self.pod_cidrs
+            .exists()
+            .then(|| read(&self.pod_cidrs))
+            .flatten()
+    }
+
+    pub(crate) fn write_pod_cidrs(&self, cidrs: &[IpNet]) -> Result<()> {
+        write(&self.pod_cidrs, &cidrs)
+    }
+
+    pub(crate) fn write_pod(&self, record: &PodRecord) -> Result<()> {
+        let dir = self.pod_dir(&record.id);
+        make_private_dir(&dir.join("containers"))?;
+        write(&dir.join("pod.json"), record)
+    }
+
+    pub(crate) fn write_container(&self, record: &ContainerRecord) -> Result<()> {
+        write(&self.container_path(&record.pod, &record.id), record)
+    }
+
+    pub(crate) fn remove_container(&self, pod: &PodId, id: &ContainerId) -> Result<()> {
+        let path = self.container_path(pod, id);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(Error::io("remove", path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn remove_pod(&self, id: &PodId) -> Result<()> {
+        remove_dir(&self.pod_dir(id))
+    }
+
+    /// Everything on disk.
+    pub(crate) fn read(&self) -> Result<Found> {
+        let mut found = Found::default();
+        for dir in entries(&self.pods_dir)? {
+            match read::<PodRecord>(&dir.join("pod.json")) {
+                Some(pod) => found.pods.push((pod, read_containers(&dir)?)),
+                None => found.broken.push(dir),
+            }
+        }
+        Ok(found)
+    }
+
+    fn pod_dir(&self, id: &PodId) -> PathBuf {
+        self.pods_dir.join(id.as_str())
+    }
+
+    fn container_path(&self, pod: &PodId, id: &ContainerId) -> PathBuf {
+        self.pod_dir(pod)
+            .join("containers")
+            .join(format!("{id}.json"))
+    }
+}
+
+/// A directory that only root may enter.
+pub(crate) fn make_private_dir(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder
+        .create(path)
+        .map_err(Error::io("make directory", path))
+}
+
+/// Removes a directory with all that is in it, if it is there.
+pub(crate) fn remove_dir(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file so that a reader sees the old or the new one, never a part.
+pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
+    let temporary = path.with_extension("new");
+    std::fs::write(&temporary, content).map_err(Error::io("write", &temporary))?;
+    std::fs::rename(&temporary, path).map_err(Error::io("rename", path))
+}
+
+fn write<T: Serialize>(path: &Path, record: &T) -> Result<()> {
+    let text = serde_json::to_vec(record)
+        .map_err(|e| Error::Internal(format!("record {}: {e}", path.display())))?;
+    replace_file(path, &text)
+}
+
+/// A record; one that is torn, or of a version that nobody knows, is none.
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let text = std::fs::read(path).ok()?;
+    match serde_json::from_slice(&text) {
+        Ok(record) => Some(record),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "a record cannot be read and is dropped");
+            None
+        }
+    }
+}
+
+fn read_containers(pod_dir: &Path) -> Result<Vec<ContainerRecord>> {
+    let mut all = Vec::new();
+    for path in entries(&pod_dir.join("containers"))? {
+        if path.extension().is_some_and(|e| e == "json") {
+            all.extend(read::<ContainerRecord>(&path));
+        }
+    }
+    Ok(all)
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let read = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        read => read.map_err(Error::io("read", dir))?,
+    };
+    read.map(|entry| entry.map(|e| e.path()).map_err(Error::io("read", dir)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod() -> PodRecord {
+        PodRecord::new(
+            PodId::generate(),
+            PodConfig::default(),
+            "h",
+            "boot",
+            None,
+            "/crisp/x".into(),
+        )
+    }
+
+    fn container(pod: &PodRecord) -> ContainerRecord {
+        ContainerRecord {
+            version: VERSION,
+            id: ContainerId::generate(),
+            pod: pod.id.clone(),
+            config: Arc::default(),
+            image_id: "sha256:0".into(),
+            image: Arc::default(),
+            user: ResolvedUser::default(),
+            resources: Resources::default(),
+            stop_signal: 15,
+            created_at: SystemTime::now(),
+            state: ContainerState::Created,
+            log_path: None,
+            cgroup: "/crisp/x/y".into(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        let pod = pod();
+        let container = container(&pod);
+        records.write_pod(&pod).unwrap();
+        records.write_container(&container).unwrap();
+        let found = records.read().unwrap();
+        assert_eq!(found.pods, [(pod.clone(), vec![container.clone()])]);
+        records.remove_container(&pod.id, &container.id).unwrap();
+        records.remove_container(&pod.id, &container.id).unwrap();
+        records.remove_pod(&pod.id).unwrap();
+        records.remove_pod(&pod.id).unwrap();
+        assert!(records.read().unwrap().pods.is_empty());
+    }
+
+    #[test]
+    fn a_torn_record_is_reported_and_stops_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        let (torn, whole) = (pod(), pod());
+        for pod in [&torn, &whole] {
+            records.write_pod(pod).unwrap();
+        }
+        std::fs::write(
+            records.pod_dir(&torn.id).join("pod.json"),
+            "{\"version\":1,",
+        )
+        .unwrap();
+        let found = records.read().unwrap();
+        assert_eq!(found.pods.len(), 1);
+        assert_eq!(found.broken, [records.pod_dir(&torn.id)]);
+    }
+}

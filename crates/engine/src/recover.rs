@@ -1,0 +1,183 @@
+//! A new daemon finds the pods that the last one left.
+//!
+//! A pod whose shim answers is taken over as it is. One that was half made is taken down and
+//! forgotten: its client asks again. One whose shim is gone, or that another boot of the host made, is
+//! taken down and kept as not ready, its containers as exited, so that the client sees what happened.
+
+use crate::container::Container;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::making::Making;
+use crate::pod::Pod;
+use crate::record::{ContainerRecord, PodRecord, remove_dir};
+use crate::shim::{Shim, chain};
+use crisp_model::{ContainerEvent, ContainerState, PodState};
+use crisp_shim_api::message::{List, Process, reply, request};
+use crisp_shim_api::{ExitRecord, PodPaths};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+impl Engine {
+    pub(crate) async fn recover(&self) -> Result<()> {
+        let found = self.records.read()?;
+        for dir in found.broken {
+            remove_dir(&dir)?;
+        }
+        for (pod, containers) in &found.pods {
+            self.load(pod.clone(), containers.clone());
+        }
+        self.images.retain_snapshots(&self.known_containers())?;
+        self.reserve_addresses();
+        for pod in self.store.pods() {
+            if let Err(error) = self.recover_pod(&pod).await {
+                tracing::error!(pod = %pod.id(), error = chain(&error), "a pod is not recovered whole");
+            }
+        }
+        self.remove_orphans().await
+    }
+
+    fn load(&self, pod: PodRecord, containers: Vec<ContainerRecord>) {
+        self.store.insert_pod(&Pod::new(pod, Making::done()));
+        for container in containers {
+            self.store
+                .insert_container(&Container::new(container, Making::done()));
+        }
+    }
+
+    /// Before anything else is allocated, so that no address is given twice.
+    fn reserve_addresses(&self) {
+        for pod in self.store.pods() {
+            let record = pod.record();
+            let Some(attachment) = record
+                .network
+                .filter(|_| record.state != PodState::NotReady)
+            else {
+                continue;
+            };
+            if let Err(error) = self.network.adopt(&attachment) {
+                tracing::error!(pod = %pod.id(), error = chain(&error), "an address cannot be kept");
+            }
+        }
+    }
+
+    fn known_containers(&self) -> HashSet<crisp_model::ContainerId> {
+        self.store
+            .containers()
+            .iter()
+            .map(|c| c.id().clone())
+            .collect()
+    }
+
+    async fn recover_pod(&self, pod: &Arc<Pod>) -> Result<()> {
+        match pod.state() {
+            PodState::Starting => self.forget_half_made(pod).await,
+            PodState::NotReady => self.take_down_lost(pod).await,
+            PodState::Ready if pod.record().boot_id != self.host.boot_id => {
+                self.take_down_lost(pod).await
+            }
+            PodState::Ready => self.reconnect(pod).await,
+        }
+    }
+
+    async fn forget_half_made(&self, pod: &Pod) -> Result<()> {
+        self.teardown_pod(pod).await?;
+        for container in self.store.containers_of(pod.id()) {
+            self.remove_known_container(&container).await?;
+        }
+        self.records.remove_pod(pod.id())?;
+        self.store.remove_pod(pod);
+        Ok(())
+    }
+
+    async fn reconnect(&self, pod: &Arc<Pod>) -> Result<()> {
+        let run_dir = self.pod_run_dir(pod.id());
+        let Some(shim) = Shim::connect(pod.id(), &run_dir, self.listener(pod)).await? else {
+            return self.take_down_lost(pod).await;
+        };
+        pod.set_shim(Some(shim.clone()));
+        let (body, _) = shim.call(request::Body::List(List {})).await?;
+        let reply::Body::Processes(list) = body else {
+            return Err(crate::shim::unexpected(&body));
+        };
+        for container in self.store.containers_of(pod.id()) {
+            let process = list
+                .processes
+                .iter()
+                .find(|p| p.container_id == container.id().as_str());
+            self.catch_up(&container, process);
+        }
+        Ok(())
+    }
+
+    /// Brings a container to the state that its shim tells.
+    fn catch_up(&self, container: &Container, process: Option<&Process>) {
+        match (container.state(), process) {
+            (ContainerState::Created, Some(process)) => {
+                self.transition(
+                    container,
+                    crate::container::started_event(process.pid, process.started_at_ns),
+                );
+                self.catch_up_exit(process);
+            }
+            (ContainerState::Running(_), Some(process)) => self.catch_up_exit(process),
+            (ContainerState::Running(_), None) => {
+                self.lose_container(container, "its shim does not know it any more");
+            }
+            _ => {}
+        }
+    }
+
+    fn catch_up_exit(&self, process: &Process) {
+        if let Some(exit) = &process.exit {
+            self.container_exited(exit);
+        }
+    }
+
+    /// Takes down what is left of a pod whose shim is gone, and keeps it as not ready.
+    pub(crate) async fn take_down_lost(&self, pod: &Pod) -> Result<()> {
+        let record = pod.update(|record| record.state = PodState::NotReady);
+        self.records.write_pod(&record)?;
+        let exits = PodPaths::new(self.pod_run_dir(pod.id())).exits();
+        for exit in ExitRecord::read_all(&exits).unwrap_or_default() {
+            self.container_exited(&exit);
+        }
+        for container in self.store.containers_of(pod.id()) {
+            let message = match record.boot_id == self.host.boot_id {
+                true => "its shim ended and nobody saw how it ended",
+                false => "the host was restarted",
+            };
+            if container.state() == ContainerState::Created || container.state().pid().is_some() {
+                let at = SystemTime::now();
+                self.transition(
+                    &container,
+                    ContainerEvent::Lost {
+                        at,
+                        message: message.to_owned(),
+                    },
+                );
+            }
+        }
+        self.teardown_pod(pod).await?;
+        let record = pod.update(PodRecord::forget_effects);
+        self.records.write_pod(&record)
+    }
+
+    /// Removes what no record speaks of.
+    async fn remove_orphans(&self) -> Result<()> {
+        let pods = self.store.pods();
+        let known: HashSet<_> = pods.iter().map(|pod| pod.id().clone()).collect();
+        let runs = self.config().run_dir.join("pods");
+        let entries = std::fs::read_dir(&runs).map_err(Error::io("read", &runs))?;
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let id = name.to_str().and_then(|n| n.parse().ok());
+            if id.is_none_or(|id| !known.contains(&id)) {
+                remove_dir(&entry.path())?;
+            }
+        }
+        let live = pods.iter().filter(|pod| pod.state() == PodState::Ready);
+        let live = live.map(|pod| pod.id().clone()).collect();
+        Ok(self.network.collect_garbage(&live).await?)
+    }
+}

@@ -1,0 +1,345 @@
+//! The daemon's side of a pod's shim: requests that are answered, and events that come by themselves.
+//!
+//! One task reads the socket. What a reply or an event changes in the engine's memory is done by that
+//! task, in the order in which the shim sent it: a container's start is known before its exit.
+
+use crate::error::{Error, Kind, Result};
+use crisp_model::PodId;
+use crisp_shim_api::message::{
+    self, Exit, Failure, Packet, event, failure, packet, reply, request,
+};
+use crisp_shim_api::{ConnectError, PodPaths};
+use nix::unistd::Pid;
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixDatagram as StdSocket;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+use tokio::sync::{oneshot, watch};
+
+/// How long the shim may take to answer. It never waits for a container but while one starts, whose
+/// mounts may take their time.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Requests in flight to one shim; more are refused.
+const PENDING_MAX: usize = 4096;
+
+/// An answer with the descriptors that came with it.
+pub(crate) type Answer = (reply::Body, Vec<OwnedFd>);
+
+/// What a shim tells by itself.
+#[derive(Debug)]
+pub(crate) enum ShimEvent {
+    /// A container's first process ended.
+    Exit(Exit),
+    /// The pause process ended.
+    PodExited,
+    /// The connection broke: the shim is gone.
+    Lost,
+}
+
+/// Done with a successful answer before anything that the shim sent after it is looked at.
+pub(crate) type Hook = Box<dyn FnOnce(&reply::Body) + Send>;
+
+/// Told of every event; must not wait.
+pub(crate) type Listener = Box<dyn Fn(ShimEvent) + Send + Sync>;
+
+/// A connection to a shim.
+pub(crate) struct Shim {
+    pod: PodId,
+    pid: Pid,
+    /// A SEQPACKET socket. tokio has no type for those; of the one for datagrams only the waiting is
+    /// used.
+    socket: UnixDatagram,
+    next_id: AtomicU64,
+    waiting: Mutex<Waiting>,
+    closed: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    replies: HashMap<u64, Pending>,
+    execs: HashMap<String, oneshot::Sender<Exit>>,
+    lost: bool,
+}
+
+struct Pending {
+    answer: oneshot::Sender<Answer>,
+    hook: Option<Hook>,
+}
+
+impl Shim {
+    /// Starts a shim.
+    pub(crate) fn spawn(
+        pod: &PodId,
+        exe: &OwnedFd,
+        runtime_dir: &Path,
+        listener: Listener,
+    ) -> Result<Arc<Self>> {
+        let spawned = crisp_shim_api::spawn(exe.as_fd(), &PodPaths::new(runtime_dir))
+            .map_err(|e| Error::Shim(format!("cannot be started: {}", chain(&e))))?;
+        Self::attach(pod, spawned.pid, spawned.connection, listener)
+    }
+
+    /// Connects to a shim that runs already; none: there is none.
+    pub(crate) async fn connect(
+        pod: &PodId,
+        runtime_dir: &Path,
+        listener: Listener,
+    ) -> Result<Option<Arc<Self>>> {
+        let socket = match crisp_shim_api::connect(&PodPaths::new(runtime_dir)) {
+            Ok(socket) => socket,
+            Err(ConnectError::NotListening) => return Ok(None),
+            Err(error) => return Err(Error::Shim(format!("cannot be reached: {}", chain(&error)))),
+        };
+        let shim = Self::attach(pod, Pid::from_raw(0), socket, listener)?;
+        match shim.hello().await {
+            Ok(_) => Ok(Some(shim)),
+            Err(Error::Shim(_)) if shim.waiting().lost => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn attach(pod: &PodId, pid: Pid, socket: OwnedFd, listener: Listener) -> Result<Arc<Self>> {
+        let failed = |e: io::Error| Error::Shim(format!("socket cannot be watched: {e}"));
+        let socket = StdSocket::from(socket);
+        socket.set_nonblocking(true).map_err(failed)?;
+        let shim = Arc::new(Self {
+            pod: pod.clone(),
+            pid,
+            socket: UnixDatagram::from_std(socket).map_err(failed)?,
+            next_id: AtomicU64::new(1),
+            waiting: Mutex::default(),
+            closed: watch::Sender::new(false),
+        });
+        tokio::spawn(read_packets(shim.clone(), listener));
+        Ok(shim)
+    }
+
+    /// The first exchange on a connection.
+    pub(crate) async fn hello(&self) -> Result<message::Welcome> {
+        let version = crisp_shim_api::VERSION;
+        match self
+            .call(request::Body::Hello(message::Hello { version }))
+            .await?
+        {
+            (reply::Body::Welcome(welcome), _) => Ok(welcome),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    /// Asks, and waits for the answer. A failure that the shim reports is an error here.
+    pub(crate) async fn call(&self, body: request::Body) -> Result<Answer> {
+        self.call_with(body, None).await
+    }
+
+    /// As [`Shim::call`], with something to do before later packets are looked at.
+    pub(crate) async fn call_with(
+        &self,
+        body: request::Body,
+        hook: Option<Hook>,
+    ) -> Result<Answer> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut waiting = self.waiting();
+            if waiting.lost {
+                return Err(gone());
+            }
+            if waiting.replies.len() >= PENDING_MAX {
+                return Err(Error::Exhausted(format!(
+                    "{PENDING_MAX} requests wait for the shim of pod {}",
+                    self.pod
+                )));
+            }
+            waiting.replies.insert(id, Pending { answer, hook });
+        }
+        let answered = async {
+            self.send(&crisp_shim_api::request(id, body)).await?;
+            answered.await.map_err(|_| gone())
+        };
+        let result = tokio::time::timeout(ANSWER_TIMEOUT, answered).await;
+        let (body, fds) = match result {
+            Ok(answer) => answer?,
+            Err(_) => {
+                self.waiting().replies.remove(&id);
+                return Err(Error::Shim(format!(
+                    "did not answer within {ANSWER_TIMEOUT:?}"
+                )));
+            }
+        };
+        match body {
+            reply::Body::Failure(failure) => Err(reported(failure)),
+            body => Ok((body, fds)),
+        }
+    }
+
+    /// Announces that the exit of an exec'd process is waited for; before the process is started.
+    pub(crate) fn expect_exec(&self, exec_id: &str) -> oneshot::Receiver<Exit> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiting().execs.insert(exec_id.to_owned(), sender);
+        receiver
+    }
+
+    /// Withdraws what [`Shim::expect_exec`] announced.
+    pub(crate) fn forget_exec(&self, exec_id: &str) {
+        self.waiting().execs.remove(exec_id);
+    }
+
+    /// The shim's pid; none when it was found running.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        u32::try_from(self.pid.as_raw()).ok().filter(|pid| *pid > 0)
+    }
+
+    async fn send(&self, packet: &Packet) -> Result<()> {
+        let send =
+            || crisp_shim_api::try_send(self.socket.as_fd(), packet, &[]).map_err(io::Error::from);
+        match self.socket.async_io(Interest::WRITABLE, send).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                Err(Error::invalid("request", error.to_string()))
+            }
+            Err(_) => Err(gone()),
+        }
+    }
+
+    async fn receive(&self) -> io::Result<(Packet, Vec<OwnedFd>)> {
+        let receive = || crisp_shim_api::try_recv(self.socket.as_fd()).map_err(io::Error::from);
+        self.socket.async_io(Interest::READABLE, receive).await
+    }
+
+    fn deliver(&self, id: u64, body: reply::Body, fds: Vec<OwnedFd>) {
+        let Some(pending) = self.waiting().replies.remove(&id) else {
+            return;
+        };
+        if let (Some(hook), false) = (pending.hook, matches!(body, reply::Body::Failure(_))) {
+            hook(&body);
+        }
+        // The caller may have stopped waiting.
+        let _ = pending.answer.send((body, fds));
+    }
+
+    fn exec_ended(&self, exit: Exit) {
+        if let Some(waiter) = self.waiting().execs.remove(&exit.exec_id) {
+            let _ = waiter.send(exit);
+        }
+    }
+
+    fn lose(&self) {
+        let mut waiting = self.waiting();
+        waiting.lost = true;
+        waiting.replies.clear();
+        waiting.execs.clear();
+        self.closed.send_replace(true);
+    }
+
+    /// Waits until the connection has ended, as it does with the shim.
+    pub(crate) async fn closed(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Shim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shim")
+            .field("pod", &self.pod)
+            .field("pid", &self.pid)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn read_packets(shim: Arc<Shim>, listener: Listener) {
+    loop {
+        let (packet, fds) = match shim.receive().await {
+            Ok(received) => received,
+            Err(error) => {
+                tracing::debug!(pod = %shim.pod, %error, "the connection to the shim ended");
+                break;
+            }
+        };
+        match packet.body {
+            Some(packet::Body::Reply(message::Reply {
+                id,
+                body: Some(body),
+            })) => {
+                shim.deliver(id, body, fds);
+            }
+            Some(packet::Body::Event(message::Event { body: Some(body) })) => match body {
+                event::Body::Exit(exit) if exit.exec_id.is_empty() => {
+                    listener(ShimEvent::Exit(exit))
+                }
+                event::Body::Exit(exit) => shim.exec_ended(exit),
+                event::Body::PodExited(_) => listener(ShimEvent::PodExited),
+            },
+            // Of a newer shim: nothing that this daemon asked for.
+            _ => {}
+        }
+    }
+    shim.lose();
+    listener(ShimEvent::Lost);
+    reap(shim.pid);
+}
+
+/// Takes the end of a shim that this daemon started. Its connection broke, so it has ended; one that
+/// only hung up is ended here, for it serves nobody any more.
+fn reap(shim: Pid) {
+    if shim.as_raw() > 0 {
+        tokio::task::spawn_blocking(move || {
+            let _ = nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL);
+            nix::sys::wait::waitpid(shim, None)
+        });
+    }
+}
+
+fn gone() -> Error {
+    Error::Shim("is gone".to_owned())
+}
+
+/// An answer of another kind than was asked for.
+pub(crate) fn unexpected(body: &reply::Body) -> Error {
+    let text = format!("{body:?}");
+    let word = text.split('(').next().unwrap_or_default();
+    Error::Shim(format!("gave an unexpected answer: {word}"))
+}
+
+fn reported(failure: Failure) -> Error {
+    let kind = failure.kind();
+    let message = failure.message;
+    match kind {
+        failure::Kind::NotFound => Error::NotFound {
+            kind: Kind::Container,
+            id: message,
+        },
+        failure::Kind::NotRunning => Error::FailedPrecondition(message),
+        failure::Kind::NotExecutable => Error::NotExecutable(message),
+        failure::Kind::Invalid => Error::invalid("shim", message),
+        failure::Kind::AlreadyExists => Error::AlreadyExists {
+            what: "process".into(),
+            id: message,
+        },
+        failure::Kind::Internal => Error::Shim(format!("failed: {message}")),
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
