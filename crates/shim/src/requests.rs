@@ -59,10 +59,7 @@ impl Shim {
             request::Body::CloseStdin(close) => self.close_stdin(&close),
             request::Body::List(_) => Ok(Some(self.list().into())),
             request::Body::RemoveContainer(remove) => self.remove_container(&remove),
-            request::Body::Shutdown(_) => {
-                self.begin_shutdown(to);
-                Ok(None)
-            }
+            request::Body::Shutdown(_) => self.begin_shutdown(to).map(|()| None),
         }
     }
 

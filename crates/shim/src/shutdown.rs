@@ -1,6 +1,6 @@
 //! The end of a shim: everything in the pod is killed, pause last.
 
-use crate::connection::ReplyTo;
+use crate::connection::{ReplyTo, Waiters};
 use crate::container::{self, Container};
 use crate::exec::{self, Exec};
 use crate::failure::RequestError;
@@ -22,9 +22,16 @@ const KILL_INTERVAL: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(crate) struct Closing {
     /// Who is to be answered, last.
-    waiting: Vec<ReplyTo>,
+    waiters: Waiters,
     deadline: Instant,
     next_kill: Instant,
+}
+
+/// Whether the bound on the wait is reached.
+#[derive(Debug, Clone, Copy)]
+enum Time {
+    Left,
+    Up,
 }
 
 impl Closing {
@@ -35,14 +42,17 @@ impl Closing {
 
 impl Shim {
     /// Has the shim end. Asking again joins those who wait.
-    pub(crate) fn begin_shutdown(&mut self, to: ReplyTo) {
+    pub(crate) fn begin_shutdown(&mut self, to: ReplyTo) -> Result<(), RequestError> {
+        if let Some(closing) = &mut self.closing {
+            return closing.waiters.join(to);
+        }
         let now = Instant::now();
-        let closing = self.closing.get_or_insert_with(|| Closing {
-            waiting: Vec::new(),
+        self.closing = Some(Closing {
+            waiters: Waiters::new(to),
             deadline: now + MAX_SHUTDOWN_WAIT,
             next_kill: now,
         });
-        closing.waiting.push(to);
+        Ok(())
     }
 
     /// Goes on with ending, if that was asked for.
@@ -50,19 +60,35 @@ impl Shim {
         let Some(closing) = &mut self.closing else {
             return Next::Wait;
         };
-        let in_time = now < closing.deadline;
-        if in_time && now >= closing.next_kill {
+        let time = if now < closing.deadline {
+            Time::Left
+        } else {
+            Time::Up
+        };
+        if now >= closing.next_kill {
             closing.next_kill = now + KILL_INTERVAL;
-            self.kill_all();
+            self.kill_containers();
         }
-        if in_time && !self.is_empty() {
-            return Next::Wait;
+        if self.has_live_containers() || !self.execs.is_empty() {
+            return self.wait_or_end(time);
         }
-        self.farewell(in_time);
-        Next::End
+        match self.pod.pause() {
+            Some(pause) => {
+                kill(&pause.pidfd);
+                self.wait_or_end(time)
+            }
+            None => self.end(time),
+        }
     }
 
-    fn kill_all(&mut self) {
+    fn wait_or_end(&mut self, time: Time) -> Next {
+        match time {
+            Time::Left => Next::Wait,
+            Time::Up => self.end(time),
+        }
+    }
+
+    fn kill_containers(&mut self) {
         self.abandon_starts();
         for exec in self.execs.values() {
             if let Ok(pidfd) = exec.require_running() {
@@ -74,12 +100,6 @@ impl Shim {
                 kill(&running.pidfd);
                 container.cgroup.kill();
             }
-        }
-        if !self.has_live_containers()
-            && self.execs.is_empty()
-            && let Some(pause) = self.pod.pause()
-        {
-            kill(&pause.pidfd);
         }
     }
 
@@ -129,28 +149,19 @@ impl Shim {
         }
     }
 
-    fn is_empty(&self) -> bool {
-        !self.has_live_containers() && self.execs.is_empty() && self.pod.pause().is_none()
-    }
-
-    fn farewell(&mut self, in_time: bool) {
-        journal!(
-            "shim ends{}",
-            if in_time {
-                ""
-            } else {
-                "; processes that do not die are left"
+    /// Answers, last of all. What does not die in time is left.
+    fn end(&mut self, time: Time) -> Next {
+        match time {
+            Time::Left => journal!("shim ends"),
+            Time::Up => journal!("shim ends; processes that do not die are left"),
+        }
+        if let Some(closing) = self.closing.take() {
+            for to in closing.waiters.iter() {
+                self.connections
+                    .reply(to, reply::Body::Done(Done {}).into());
             }
-        );
-        for to in self
-            .closing
-            .take()
-            .map(|closing| closing.waiting)
-            .unwrap_or_default()
-        {
-            self.connections
-                .reply(to, reply::Body::Done(Done {}).into());
         }
         self.connections.close_all();
+        Next::End
     }
 }
