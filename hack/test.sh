@@ -8,44 +8,13 @@
 # one that is not shared: lints, unit tests and the harness use the dev profile, and all tests are
 # compiled by one cargo call so that dependencies have one set of features.
 set -euo pipefail
-# shellcheck source=hack/lib.sh
-. "$(dirname "$0")/lib.sh"
+# shellcheck source=hack/tools.sh
+. "$(dirname "$0")/tools.sh"
 cd "$root"
 need_root
 
-crictl_version=v1.36.0
-# Peers of the tests: programs of Debian and of Go modules that are used but not installed.
-tools=$target/tools
-
 packages() {
     need_packages gcc libc6-dev iproute2 nftables
-}
-
-# The programs that images are made of, and the registry that serves them.
-debian_tools() {
-    local to=$tools/debian
-    [ -d "$to" ] && return
-    local work
-    work=$(mktemp -d)
-    (
-        cd "$work"
-        apt_get download busybox-static docker-registry nginx
-        # shellcheck disable=SC2046 # one argument for each library that nginx is linked to
-        apt_get download $(dpkg-deb -f nginx_*.deb Depends | tr ',' '\n' | sed 's/^ *//; s/ .*//' | grep -E '^(lib|zlib)')
-        mkdir root
-        for package in *.deb; do
-            dpkg-deb -x "$package" root
-        done
-    )
-    mkdir -p "$tools"
-    mv "$work/root" "$to"
-    rm -r "$work"
-}
-
-crictl() {
-    [ -x "$tools/bin/crictl" ] && return
-    need_command go "crictl is built with it; install Go from https://go.dev/dl or golang-go"
-    GOBIN=$tools/bin go install "sigs.k8s.io/cri-tools/cmd/crictl@$crictl_version"
 }
 
 unit_tests() {
