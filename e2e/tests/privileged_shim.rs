@@ -9,7 +9,10 @@ use crisp_shim_api::message::{
     ResizeTerminal, Shutdown, Signal, StartContainer, StartPod, event, failure, packet, reply,
     request,
 };
-use crisp_shim_api::{ExitRecord, PodPaths, VERSION, connect, recv, send, spawn};
+use crisp_shim_api::{
+    ConnectError, ExitRecord, MAX_PACKET_BYTES, PodPaths, ShimPid, VERSION, connect, recv, send,
+    spawn,
+};
 use crisp_sys::memfd::sealed_copy;
 use nix::sys::signal::kill;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -59,9 +62,11 @@ impl Cgroups {
         let roots = if root.join("cgroup.controllers").exists() {
             vec![root.to_owned()]
         } else {
-            ["memory", "pids", "freezer"]
+            ["memory", "pids", "freezer", "unified"]
                 .map(|controller| root.join(controller))
-                .to_vec()
+                .into_iter()
+                .filter(|dir| dir.exists())
+                .collect()
         };
         let dirs: Vec<PathBuf> = roots.into_iter().map(|root| root.join(name)).collect();
         for dir in &dirs {
@@ -597,6 +602,7 @@ fn privileged_container_output_is_logged_and_its_exit_recorded() {
     };
     pod.daemon
         .expect_done(request::Body::RemoveContainer(remove.clone()));
+    assert_eq!(ExitRecord::read_all(&pod.paths.exits()).unwrap(), []);
     let failure = pod
         .daemon
         .expect_failure(request::Body::RemoveContainer(remove));
@@ -880,35 +886,86 @@ fn privileged_stdin_once_ends_with_its_first_client() {
     pod.finish();
 }
 
+/// In the pod's shared pid namespace, where the kernel does not end the rest by itself.
 #[test]
 fn privileged_end_of_a_container_is_the_end_of_all_it_started() {
-    let mut pod = Pod::start(
-        "orphans",
-        StartPod {
-            new_pid: true,
-            ..usual_pod()
-        },
+    let shared = StartPod {
+        new_pid: true,
+        ..usual_pod()
+    };
+    let mut pod = Pod::start("orphans", shared);
+    for unified in [false, true] {
+        let id = format!("c-{unified}");
+        let script = "(setsid sleep 2000 &) ; (sleep 2000 & exit); echo up; exit 0";
+        let mut start = pod.container(&id, script);
+        start
+            .cgroup_dirs
+            .retain(|dir| dir.contains("/unified/") == unified);
+        if start.cgroup_dirs.is_empty() {
+            continue;
+        }
+        let config = pod.dir.path().join(&id).join("config.json");
+        let text = fs::read_to_string(&config).unwrap();
+        let mut spec: serde_json::Value = serde_json::from_str(&text).unwrap();
+        spec["linux"]["namespaces"][0]["path"] = json!(format!("/proc/{}/ns/pid", pod.pause));
+        fs::write(&config, spec.to_string()).unwrap();
+        pod.run(start);
+        assert_eq!(pod.daemon.exit_of(&id, "").code, 0);
+        let pause = i32::try_from(pod.pause).unwrap();
+        let runs = |pid: &i32| stat_fields(*pid).is_some_and(|fields| fields[0] != "Z");
+        let left: Vec<i32> = pod.processes().into_iter().filter(runs).collect();
+        assert_eq!(left, [pause]);
+        until("orphans to be reaped", || zombies(&pod).is_empty());
+    }
+    pod.finish();
+}
+
+#[test]
+fn privileged_death_of_the_shim_is_that_of_pause() {
+    let mut pod = Pod::start("shim-death", usual_pod());
+    kill(pod.shim, nix::sys::signal::SIGKILL).unwrap();
+    waitpid(pod.shim, None).unwrap();
+    pod.shim = Pid::from_raw(0);
+    let pause = format!("/proc/{}", pod.pause);
+    until("pause to end", || !Path::new(&pause).exists());
+    assert!(matches!(
+        connect(&pod.paths),
+        Err(ConnectError::NotListening)
+    ));
+    let recorded = ShimPid::read(&pod.paths).unwrap().unwrap();
+    assert!(!recorded.is_alive());
+    let spawned = spawn(shim_program().as_fd(), &pod.paths).unwrap();
+    pod.shim = spawned.pid;
+    pod.daemon = Daemon::greet(spawned.connection).0;
+    pod.finish();
+}
+
+#[test]
+fn privileged_exec_takes_a_long_environment_from_a_file() {
+    let mut pod = Pod::start("exec-file", usual_pod());
+    pod.run(pod.container("c1", "sleep 1000"));
+    let long = "x".repeat(MAX_PACKET_BYTES / 2);
+    let process = json!({
+        "user": {"uid": 0, "gid": 0},
+        "args": ["/bin/sh", "-c", "echo ${#A} ${#B} ${#C}"],
+        "env": [format!("A={long}"), format!("B={long}"), format!("C={long}"), "PATH=/bin"],
+        "cwd": "/",
+    });
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(process.to_string().as_bytes()).unwrap();
+    let exec = Exec {
+        process_json: Vec::new(),
+        ..Pod::exec_request("c1", "e1", "")
+    };
+    let request = crisp_shim_api::request(1000, request::Body::Exec(exec));
+    send(pod.daemon.socket.as_fd(), &request, &[file.as_fd()]).unwrap();
+    let (reply, fds) = pod.daemon.answer(1000);
+    assert!(matches!(reply, reply::Body::ExecStarted(_)), "{reply:?}");
+    assert_eq!(
+        read_all(fds.into_iter().next().unwrap()),
+        "65536 65536 65536\n"
     );
-    let mut start = pod.container(
-        "c1",
-        "(setsid sleep 2000 &) ; (sleep 2000 & exit); echo up; exit 0",
-    );
-    // In the pod's shared pid namespace, where the kernel does not end the rest by itself.
-    let config = pod.dir.path().join("c1/config.json");
-    let text = fs::read_to_string(&config).unwrap();
-    let mut spec: serde_json::Value = serde_json::from_str(&text).unwrap();
-    spec["linux"]["namespaces"][0]["path"] = json!(format!("/proc/{}/ns/pid", pod.pause));
-    fs::write(&config, spec.to_string()).unwrap();
-    start.pod_shm = false;
-    pod.run(start);
-    assert_eq!(pod.daemon.exit_of("c1", "").code, 0);
-    let left: Vec<i32> = pod.processes().into_iter().collect();
-    let pause = i32::try_from(pod.pause).unwrap();
-    until("orphans to be reaped", || zombies(&pod).is_empty());
-    assert!(
-        left.iter()
-            .all(|pid| *pid == pause || !Path::new(&format!("/proc/{pid}")).exists())
-    );
+    assert_eq!(pod.daemon.exit_of("c1", "e1").code, 0);
     pod.finish();
 }
 
@@ -976,26 +1033,32 @@ fn privileged_death_of_pause_is_told_and_containers_go_on() {
     pod.finish();
 }
 
+/// Fields of proc_pid_smaps_rollup in KiB.
+fn memory_kib(pid: u32, field: &str) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let line = rollup.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
 #[test]
-fn privileged_idle_shim_and_pause_are_small() {
-    const MAX_PRIVATE_KIB: u64 = 160;
-    let mut pod = Pod::start("memory", usual_pod());
-    pod.run(pod.container("c1", "yes | head -c 1000000; exec sleep 1000"));
-    until("the log", || pod.log("c1").lines().count() == 500_000);
-    assert_eq!(pod.output("c1", "echo exec"), "exec\n");
-    std::thread::sleep(Duration::from_millis(100));
-    for (name, pid) in [
-        ("shim", pod.shim.to_string()),
-        ("pause", pod.pause.to_string()),
-    ] {
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-        let kib = |field: &str| -> u64 {
-            let line = rollup.lines().find(|line| line.starts_with(field)).unwrap();
-            line.split_whitespace().nth(1).unwrap().parse().unwrap()
-        };
-        let (pss, anonymous) = (kib("Pss:"), kib("Anonymous:"));
-        eprintln!("{name}: {pss} KiB PSS, of which {anonymous} KiB not shared with other shims");
-        assert!(anonymous < MAX_PRIVATE_KIB, "{name}: {rollup}");
+fn privileged_idle_shims_and_pauses_are_small() {
+    const PODS: usize = 16;
+    const MAX_OWN_KIB: u64 = 128;
+    let mut pods: Vec<Pod> = (0..PODS)
+        .map(|number| Pod::start(&format!("memory-{number}"), usual_pod()))
+        .collect();
+    for pod in &mut pods {
+        pod.run(pod.container("c1", "yes | head -c 1000000; exec sleep 1000"));
+        until("the log", || pod.log("c1").lines().count() == 500_000);
+        assert_eq!(pod.output("c1", "echo exec"), "exec\n");
     }
-    pod.finish();
+    for pod in &pods {
+        let shim = u32::try_from(pod.shim.as_raw()).unwrap();
+        for (name, pid) in [("shim", shim), ("pause", pod.pause)] {
+            let (pss, own) = (memory_kib(pid, "Pss:"), memory_kib(pid, "Anonymous:"));
+            eprintln!("{name}: {pss} KiB PSS with {PODS} pods, {own} KiB of it its own");
+            assert!(own < MAX_OWN_KIB, "{name}: {own} KiB");
+        }
+    }
+    pods.into_iter().for_each(Pod::finish);
 }

@@ -69,6 +69,20 @@ impl ExitRecord {
         }
     }
 
+    /// Removes the record of one container, if there is one.
+    ///
+    /// # Errors
+    /// See [`RecordError`].
+    pub fn remove(exits_dir: &Path, container_id: &str) -> Result<(), RecordError> {
+        let path = exits_dir.join(checked(container_id)?);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// All records of the pod, in no order; torn and unfinished ones are skipped. A directory that is
     /// not there has none.
     ///
@@ -157,6 +171,15 @@ mod tests {
             Some(exit("c1", 137))
         );
         assert_eq!(ExitRecord::read(dir.path(), "c2").unwrap(), None);
+    }
+
+    #[test]
+    fn a_removed_record_is_gone_and_may_be_removed_again() {
+        let dir = tempfile::tempdir().unwrap();
+        ExitRecord::write(dir.path(), &exit("c1", 1)).unwrap();
+        ExitRecord::remove(dir.path(), "c1").unwrap();
+        ExitRecord::remove(dir.path(), "c1").unwrap();
+        assert_eq!(ExitRecord::read_all(dir.path()).unwrap(), []);
     }
 
     #[test]

@@ -244,6 +244,10 @@ impl Container {
         Some(exit)
     }
 
+    pub(crate) fn is_starting(&self) -> bool {
+        matches!(self.state, State::Starting { .. })
+    }
+
     /// Whether nothing of it is left but how it ended.
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self.state, State::Ended { .. })

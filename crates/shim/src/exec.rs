@@ -151,6 +151,10 @@ impl Exec {
         Poll::Ready((reply_to, started))
     }
 
+    pub(crate) fn is_starting(&self) -> bool {
+        matches!(self.state, State::Starting { .. })
+    }
+
     pub(crate) fn pid(&self) -> Option<Pid> {
         match &self.state {
             State::Starting { .. } => None,

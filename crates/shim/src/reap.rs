@@ -1,7 +1,7 @@
 //! Children that have ended, and what follows from it.
 
-use crate::container::State;
-use crate::exec;
+use crate::container::Container;
+use crate::exec::Exec;
 use crate::journal::{Chain, journal};
 use crate::pod::Pod;
 use crate::poller::Key;
@@ -143,9 +143,8 @@ impl Shim {
     }
 
     fn is_starting(&self) -> bool {
-        let container = |c: &crate::container::Container| matches!(c.state, State::Starting { .. });
-        let exec = |e: &exec::Exec| matches!(e.state, exec::State::Starting { .. });
-        self.containers.values().any(container) || self.execs.values().any(exec)
+        self.containers.values().any(Container::is_starting)
+            || self.execs.values().any(Exec::is_starting)
     }
 
     fn container_with_init(&self, pid: Pid) -> Option<Key> {

@@ -13,7 +13,7 @@ use crisp_shim_api::message::{
     self, Attach, Attached, CloseStdin, Done, Hello, Processes, RemoveContainer, ReopenLog,
     ResizeTerminal, StartContainer, StartPod, Welcome, reply, request,
 };
-use crisp_shim_api::negotiate;
+use crisp_shim_api::{ExitRecord, negotiate};
 use crisp_sys::process::pidfd_send_signal;
 use crisp_sys::terminal::set_size;
 use nix::errno::Errno;
@@ -263,6 +263,8 @@ impl Shim {
                 "container {id:?} has not ended"
             )));
         }
+        ExitRecord::remove(&self.paths.exits(), &request.container_id)
+            .map_err(RequestError::internal("remove the exit record"))?;
         self.containers.remove(&key);
         journal!("container {}: removed", request.container_id);
         done()

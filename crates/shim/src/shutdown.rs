@@ -9,6 +9,7 @@ use crate::poller::Key;
 use crate::shim::{Next, Shim};
 use crisp_shim_api::message::{Done, reply};
 use crisp_sys::process::kill;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// How long what is killed may take to die. What does not, such as a process in uninterruptible sleep,
@@ -105,46 +106,23 @@ impl Shim {
 
     /// A process that is on its way is killed wherever it is.
     fn abandon_starts(&mut self) {
-        let starting = |(key, container): (&Key, &Container)| match container.state {
-            container::State::Starting { .. } => Some(*key),
-            _ => None,
-        };
-        let keys: Vec<Key> = self.containers.iter().filter_map(starting).collect();
-        for container in keys
-            .iter()
-            .filter_map(|key| self.containers.remove(key))
-            .collect::<Vec<_>>()
-        {
+        for container in take_where(&mut self.containers, Container::is_starting) {
             container.cgroup.kill();
-            let error = RequestError::NotRunning {
-                what: "container",
-                id: container.id,
-            };
+            let (what, id) = ("container", container.id);
             if let container::State::Starting { start, waiters } = container.state {
                 start.into_inner().abandon();
+                let error = RequestError::NotRunning { what, id };
                 waiters.iter().for_each(|to| self.refuse(to, &error));
             }
         }
-        let starting = |(key, exec): (&Key, &Exec)| match exec.state {
-            exec::State::Starting { .. } => Some(*key),
-            exec::State::Running { .. } => None,
-        };
-        let keys: Vec<Key> = self.execs.iter().filter_map(starting).collect();
-        for exec in keys
-            .iter()
-            .filter_map(|key| self.execs.remove(key))
-            .collect::<Vec<_>>()
-        {
-            let error = RequestError::NotRunning {
-                what: "exec",
-                id: exec.id,
-            };
+        for exec in take_where(&mut self.execs, Exec::is_starting) {
+            let (what, id) = ("exec", exec.id);
             if let exec::State::Starting {
                 start, reply_to, ..
             } = exec.state
             {
                 start.into_inner().abandon();
-                self.refuse(reply_to, &error);
+                self.refuse(reply_to, &RequestError::NotRunning { what, id });
             }
         }
     }
@@ -164,4 +142,12 @@ impl Shim {
         self.connections.close_all();
         Next::End
     }
+}
+
+/// Takes those values out of a map that are wanted.
+fn take_where<T>(map: &mut BTreeMap<Key, T>, wanted: impl Fn(&T) -> bool) -> Vec<T> {
+    let all = std::mem::take(map).into_iter();
+    let (taken, kept): (BTreeMap<Key, T>, _) = all.partition(|(_, value)| wanted(value));
+    *map = kept;
+    taken.into_values().collect()
 }

@@ -2,11 +2,16 @@
 //! an upgrade half done, and not by a container that reached the file (CVE-2019-5736).
 
 use std::ffi::CStr;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Seek};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 
-/// Copies `source` from its start into an anonymous, executable file of which neither content nor
+/// The kernel lets nobody look into a process whose program its user may not read (`dumpable` in
+/// proc(5)): with this, a process that has given up root's privileges is closed from its execution on.
+const EXECUTE_ONLY: u32 = 0o111;
+
+/// Copies `source` from its start into an anonymous file to execute, of which neither content nor
 /// size can change any more. `name` is what /proc shows of it.
 ///
 /// # Errors
@@ -15,6 +20,7 @@ pub fn sealed_copy(name: &CStr, source: &mut File) -> io::Result<OwnedFd> {
     let mut copy = File::from(create(name)?);
     source.rewind()?;
     io::copy(source, &mut copy)?;
+    copy.set_permissions(Permissions::from_mode(EXECUTE_ONLY))?;
     seal(&copy)?;
     Ok(copy.into())
 }
@@ -61,6 +67,7 @@ mod tests {
         let path = format!("/proc/{}/fd/{}", std::process::id(), copy.as_raw_fd());
         assert!(Command::new(&path).status().unwrap().success());
         let mut file = File::from(copy);
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o111);
         assert!(file.write_all(b"x").is_err());
         assert!(file.set_len(0).is_err());
     }
