@@ -1,0 +1,226 @@
+//! What a failed call is on the wire: one code for each kind of error, and the whole chain of causes
+//! as its message, since that is all that reaches the kubelet.
+
+use crate::request::Invalid;
+use crisp_cgroup::Error as CgroupError;
+use crisp_engine::{Error as EngineError, Kind};
+use crisp_image::Error as ImageError;
+use crisp_network::Error as NetworkError;
+use tonic::{Code, Status};
+
+/// The start of a message that makes the kubelet wait for the registry rather than blame the image.
+/// It looks for it only in errors of the code UNKNOWN (cri-api, package errors).
+const REGISTRY_UNAVAILABLE: &str = "RegistryUnavailable: ";
+
+impl From<Invalid> for Status {
+    fn from(invalid: Invalid) -> Self {
+        Self::invalid_argument(invalid.to_string())
+    }
+}
+
+/// For `map_err` on a call of the engine.
+pub(crate) fn of_engine(error: EngineError) -> Status {
+    match &error {
+        EngineError::Image(image) => named(image, &error),
+        _ => Status::new(engine_code(&error), chain(&error)),
+    }
+}
+
+/// For `map_err` on a call of the images.
+pub(crate) fn of_image(error: ImageError) -> Status {
+    named(&error, &error)
+}
+
+/// An error of the images, with the name in front that the kubelet knows it by.
+fn named(error: &ImageError, shown: &dyn std::error::Error) -> Status {
+    let name = kubelet_name(error);
+    Status::new(image_code(error), format!("{name}{}", chain(shown)))
+}
+
+/// An RPC that this release does not have.
+pub(crate) fn not_built(rpc: &str) -> Status {
+    Status::unimplemented(format!("{rpc} is not built yet in this release of crisp"))
+}
+
+fn engine_code(error: &EngineError) -> Code {
+    match error {
+        EngineError::NotFound { kind, .. } => not_found(*kind),
+        EngineError::Ambiguous { .. } | EngineError::Invalid { .. } => Code::InvalidArgument,
+        EngineError::AlreadyExists { .. } => Code::AlreadyExists,
+        EngineError::FailedPrecondition(_)
+        | EngineError::NotExecutable(_)
+        | EngineError::Unsupported(_) => Code::FailedPrecondition,
+        EngineError::DeadlineExceeded { .. } => Code::DeadlineExceeded,
+        EngineError::Exhausted(_) => Code::ResourceExhausted,
+        EngineError::Image(error) => image_code(error),
+        EngineError::Network(error) => network_code(error),
+        EngineError::Cgroup(error) => cgroup_code(error),
+        EngineError::Shim(_) | EngineError::Io { .. } | EngineError::Internal(_) => Code::Internal,
+    }
+}
+
+/// NOT_FOUND tells the kubelet that a pod or container is gone; a handler was never there.
+fn not_found(kind: Kind) -> Code {
+    match kind {
+        Kind::Pod | Kind::Container | Kind::Image => Code::NotFound,
+        Kind::Handler => Code::InvalidArgument,
+    }
+}
+
+fn image_code(error: &ImageError) -> Code {
+    match error {
+        ImageError::NotFound { .. } => Code::NotFound,
+        ImageError::InvalidReference { .. } | ImageError::Ambiguous { .. } => Code::InvalidArgument,
+        ImageError::Unauthorized { .. } => Code::PermissionDenied,
+        ImageError::RegistryUnavailable { .. } => Code::Unknown,
+        ImageError::Corrupt { .. } => Code::DataLoss,
+        ImageError::Refused { .. }
+        | ImageError::InvalidConfig { .. }
+        | ImageError::SnapshotExists { .. } => Code::FailedPrecondition,
+        ImageError::NoSpace { .. } => Code::ResourceExhausted,
+        ImageError::Io { .. } => Code::Internal,
+    }
+}
+
+fn network_code(error: &NetworkError) -> Code {
+    match error {
+        NetworkError::InvalidCidr { .. } | NetworkError::InvalidHostIp { .. } => {
+            Code::InvalidArgument
+        }
+        NetworkError::Exhausted { .. } => Code::ResourceExhausted,
+        NetworkError::PortConflict { .. }
+        | NetworkError::AlreadyInUse { .. }
+        | NetworkError::InUse { .. }
+        | NetworkError::NotABridge { .. }
+        | NetworkError::InvalidSetting { .. } => Code::FailedPrecondition,
+        NetworkError::NotReady(_) | NetworkError::ShutDown => Code::Unavailable,
+        NetworkError::Kernel { .. } | NetworkError::Io { .. } => Code::Internal,
+    }
+}
+
+fn cgroup_code(error: &CgroupError) -> Code {
+    match error {
+        CgroupError::InvalidPath { .. }
+        | CgroupError::InvalidLimit { .. }
+        | CgroupError::Refused { .. } => Code::InvalidArgument,
+        CgroupError::NoCgroups | CgroupError::Unsupported { .. } | CgroupError::NotFound { .. } => {
+            Code::FailedPrecondition
+        }
+        CgroupError::DeviceFilter { .. }
+        | CgroupError::Busy { .. }
+        | CgroupError::Io { .. }
+        | CgroupError::Malformed { .. } => Code::Internal,
+    }
+}
+
+fn kubelet_name(error: &ImageError) -> &'static str {
+    match error {
+        ImageError::RegistryUnavailable { .. } => REGISTRY_UNAVAILABLE,
+        _ => "",
+    }
+}
+
+/// An error and its causes, parted by colons.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn not_found(kind: Kind) -> EngineError {
+        EngineError::NotFound {
+            kind,
+            id: "abc".to_owned(),
+        }
+    }
+
+    #[test]
+    fn each_kind_of_error_has_the_code_that_the_kubelet_expects() {
+        for (error, code) in [
+            (not_found(Kind::Pod), Code::NotFound),
+            (not_found(Kind::Container), Code::NotFound),
+            (not_found(Kind::Image), Code::NotFound),
+            (not_found(Kind::Handler), Code::InvalidArgument),
+            (
+                EngineError::Ambiguous {
+                    kind: Kind::Pod,
+                    prefix: "a".to_owned(),
+                },
+                Code::InvalidArgument,
+            ),
+            (
+                EngineError::DeadlineExceeded {
+                    what: "the command".to_owned(),
+                    after_ms: 1000,
+                },
+                Code::DeadlineExceeded,
+            ),
+            (
+                EngineError::Exhausted("no address is left".to_owned()),
+                Code::ResourceExhausted,
+            ),
+            (
+                EngineError::NotExecutable("/nosuch: no such file".to_owned()),
+                Code::FailedPrecondition,
+            ),
+            (EngineError::Internal("bug".to_owned()), Code::Internal),
+        ] {
+            let status = of_engine(error.clone());
+            assert_eq!(status.code(), code, "{error}");
+            assert_eq!(status.message(), error.to_string());
+        }
+    }
+
+    #[test]
+    fn a_message_tells_every_cause() {
+        let error = EngineError::Io {
+            op: "read",
+            path: "/run/crisp/x".into(),
+            source: Arc::new(std::io::Error::other("the disk is gone")),
+        };
+        let status = of_engine(error);
+        assert_eq!(status.message(), "read /run/crisp/x: the disk is gone");
+        assert_eq!(status.code(), Code::Internal);
+    }
+
+    #[test]
+    fn the_kubelet_finds_its_name_at_the_start_of_an_unknown_error() {
+        let error = ImageError::RegistryUnavailable {
+            registry: "r.example".to_owned(),
+            reason: "connection refused".to_owned(),
+        };
+        for status in [of_image(error.clone()), of_engine(error.into())] {
+            assert_eq!(status.code(), Code::Unknown);
+            let message = status.message();
+            assert!(message.starts_with("RegistryUnavailable: "), "{message}");
+            assert!(message.ends_with("connection refused"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_refused_field_is_the_callers_fault() {
+        let status = Status::from(Invalid::new("config.metadata.name", "is required"));
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(status.message(), "config.metadata.name: is required");
+    }
+
+    #[test]
+    fn what_is_not_built_says_so() {
+        let status = not_built("Attach");
+        assert_eq!(status.code(), Code::Unimplemented);
+        assert_eq!(
+            status.message(),
+            "Attach is not built yet in this release of crisp"
+        );
+    }
+}

@@ -1,0 +1,166 @@
+//! crisp's own service: what its command line needs and the CRI lacks.
+
+use crate::error::{of_engine, of_image};
+use crate::incoming::Incoming;
+use crate::progress::{Heard, Reports, reports};
+use crate::{Reply, answer, reply, request, span};
+use crisp_cri_api::node::v1;
+use crisp_cri_api::node::v1::node_server::Node;
+use crisp_engine::{Engine, Error as EngineError, Kind};
+use crisp_image::Auth;
+use std::sync::Arc;
+use tonic::{Request, Status, Streaming};
+
+/// Serves `crisp.node.v1.Node` from an engine.
+#[derive(Debug)]
+pub(crate) struct NodeServer {
+    engine: Arc<Engine>,
+}
+
+impl NodeServer {
+    pub(crate) fn new(engine: Arc<Engine>) -> Self {
+        Self { engine }
+    }
+
+    /// The pod or container that an id, or the beginning of one, names.
+    fn find(&self, id: &str) -> Result<(v1::Kind, String), Status> {
+        let pod = self.engine.pod(id).map(|pod| pod.id.to_string());
+        let container = self.engine.container(id).map(|c| c.id.to_string());
+        one_of(id, pod, container).map_err(of_engine)
+    }
+}
+
+/// The one that is known. An id that is neither's is told as a container's.
+fn one_of(
+    id: &str,
+    pod: Result<String, EngineError>,
+    container: Result<String, EngineError>,
+) -> Result<(v1::Kind, String), EngineError> {
+    match (pod, container) {
+        (Ok(pod), Err(EngineError::NotFound { .. })) => Ok((v1::Kind::Pod, pod)),
+        (Err(EngineError::NotFound { .. }), Ok(container)) => Ok((v1::Kind::Container, container)),
+        (Ok(_), Ok(_)) => Err(EngineError::Ambiguous {
+            kind: Kind::Container,
+            prefix: id.to_owned(),
+        }),
+        (Err(EngineError::NotFound { .. }), Err(error)) | (Err(error), _) | (_, Err(error)) => {
+            Err(error)
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Node for NodeServer {
+    type PullImageStream = Reports<v1::PullProgress>;
+
+    async fn pull_image(
+        &self,
+        request: Request<v1::PullImageRequest>,
+    ) -> Reply<Self::PullImageStream> {
+        let request = request.into_inner();
+        span::about_image(&request.image);
+        let reference = request::reference(&request.image)?;
+        let auth = request.credentials.map(|given| Auth {
+            username: given.username,
+            password: given.password,
+            ..Auth::default()
+        });
+        let (images, heard) = (self.engine.images().clone(), Heard::default());
+        let (sink, told) = (heard.sink(), heard.clone());
+        let pull = async move {
+            let image = images.pull(&reference, auth.as_ref(), &sink).await;
+            let image = image.map_err(of_image)?;
+            Ok(v1::PullProgress {
+                blobs: told.blobs(),
+                image: Some(answer::stored_image(&image)),
+            })
+        };
+        reply(reports(pull, move || v1::PullProgress {
+            blobs: heard.blobs(),
+            image: None,
+        }))
+    }
+
+    type ImportImagesStream = Reports<v1::ImportProgress>;
+
+    async fn import_images(
+        &self,
+        request: Request<Streaming<v1::ImportChunk>>,
+    ) -> Reply<Self::ImportImagesStream> {
+        let archive = Incoming::new(request.into_inner());
+        let (images, heard) = (self.engine.images().clone(), Heard::default());
+        let (sink, told) = (heard.sink(), heard.clone());
+        let import = async move {
+            let stored = images.import(archive, &sink).await.map_err(of_image)?;
+            Ok(v1::ImportProgress {
+                received_bytes: told.received_bytes(),
+                images: stored
+                    .iter()
+                    .map(|image| answer::stored_image(image))
+                    .collect(),
+            })
+        };
+        reply(reports(import, move || v1::ImportProgress {
+            received_bytes: heard.received_bytes(),
+            images: Vec::new(),
+        }))
+    }
+
+    async fn inspect(&self, request: Request<v1::InspectRequest>) -> Reply<v1::InspectReply> {
+        let request = request.into_inner();
+        let (kind, id) = self.find(request::any_id(&request.id)?)?;
+        let info = match kind {
+            v1::Kind::Pod => self.engine.pod_info(&id),
+            _ => self.engine.container_info(&id),
+        };
+        reply(v1::InspectReply {
+            kind: kind.into(),
+            id,
+            json: info.map_err(of_engine)?.to_string(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unknown(kind: Kind) -> Result<String, EngineError> {
+        Err(EngineError::NotFound {
+            kind,
+            id: "ab".to_owned(),
+        })
+    }
+
+    fn several(kind: Kind) -> Result<String, EngineError> {
+        Err(EngineError::Ambiguous {
+            kind,
+            prefix: "ab".to_owned(),
+        })
+    }
+
+    fn found(id: &str) -> Result<String, EngineError> {
+        Ok(id.to_owned())
+    }
+
+    #[test]
+    fn an_id_names_a_pod_or_a_container_but_not_both() {
+        let (no_pod, no_container) = (unknown(Kind::Pod), unknown(Kind::Container));
+        let pod = one_of("ab", found("abc"), no_container.clone()).unwrap();
+        assert_eq!(pod, (v1::Kind::Pod, "abc".to_owned()));
+        let container = one_of("ab", no_pod.clone(), found("abd")).unwrap();
+        assert_eq!(container, (v1::Kind::Container, "abd".to_owned()));
+
+        let neither = one_of("ab", no_pod.clone(), no_container.clone()).unwrap_err();
+        assert!(matches!(neither, EngineError::NotFound { .. }));
+        for (pod, container) in [
+            (found("abc"), found("abd")),
+            (found("abc"), several(Kind::Container)),
+            (several(Kind::Pod), no_container),
+            (no_pod, several(Kind::Container)),
+        ] {
+            let error = one_of("ab", pod, container).unwrap_err();
+            assert!(matches!(error, EngineError::Ambiguous { .. }), "{error}");
+        }
+    }
+}

@@ -1,0 +1,458 @@
+//! The CRI's service for pods and containers.
+
+use crate::error::{not_built, of_engine};
+use crate::events::{Events, events};
+use crate::pieces::{Pieces, pieces};
+use crate::request::Parsed;
+use crate::{Reply, answer, filter, images, reply, request, span};
+use crisp_cri_api::v1;
+use crisp_cri_api::v1::runtime_service_server::RuntimeService;
+use crisp_engine::{ContainerStats, Engine, PodStats};
+use crisp_model::PodId;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tonic::{Request, Status};
+
+/// Serves `runtime.v1.RuntimeService` from an engine.
+#[derive(Debug)]
+pub(crate) struct Runtime {
+    engine: Arc<Engine>,
+}
+
+impl Runtime {
+    pub(crate) fn new(engine: Arc<Engine>) -> Self {
+        Self { engine }
+    }
+
+    fn pods(&self, filter: Option<v1::PodSandboxFilter>) -> Vec<v1::PodSandbox> {
+        let filter = filter.unwrap_or_default();
+        let pods = self.engine.pods();
+        let wanted = pods.iter().filter(|pod| filter::pod(&filter, pod));
+        wanted.map(answer::pod).collect()
+    }
+
+    fn containers(&self, filter: Option<v1::ContainerFilter>) -> Vec<v1::Container> {
+        let filter = filter.unwrap_or_default();
+        let images = images::by_digest(self.engine.images());
+        let containers = self.engine.containers();
+        let wanted = containers
+            .iter()
+            .filter(|container| filter::container(&filter, container));
+        wanted
+            .map(|container| answer::container(container, images(&container.image_id)))
+            .collect()
+    }
+
+    fn statuses_in(&self, pod: &PodId) -> Vec<v1::ContainerStatus> {
+        let images = images::by_digest(self.engine.images());
+        let containers = self.engine.containers_of(pod);
+        containers
+            .iter()
+            .map(|container| answer::container_status(container, &images))
+            .collect()
+    }
+
+    async fn stats_of_containers(
+        &self,
+        filter: Option<v1::ContainerStatsFilter>,
+    ) -> Vec<v1::ContainerStats> {
+        let filter = filter.unwrap_or_default();
+        let mut wanted = self.engine.containers();
+        wanted.retain(|container| filter::container_stats(&filter, container));
+        let stats = self.engine.container_stats(wanted).await;
+        stats.iter().map(answer::container_stats).collect()
+    }
+
+    async fn stats_of_pods(
+        &self,
+        filter: Option<v1::PodSandboxStatsFilter>,
+    ) -> Vec<v1::PodSandboxStats> {
+        let filter = filter.unwrap_or_default();
+        let mut wanted = self.engine.pods();
+        wanted.retain(|pod| filter::pod_stats(&filter, pod));
+        let stats = self.engine.pod_stats(wanted).await;
+        stats.iter().map(answer::pod_stats).collect()
+    }
+}
+
+/// The id of the pod that the RPC is about.
+fn pod(id: &str) -> Parsed<&str> {
+    span::about_pod(id);
+    request::pod_id(id)
+}
+
+/// The id of the container that the RPC is about.
+fn container(id: &str) -> Parsed<&str> {
+    span::about_container(id);
+    request::container_id(id)
+}
+
+/// The one figure of a list of one; there is none when what it measures has just gone.
+fn only<T>(mut stats: Vec<T>, what: &str) -> Result<T, Status> {
+    stats
+        .pop()
+        .ok_or_else(|| Status::not_found(format!("the {what} has just gone")))
+}
+
+#[tonic::async_trait]
+impl RuntimeService for Runtime {
+    async fn version(&self, _: Request<v1::VersionRequest>) -> Reply<v1::VersionResponse> {
+        reply(answer::version())
+    }
+
+    async fn run_pod_sandbox(
+        &self,
+        request: Request<v1::RunPodSandboxRequest>,
+    ) -> Reply<v1::RunPodSandboxResponse> {
+        let request = request.into_inner();
+        let config = request::pod_config(request.config)?;
+        let run = self.engine.run_pod(config, &request.runtime_handler);
+        let pod_sandbox_id = run.await.map_err(of_engine)?.to_string();
+        span::about_pod(&pod_sandbox_id);
+        reply(v1::RunPodSandboxResponse { pod_sandbox_id })
+    }
+
+    async fn stop_pod_sandbox(
+        &self,
+        request: Request<v1::StopPodSandboxRequest>,
+    ) -> Reply<v1::StopPodSandboxResponse> {
+        let request = request.into_inner();
+        let stop = self.engine.stop_pod(pod(&request.pod_sandbox_id)?);
+        stop.await.map_err(of_engine)?;
+        reply(v1::StopPodSandboxResponse {})
+    }
+
+    async fn remove_pod_sandbox(
+        &self,
+        request: Request<v1::RemovePodSandboxRequest>,
+    ) -> Reply<v1::RemovePodSandboxResponse> {
+        let request = request.into_inner();
+        let remove = self.engine.remove_pod(pod(&request.pod_sandbox_id)?);
+        remove.await.map_err(of_engine)?;
+        reply(v1::RemovePodSandboxResponse {})
+    }
+
+    async fn pod_sandbox_status(
+        &self,
+        request: Request<v1::PodSandboxStatusRequest>,
+    ) -> Reply<v1::PodSandboxStatusResponse> {
+        let request = request.into_inner();
+        let timestamp = answer::unix_ns(SystemTime::now());
+        let view = self
+            .engine
+            .pod(pod(&request.pod_sandbox_id)?)
+            .map_err(of_engine)?;
+        let mut response = v1::PodSandboxStatusResponse {
+            status: Some(answer::pod_status(&view)),
+            containers_statuses: self.statuses_in(&view.id),
+            timestamp,
+            ..Default::default()
+        };
+        if request.verbose {
+            let info = self.engine.pod_info(view.id.as_str()).map_err(of_engine)?;
+            response.info = answer::info(&info);
+        }
+        reply(response)
+    }
+
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<v1::ListPodSandboxRequest>,
+    ) -> Reply<v1::ListPodSandboxResponse> {
+        let items = self.pods(request.into_inner().filter);
+        reply(v1::ListPodSandboxResponse { items })
+    }
+
+    type StreamPodSandboxesStream = Pieces<v1::StreamPodSandboxesResponse>;
+
+    async fn stream_pod_sandboxes(
+        &self,
+        request: Request<v1::StreamPodSandboxesRequest>,
+    ) -> Reply<Self::StreamPodSandboxesStream> {
+        let pods = self.pods(request.into_inner().filter);
+        reply(pieces(pods, |pod_sandboxes| {
+            v1::StreamPodSandboxesResponse { pod_sandboxes }
+        }))
+    }
+
+    async fn create_container(
+        &self,
+        request: Request<v1::CreateContainerRequest>,
+    ) -> Reply<v1::CreateContainerResponse> {
+        let request = request.into_inner();
+        let pod = pod(&request.pod_sandbox_id)?;
+        let config = request::container_config(request.config)?;
+        span::about_image(&config.image.image);
+        let create = self.engine.create_container(pod, config);
+        let container_id = create.await.map_err(of_engine)?.to_string();
+        span::about_container(&container_id);
+        reply(v1::CreateContainerResponse { container_id })
+    }
+
+    async fn start_container(
+        &self,
+        request: Request<v1::StartContainerRequest>,
+    ) -> Reply<v1::StartContainerResponse> {
+        let request = request.into_inner();
+        let start = self
+            .engine
+            .start_container(container(&request.container_id)?);
+        start.await.map_err(of_engine)?;
+        reply(v1::StartContainerResponse {})
+    }
+
+    async fn stop_container(
+        &self,
+        request: Request<v1::StopContainerRequest>,
+    ) -> Reply<v1::StopContainerResponse> {
+        let request = request.into_inner();
+        let container = container(&request.container_id)?;
+        let timeout = request::timeout(request.timeout)?;
+        let stop = self.engine.stop_container(container, timeout);
+        stop.await.map_err(of_engine)?;
+        reply(v1::StopContainerResponse {})
+    }
+
+    async fn remove_container(
+        &self,
+        request: Request<v1::RemoveContainerRequest>,
+    ) -> Reply<v1::RemoveContainerResponse> {
+        let request = request.into_inner();
+        let remove = self
+            .engine
+            .remove_container(container(&request.container_id)?);
+        remove.await.map_err(of_engine)?;
+        reply(v1::RemoveContainerResponse {})
+    }
+
+    async fn list_containers(
+        &self,
+        request: Request<v1::ListContainersRequest>,
+    ) -> Reply<v1::ListContainersResponse> {
+        let containers = self.containers(request.into_inner().filter);
+        reply(v1::ListContainersResponse { containers })
+    }
+
+    type StreamContainersStream = Pieces<v1::StreamContainersResponse>;
+
+    async fn stream_containers(
+        &self,
+        request: Request<v1::StreamContainersRequest>,
+    ) -> Reply<Self::StreamContainersStream> {
+        let containers = self.containers(request.into_inner().filter);
+        reply(pieces(containers, |containers| {
+            v1::StreamContainersResponse { containers }
+        }))
+    }
+
+    async fn container_status(
+        &self,
+        request: Request<v1::ContainerStatusRequest>,
+    ) -> Reply<v1::ContainerStatusResponse> {
+        let request = request.into_inner();
+        let view = self
+            .engine
+            .container(container(&request.container_id)?)
+            .map_err(of_engine)?;
+        let images = images::by_digest(self.engine.images());
+        let mut response = v1::ContainerStatusResponse {
+            status: Some(answer::container_status(&view, images)),
+            ..Default::default()
+        };
+        if request.verbose {
+            let info = self.engine.container_info(view.id.as_str());
+            response.info = answer::info(&info.map_err(of_engine)?);
+        }
+        reply(response)
+    }
+
+    async fn update_container_resources(
+        &self,
+        request: Request<v1::UpdateContainerResourcesRequest>,
+    ) -> Reply<v1::UpdateContainerResourcesResponse> {
+        let request = request.into_inner();
+        let container = container(&request.container_id)?;
+        let limits = request::update(request.linux)?;
+        let update = self.engine.update_container(container, limits);
+        update.await.map_err(of_engine)?;
+        reply(v1::UpdateContainerResourcesResponse {})
+    }
+
+    async fn reopen_container_log(
+        &self,
+        request: Request<v1::ReopenContainerLogRequest>,
+    ) -> Reply<v1::ReopenContainerLogResponse> {
+        let request = request.into_inner();
+        let reopen = self.engine.reopen_log(container(&request.container_id)?);
+        reopen.await.map_err(of_engine)?;
+        reply(v1::ReopenContainerLogResponse {})
+    }
+
+    async fn exec_sync(
+        &self,
+        request: Request<v1::ExecSyncRequest>,
+    ) -> Reply<v1::ExecSyncResponse> {
+        let request = request.into_inner();
+        let container = container(&request.container_id)?;
+        let command = request::command(request.cmd)?;
+        let timeout = Some(request::timeout(request.timeout)?).filter(|timeout| !timeout.is_zero());
+        let exec = self.engine.exec_sync(container, command, timeout);
+        reply(answer::exec_sync(exec.await.map_err(of_engine)?))
+    }
+
+    async fn exec(&self, _: Request<v1::ExecRequest>) -> Reply<v1::ExecResponse> {
+        Err(not_built("Exec"))
+    }
+
+    async fn attach(&self, _: Request<v1::AttachRequest>) -> Reply<v1::AttachResponse> {
+        Err(not_built("Attach"))
+    }
+
+    async fn port_forward(
+        &self,
+        _: Request<v1::PortForwardRequest>,
+    ) -> Reply<v1::PortForwardResponse> {
+        Err(not_built("PortForward"))
+    }
+
+    async fn container_stats(
+        &self,
+        request: Request<v1::ContainerStatsRequest>,
+    ) -> Reply<v1::ContainerStatsResponse> {
+        let request = request.into_inner();
+        let view = self
+            .engine
+            .container(container(&request.container_id)?)
+            .map_err(of_engine)?;
+        let stats: Vec<ContainerStats> = self.engine.container_stats(vec![view]).await;
+        let stats = answer::container_stats(&only(stats, "container")?);
+        reply(v1::ContainerStatsResponse { stats: Some(stats) })
+    }
+
+    async fn list_container_stats(
+        &self,
+        request: Request<v1::ListContainerStatsRequest>,
+    ) -> Reply<v1::ListContainerStatsResponse> {
+        let stats = self.stats_of_containers(request.into_inner().filter).await;
+        reply(v1::ListContainerStatsResponse { stats })
+    }
+
+    type StreamContainerStatsStream = Pieces<v1::StreamContainerStatsResponse>;
+
+    async fn stream_container_stats(
+        &self,
+        request: Request<v1::StreamContainerStatsRequest>,
+    ) -> Reply<Self::StreamContainerStatsStream> {
+        let stats = self.stats_of_containers(request.into_inner().filter).await;
+        reply(pieces(stats, |container_stats| {
+            v1::StreamContainerStatsResponse { container_stats }
+        }))
+    }
+
+    async fn pod_sandbox_stats(
+        &self,
+        request: Request<v1::PodSandboxStatsRequest>,
+    ) -> Reply<v1::PodSandboxStatsResponse> {
+        let request = request.into_inner();
+        let view = self
+            .engine
+            .pod(pod(&request.pod_sandbox_id)?)
+            .map_err(of_engine)?;
+        let stats: Vec<PodStats> = self.engine.pod_stats(vec![view]).await;
+        let stats = answer::pod_stats(&only(stats, "pod")?);
+        reply(v1::PodSandboxStatsResponse { stats: Some(stats) })
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        request: Request<v1::ListPodSandboxStatsRequest>,
+    ) -> Reply<v1::ListPodSandboxStatsResponse> {
+        let stats = self.stats_of_pods(request.into_inner().filter).await;
+        reply(v1::ListPodSandboxStatsResponse { stats })
+    }
+
+    type StreamPodSandboxStatsStream = Pieces<v1::StreamPodSandboxStatsResponse>;
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        request: Request<v1::StreamPodSandboxStatsRequest>,
+    ) -> Reply<Self::StreamPodSandboxStatsStream> {
+        let stats = self.stats_of_pods(request.into_inner().filter).await;
+        reply(pieces(stats, |pod_sandbox_stats| {
+            v1::StreamPodSandboxStatsResponse { pod_sandbox_stats }
+        }))
+    }
+
+    async fn update_runtime_config(
+        &self,
+        request: Request<v1::UpdateRuntimeConfigRequest>,
+    ) -> Reply<v1::UpdateRuntimeConfigResponse> {
+        let cidrs = request::pod_cidrs(request.into_inner().runtime_config)?;
+        if !cidrs.is_empty() {
+            self.engine.set_pod_cidrs(cidrs).map_err(of_engine)?;
+        }
+        reply(v1::UpdateRuntimeConfigResponse {})
+    }
+
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Reply<v1::StatusResponse> {
+        let mut response = answer::node_status(&self.engine.status());
+        if request.into_inner().verbose {
+            response.info = answer::node_info(self.engine.config());
+        }
+        reply(response)
+    }
+
+    async fn runtime_config(
+        &self,
+        _: Request<v1::RuntimeConfigRequest>,
+    ) -> Reply<v1::RuntimeConfigResponse> {
+        reply(answer::cgroup_driver(self.engine.cgroup_driver()))
+    }
+
+    async fn checkpoint_container(
+        &self,
+        _: Request<v1::CheckpointContainerRequest>,
+    ) -> Reply<v1::CheckpointContainerResponse> {
+        Err(not_built("CheckpointContainer"))
+    }
+
+    type GetContainerEventsStream = Events;
+
+    async fn get_container_events(
+        &self,
+        _: Request<v1::GetEventsRequest>,
+    ) -> Reply<Self::GetContainerEventsStream> {
+        reply(events(self.engine.clone()))
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _: Request<v1::ListMetricDescriptorsRequest>,
+    ) -> Reply<v1::ListMetricDescriptorsResponse> {
+        Err(not_built("ListMetricDescriptors"))
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: Request<v1::ListPodSandboxMetricsRequest>,
+    ) -> Reply<v1::ListPodSandboxMetricsResponse> {
+        Err(not_built("ListPodSandboxMetrics"))
+    }
+
+    type StreamPodSandboxMetricsStream =
+        tokio_stream::Empty<Result<v1::StreamPodSandboxMetricsResponse, Status>>;
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<v1::StreamPodSandboxMetricsRequest>,
+    ) -> Reply<Self::StreamPodSandboxMetricsStream> {
+        Err(not_built("StreamPodSandboxMetrics"))
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        _: Request<v1::UpdatePodSandboxResourcesRequest>,
+    ) -> Reply<v1::UpdatePodSandboxResourcesResponse> {
+        Err(not_built("UpdatePodSandboxResources"))
+    }
+}

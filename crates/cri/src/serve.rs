@@ -1,0 +1,83 @@
+//! The server on the socket.
+
+use crate::images::ImageServer;
+use crate::node::NodeServer;
+
+use crate::runtime::Runtime;
+use crate::span::RpcSpans;
+use crisp_cri_api::MAX_MESSAGE_BYTES;
+use crisp_cri_api::node::v1::node_server;
+use crisp_cri_api::v1::image_service_server::ImageServiceServer;
+use crisp_cri_api::v1::runtime_service_server::RuntimeServiceServer;
+use crisp_engine::Engine;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UnixListener;
+use tokio::sync::oneshot;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+/// How long RPCs that are under way may take to end once the server is to stop. Those that are cut
+/// off lose no work: the engine ends what it has begun.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Why the server ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the CRI cannot be served on its socket")]
+    Serve(#[source] tonic::transport::Error),
+}
+
+/// Serves the CRI on a socket until `shutdown` is ready; RPCs that are under way then have a few
+/// seconds to end.
+///
+/// # Errors
+/// If the socket fails.
+pub async fn serve(
+    engine: Arc<Engine>,
+    listener: UnixListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let (stopping, stopped) = oneshot::channel();
+    let shutdown = async move {
+        shutdown.await;
+        // Nobody listens when the server has ended by itself.
+        let _ = stopping.send(());
+    };
+    let server = Server::builder()
+        .layer(RpcSpans)
+        .add_service(bounded_runtime(&engine))
+        .add_service(bounded_images(&engine))
+        .add_service(bounded_node(&engine))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown);
+    tokio::select! {
+        ended = server => ended.map_err(Error::Serve),
+        () = drained(stopped) => Ok(()),
+    }
+}
+
+/// Ready when the time for ending is over; never when nobody said to stop.
+async fn drained(stopped: oneshot::Receiver<()>) {
+    match stopped.await {
+        Ok(()) => tokio::time::sleep(DRAIN).await,
+        Err(_) => std::future::pending().await,
+    }
+}
+
+fn bounded_runtime(engine: &Arc<Engine>) -> RuntimeServiceServer<Runtime> {
+    RuntimeServiceServer::new(Runtime::new(engine.clone()))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+fn bounded_images(engine: &Arc<Engine>) -> ImageServiceServer<ImageServer> {
+    ImageServiceServer::new(ImageServer::new(engine.clone()))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+fn bounded_node(engine: &Arc<Engine>) -> node_server::NodeServer<NodeServer> {
+    node_server::NodeServer::new(NodeServer::new(engine.clone()))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
