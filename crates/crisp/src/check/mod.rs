@@ -1,0 +1,112 @@
+//! `crisp check`: what this host offers and lacks for pods.
+//!
+//! Each probe is a function that gives findings and changes nothing that lasts; how they are shown is
+//! [`render`]'s.
+
+mod cgroups;
+mod files;
+mod identity;
+mod install;
+mod kernel;
+mod network;
+mod node;
+mod render;
+mod security;
+
+use crate::client::Target;
+use crate::output;
+use anyhow::Result;
+use crisp_engine::Config;
+use std::process::ExitCode;
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Finding {
+    subject: &'static str,
+    verdict: Verdict,
+    /// What there is, or is not.
+    fact: String,
+}
+
+/// What it means for pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Verdict {
+    /// As it should be.
+    Fine,
+    /// Pods run, but not all of them as well as they could.
+    Note(Advice),
+    /// Without it no pod runs.
+    Missing(Advice),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Advice {
+    consequence: String,
+    remedy: String,
+}
+
+impl Finding {
+    fn fine(subject: &'static str, fact: impl Into<String>) -> Self {
+        Self {
+            subject,
+            verdict: Verdict::Fine,
+            fact: fact.into(),
+        }
+    }
+
+    fn note(subject: &'static str, fact: impl Into<String>, consequence: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            subject,
+            verdict: Verdict::Note(Advice::new(consequence, remedy)),
+            fact: fact.into(),
+        }
+    }
+
+    fn missing(subject: &'static str, fact: impl Into<String>, consequence: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            subject,
+            verdict: Verdict::Missing(Advice::new(consequence, remedy)),
+            fact: fact.into(),
+        }
+    }
+
+    fn is_missing(&self) -> bool {
+        matches!(self.verdict, Verdict::Missing(_))
+    }
+}
+
+impl Advice {
+    fn new(consequence: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            consequence: consequence.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+pub(crate) fn run(target: &Target) -> Result<ExitCode> {
+    let findings = findings(target);
+    output::result(render::report(&findings))?;
+    Ok(match findings.iter().any(Finding::is_missing) {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    })
+}
+
+fn findings(target: &Target) -> Vec<Finding> {
+    // A configuration that cannot be read is a finding; the others are then about the default one.
+    let configured = target.config();
+    let default = Config::default();
+    let config = configured.as_ref().unwrap_or(&default);
+    let parts = [
+        kernel::findings(),
+        identity::findings(),
+        cgroups::findings(config),
+        files::findings(config),
+        network::findings(config),
+        security::findings(),
+        node::findings(config),
+        install::findings(&configured, config, target),
+    ];
+    parts.concat()
+}

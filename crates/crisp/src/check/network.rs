@@ -1,0 +1,193 @@
+//! What pods are wired with: bridge, veth and nftables, tried in a network namespace that a child
+//! takes along when it ends; forwarding and IPv6 of the host.
+
+use super::Finding;
+use crisp_engine::Config;
+use crisp_sys::process::{SingleThreaded, Spawn, spawn};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_sys::Socket;
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use nix::sched::CloneFlags;
+use nix::sys::wait::{WaitStatus, waitpid};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+/// What is tried: a bit of the child's exit status each, its name and the kernel's option.
+const PARTS: [(u8, &str, &str); 3] = [
+    (1, "bridge", "BRIDGE"),
+    (2, "veth", "VETH"),
+    (4, "nftables", "NF_TABLES"),
+];
+
+/// The child could not try.
+const UNTRIED: u8 = 0x80;
+
+/// The answer to a request fits, with all that the kernel repeats of it.
+const ANSWER_BYTES: usize = 8192;
+
+pub(super) fn findings(config: &Config) -> Vec<Finding> {
+    let mut findings = parts(try_parts());
+    findings.push(forwarding(&sysctl("ipv4/ip_forward")));
+    let wants_ipv6 = config.network.pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv6());
+    findings.extend(wants_ipv6.then(|| ipv6(Path::new("/proc/net/if_inet6").exists())));
+    findings
+}
+
+fn sysctl(name: &str) -> String {
+    fs::read_to_string(Path::new("/proc/sys/net").join(name)).unwrap_or_default()
+}
+
+/// The bits of what the kernel lacks.
+fn try_parts() -> io::Result<u8> {
+    let witness = SingleThreaded::verify()?;
+    let options = Spawn {
+        namespaces: Some(CloneFlags::CLONE_NEWNET),
+        ..Spawn::default()
+    };
+    let child = spawn(&options, &witness, |_| lacking().unwrap_or(UNTRIED))?;
+    match waitpid(child.pid, None)? {
+        WaitStatus::Exited(_, status) => Ok(u8::try_from(status).unwrap_or(UNTRIED)),
+        _ => Ok(UNTRIED),
+    }
+}
+
+/// Runs in the namespace of its own.
+fn lacking() -> io::Result<u8> {
+    let tried = [
+        has_link(InfoKind::Bridge)?,
+        has_link(InfoKind::Veth)?,
+        has_nftables()?,
+    ];
+    let lacking = PARTS.iter().zip(tried).filter(|(_, there)| !there);
+    Ok(lacking.fold(0, |bits, ((bit, ..), _)| bits | bit))
+}
+
+/// Whether a link of a kind can be made; by making it.
+fn has_link(kind: InfoKind) -> io::Result<bool> {
+    let mut link = LinkMessage::default();
+    link.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
+    let mut message = NetlinkMessage::from(RouteNetlinkMessage::NewLink(link));
+    message.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    message.finalize();
+    let mut request = vec![0; message.buffer_len()];
+    message.serialize(&mut request);
+    let answer = ask(NETLINK_ROUTE, &request)?;
+    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer);
+    match answer.map_err(io::Error::other)?.payload {
+        NetlinkPayload::Error(error) => Ok(error.code.is_none()),
+        _ => Ok(true),
+    }
+}
+
+/// Whether nf_tables answers: NFT_MSG_GETGEN (linux/netfilter/nf_tables.h) has nothing to say but
+/// its header and a `struct nfgenmsg` of zeroes.
+fn has_nftables() -> io::Result<bool> {
+    const NFT_MSG_GETGEN: u16 = 10 << 8 | 16;
+    const NLMSG_ERROR: u16 = 2;
+    const LENGTH: u32 = 20;
+    let mut request = Vec::new();
+    request.extend_from_slice(&LENGTH.to_ne_bytes());
+    request.extend_from_slice(&NFT_MSG_GETGEN.to_ne_bytes());
+    request.extend_from_slice(&NLM_F_REQUEST.to_ne_bytes());
+    request.resize(20, 0);
+    match ask(NETLINK_NETFILTER, &request) {
+        Ok(answer) => Ok(answer.get(4..6) != Some(&NLMSG_ERROR.to_ne_bytes())),
+        // The kernel has no netfilter sockets at all.
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(false),
+        Err(error) if error.raw_os_error() == Some(nix::libc::EPROTONOSUPPORT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn ask(protocol: isize, request: &[u8]) -> io::Result<Vec<u8>> {
+    let mut socket = Socket::new(protocol)?;
+    socket.bind_auto()?;
+    socket.send(request, 0)?;
+    let mut answer = vec![0; ANSWER_BYTES];
+    // The kernel has answered when the request was sent.
+    let length = socket.recv(&mut &mut answer[..], nix::libc::MSG_DONTWAIT)?;
+    answer.truncate(length);
+    Ok(answer)
+}
+
+fn parts(lacking: io::Result<u8>) -> Vec<Finding> {
+    let subject = "network devices";
+    match lacking {
+        Ok(0) => vec![Finding::fine(subject, "bridge, veth, nftables")],
+        Ok(bits) if bits & UNTRIED == 0 => {
+            let lacking = PARTS.into_iter().filter(|(bit, ..)| bits & bit != 0);
+            lacking.map(|(_, name, option)| part(subject, name, option)).collect()
+        }
+        other => {
+            let why = other.err().map(|error| format!(": {error}")).unwrap_or_default();
+            vec![Finding::note(
+                subject,
+                format!("could not be tried{why}"),
+                "nobody knows whether pods can be wired",
+                "run the check as root",
+            )]
+        }
+    }
+}
+
+fn part(subject: &'static str, name: &str, option: &str) -> Finding {
+    let module = option.to_lowercase();
+    Finding::missing(
+        subject,
+        format!("no {name}"),
+        "no pod can be wired; only those with hostNetwork run",
+        format!("modprobe {module}, on a kernel built with CONFIG_{option}"),
+    )
+}
+
+fn forwarding(ip_forward: &str) -> Finding {
+    let subject = "ip_forward";
+    match ip_forward.trim() {
+        "1" => Finding::fine(subject, "on"),
+        "0" => Finding::fine(subject, "off; crisp turns it on with its first pod"),
+        _ => Finding::note(subject, "cannot be read", "pods may not reach the outside", "mount /proc"),
+    }
+}
+
+fn ipv6(there: bool) -> Finding {
+    let subject = "IPv6";
+    match there {
+        true => Finding::fine(subject, "on"),
+        false => Finding::note(
+            subject,
+            "not there",
+            "pods with an IPv6 address cannot be wired",
+            "boot without ipv6.disable=1, or take the IPv6 range out of network.pod_cidrs",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    #[test]
+    fn each_part_that_lacks_is_told() {
+        assert_eq!(parts(Ok(0))[0].verdict, Verdict::Fine);
+        let lacking = parts(Ok(5));
+        let facts: Vec<_> = lacking.iter().map(|finding| finding.fact.as_str()).collect();
+        assert_eq!(facts, ["no bridge", "no nftables"]);
+        assert!(lacking[1].is_missing());
+        assert!(!parts(Ok(UNTRIED))[0].is_missing());
+        let refused = io::Error::from(ErrorKind::PermissionDenied);
+        assert!(parts(Err(refused))[0].fact.starts_with("could not be tried: "));
+    }
+
+    #[test]
+    fn forwarding_is_no_fault_of_the_host() {
+        assert_eq!(forwarding("1\n").verdict, Verdict::Fine);
+        assert_eq!(forwarding("0\n").verdict, Verdict::Fine);
+        assert_ne!(forwarding("").verdict, Verdict::Fine);
+    }
+}

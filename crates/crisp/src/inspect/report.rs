@@ -1,0 +1,263 @@
+//! A pod or container as text.
+
+use super::facts::{Cgroup, ContainerFacts, Network, PodFacts};
+use super::namespaces::{self, Namespaces};
+use super::{limits, mounts, processes};
+use crate::text::Table;
+use crisp_model::{ContainerState, Exited, Protocol};
+use std::path::Path;
+use std::time::SystemTime;
+
+/// How far what belongs to a title is indented.
+const INDENT: usize = 2;
+
+/// A pod with its containers.
+pub(super) fn pod(pod: &PodFacts) -> String {
+    let metadata = &pod.config.metadata;
+    let mut text = format!("pod {}/{}\n", metadata.namespace, metadata.name);
+    text.push_str(&fields(pod_fields(pod)));
+    let pause = pod.pid.map(|pid| namespaces::of(Some(pid)));
+    if let Some(pause) = &pause {
+        section(&mut text, "namespaces", &namespaces::table(pause, pause, &namespaces::of(None)));
+    }
+    section(&mut text, "processes", &tree(&pod.cgroup, pod.shim_pid));
+    for one in &pod.containers {
+        text.push('\n');
+        text.push_str(&container_text(one, &pause.clone().unwrap_or_default()));
+    }
+    text
+}
+
+/// A container.
+pub(super) fn container(container: &ContainerFacts, pod: &PodFacts) -> String {
+    let pause = pod.pid.map(|pid| namespaces::of(Some(pid))).unwrap_or_default();
+    let mut text = container_text(container, &pause);
+    section(&mut text, "processes", &tree(&container.cgroup, None));
+    text
+}
+
+fn container_text(container: &ContainerFacts, pod: &Namespaces) -> String {
+    let mut text = format!("container {}\n", container.name);
+    text.push_str(&fields(container_fields(container)));
+    if let Some(pid) = container.pid {
+        let own = namespaces::of(Some(pid));
+        section(&mut text, "namespaces", &namespaces::table(&own, pod, &namespaces::of(None)));
+        if let Some(mounts) = mounts::of(pid) {
+            section(&mut text, "mounts", &mounts);
+        }
+    }
+    text
+}
+
+type Field = (&'static str, String);
+
+fn fields(fields: Vec<Field>) -> String {
+    let mut table = Table::default();
+    let mut before = "";
+    for (name, value) in fields {
+        // A name that goes on is told once.
+        let shown = if name == before { "" } else { name };
+        table.row([shown.to_owned(), value]);
+        before = name;
+    }
+    table.render(INDENT)
+}
+
+fn section(text: &mut String, title: &str, table: &Table) {
+    text.push_str(&format!("{:INDENT$}{title}\n", ""));
+    text.push_str(&table.render(2 * INDENT));
+}
+
+fn pod_fields(pod: &PodFacts) -> Vec<Field> {
+    let mut fields = vec![("id", pod.id.clone()), ("state", pod.process_status.clone())];
+    if !pod.runtime_handler.is_empty() {
+        fields.push(("handler", pod.runtime_handler.clone()));
+    }
+    match &pod.network {
+        Some(network) => fields.extend(network_fields(network, pod)),
+        None if pod.pid.is_some() => fields.push(("network", "the host's".to_owned())),
+        None => {}
+    }
+    if let Some(logs) = &pod.config.log_directory {
+        fields.push(("logs", path(logs)));
+    }
+    fields.push(("run dir", path(&pod.run_dir)));
+    fields.extend(cgroup_fields(&pod.cgroup));
+    fields
+}
+
+fn network_fields(network: &Network, pod: &PodFacts) -> Vec<Field> {
+    let Network { host_interface, pod_interface, mac, mtu, .. } = network;
+    let bridge = pod.bridge.as_deref().unwrap_or("-");
+    let mut fields: Vec<Field> = Vec::new();
+    for (address, gateway) in network.addresses.iter().zip(&network.gateways) {
+        fields.push(("address", format!("{address} by {gateway}")));
+    }
+    fields.push(("veth", format!("{pod_interface} in the pod ({mac}, MTU {mtu}), {host_interface} on bridge {bridge}")));
+    fields.extend(pod.net_namespace.iter().map(|netns| ("netns", path(netns))));
+    fields.extend(network.port_mappings.iter().map(|port| {
+        let protocol = match port.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        };
+        let host = port.host_ip.map_or_else(String::new, |ip| format!("{ip} "));
+        ("host port", format!("{host}{} → {} ({protocol})", port.host_port, port.container_port))
+    }));
+    fields
+}
+
+fn container_fields(container: &ContainerFacts) -> Vec<Field> {
+    let mut fields = vec![("id", container.id.clone()), ("state", state(&container.state))];
+    fields.push(("image", image(container)));
+    fields.push(("user", user(container)));
+    fields.push(("command", command(container)));
+    fields.extend(container.log_path.iter().map(|log| ("log", path(log))));
+    fields.extend(cgroup_fields(&container.cgroup));
+    fields
+}
+
+fn cgroup_fields(cgroup: &Cgroup) -> Vec<Field> {
+    let mut fields = vec![("cgroup", cgroup.path.clone())];
+    if cgroup.directories.is_empty() {
+        return fields;
+    }
+    fields.extend(cgroup.directories.iter().map(|dir| ("cgroup", path(dir))));
+    fields.extend(limits::lines(cgroup));
+    fields
+}
+
+fn state(state: &ContainerState) -> String {
+    match state {
+        ContainerState::Created => "created".to_owned(),
+        ContainerState::Running(running) => {
+            format!("running for {} as pid {}", since(running.started_at), running.pid)
+        }
+        ContainerState::Exited(exited) => how_it_ended(exited),
+    }
+}
+
+fn how_it_ended(exited: &Exited) -> String {
+    let Exited { finished_at, reason, message, .. } = exited;
+    let mut text = format!("exited {} ago with code {}: {}", since(*finished_at), reason.exit_code(), reason.word());
+    if !message.is_empty() {
+        text.push_str(&format!(": {message}"));
+    }
+    text
+}
+
+fn since(time: SystemTime) -> String {
+    crate::text::age(SystemTime::now().duration_since(time).unwrap_or_default())
+}
+
+fn image(container: &ContainerFacts) -> String {
+    let spec = &container.config.image;
+    match (spec.user_specified_image.as_str(), spec.image.as_str()) {
+        ("", name) if name == container.image => name.to_owned(),
+        ("", name) | (name, _) => format!("{name} ({})", container.image),
+    }
+}
+
+fn user(container: &ContainerFacts) -> String {
+    let user = &container.user;
+    let groups: Vec<String> = user.groups.iter().map(u32::to_string).collect();
+    format!("uid {}, gid {}, groups {}", user.uid, user.gid, groups.join(" "))
+}
+
+fn command(container: &ContainerFacts) -> String {
+    let config = &container.config;
+    let words = config.command.iter().chain(&config.args);
+    match config.command.is_empty() && config.args.is_empty() {
+        true => "the image's".to_owned(),
+        false => words.map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" "),
+    }
+}
+
+fn tree(cgroup: &Cgroup, shim_pid: Option<u32>) -> Table {
+    let pids = shim_pid.into_iter().chain(processes::pids(&cgroup.directories));
+    let processes: Vec<_> = pids.filter_map(processes::read).collect();
+    processes::tree(&processes)
+}
+
+fn path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crisp_model::ExitReason;
+    use serde_json::json;
+    use std::time::Duration;
+
+    fn exited() -> ContainerFacts {
+        serde_json::from_value(json!({
+            "id": "c1",
+            "sandboxID": "p1",
+            "name": "main",
+            "pid": null,
+            "state": ContainerState::Exited(Exited {
+                started_at: None,
+                finished_at: SystemTime::now() - Duration::from_secs(61),
+                reason: ExitReason::OomKilled(137),
+                message: String::new(),
+            }),
+            "image": "sha256:ab",
+            "user": {"uid": 33, "gid": 34, "groups": [34, 50], "home": ""},
+            "logPath": "/logs/0.log",
+            "cgroup": {"path": "/crisp/p1/c1"},
+            "config": crisp_model::ContainerConfig {
+                image: crisp_model::ImageSpec { image: "busybox:1".to_owned(), ..Default::default() },
+                args: vec!["a b".to_owned()],
+                ..Default::default()
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_container_that_ended_tells_how() {
+        assert_eq!(
+            container_text(&exited(), &Vec::new()),
+            "container main\n\
+             \x20 id        c1\n\
+             \x20 state     exited 1m ago with code 137: OOMKilled\n\
+             \x20 image     busybox:1 (sha256:ab)\n\
+             \x20 user      uid 33, gid 34, groups 34 50\n\
+             \x20 command   \"a b\"\n\
+             \x20 log       /logs/0.log\n\
+             \x20 cgroup    /crisp/p1/c1\n"
+        );
+    }
+
+    #[test]
+    fn a_pod_tells_its_place_in_the_network() {
+        let facts: PodFacts = serde_json::from_value(json!({
+            "id": "p1",
+            "pid": null,
+            "shimPid": null,
+            "processStatus": "ready",
+            "runtimeHandler": "",
+            "netNamespace": "/run/netns/crisp-p1",
+            "network": {
+                "pod": "p1", "host_interface": "crisp0123456789", "pod_interface": "eth0",
+                "addresses": ["10.87.0.2/16"], "gateways": ["10.87.0.1"], "mac": "02:c5:0a:57:00:02", "mtu": 1500,
+                "port_mappings": [{"protocol": "tcp", "container_port": 80, "host_port": 8080, "host_ip": null}],
+            },
+            "bridge": "crisp0",
+            "runDir": "/run/crisp/pods/p1",
+            "cgroup": {"path": "/crisp/p1"},
+            "config": crisp_model::PodConfig::default(),
+            "containers": [],
+        }))
+        .unwrap();
+        let text = pod(&facts);
+        for line in [
+            "address     10.87.0.2/16 by 10.87.0.1\n",
+            "veth        eth0 in the pod (02:c5:0a:57:00:02, MTU 1500), crisp0123456789 on bridge crisp0\n",
+            "host port   8080 → 80 (tcp)\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! `crisp serve`: the daemon.
+
+use crate::client::Target;
+use anyhow::{Context, Result, bail};
+use crisp_engine::{Config, Engine};
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::Level;
+
+/// Threads that serve RPCs: more do not help, as the daemon waits far more than it computes.
+const WORKERS_MAX: usize = 4;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// How much is logged: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "CRISP_LOG")]
+    log: Level,
+}
+
+pub(crate) fn run(arguments: &Arguments, target: &Target) -> Result<()> {
+    let (config, socket) = (target.config()?, target.socket()?);
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the daemon needs root: start it with sudo, or as a systemd service");
+    }
+    tracing_subscriber::fmt()
+        .with_max_level(arguments.log)
+        .with_target(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(std::io::stderr)
+        .init();
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+        .context("starting the runtime's threads")?
+        .block_on(serve(config, &socket))
+}
+
+async fn serve(config: Config, socket: &Path) -> Result<()> {
+    fs::create_dir_all(&config.run_dir).with_context(|| format!("making {}", config.run_dir.display()))?;
+    let _lock = lock(&config.run_dir)?;
+    let engine = Engine::open(config).await.context("opening the node")?;
+    let listener = listen(socket)?;
+    tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving the CRI");
+    // Nobody to tell, unless systemd started this.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    crisp_cri::serve(engine, listener, shutdown()).await?;
+    let _ = fs::remove_file(socket);
+    tracing::info!("the daemon ends; its pods go on");
+    Ok(())
+}
+
+/// One daemon for one set of directories.
+fn lock(run_dir: &Path) -> Result<Flock<File>> {
+    let path = run_dir.join("daemon.lock");
+    let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err(_) => bail!(
+            "another crisp uses {}: stop it, or give this one a run_dir, root_dir and instance of its own",
+            run_dir.display()
+        ),
+    }
+}
+
+/// The socket, in place of one that an earlier daemon left; only root may connect.
+fn listen(path: &Path) -> Result<UnixListener> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("removing the old socket {}", path.display()));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("listening on {}", path.display()))?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))
+        .with_context(|| format!("chmod {}", path.display()))?;
+    Ok(listener)
+}
+
+/// SIGTERM or SIGINT.
+async fn shutdown() {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
