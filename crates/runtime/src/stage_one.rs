@@ -84,9 +84,10 @@ pub(crate) fn start(
     keep_hosts_sysctls(&container, &joined)?;
     let cgroups = Cgroups::open(plan.cgroup_dirs)?;
     let users_fd = users.as_ref().map(AsFd::as_fd);
-    let root = rootfs::make(&plan, &container, users_fd)?;
     let mounts = sources::open(&plan, &container, users_fd, witness)?;
     let devices = devices::open(&container, users_fd.is_some())?;
+    // After what is cloned: this may leave the host's mount namespace for a private copy.
+    let root = rootfs::make(&plan, &container, users_fd, witness)?;
     own_pipes(&plan.stdio, container.process.uid, &container.id_maps)?;
     limits::prepare(&container.process)?;
     join_keyring()?;

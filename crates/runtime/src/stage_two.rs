@@ -13,6 +13,8 @@ mod root;
 mod sysctl;
 mod terminal;
 
+pub(crate) use root::hide_from_host;
+
 use crate::error::{Context, StartError};
 use crate::plan::{SeccompFilter, Stdio};
 use crate::report::Reporter;

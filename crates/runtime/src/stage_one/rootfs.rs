@@ -3,9 +3,15 @@
 use crate::error::{Context, StartError};
 use crate::plan::{ContainerPlan, Overlay as Layers, Rootfs};
 use crate::spec::{Container, IdMaps};
-use crisp_sys::mount::{Change, Overlay, Propagation, Recursion, Upper, change, clone_mount};
+use crate::stage_two::hide_from_host;
+use crisp_sys::mount::{
+    Attributes, Change, FsContext, Overlay, Propagation, Recursion, Upper, attach_at, change,
+    clone_mount,
+};
+use crisp_sys::namespace::{Kind, unshare};
+use crisp_sys::process::SingleThreaded;
 use std::fs;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 
@@ -14,11 +20,12 @@ pub(super) fn make(
     plan: &ContainerPlan<'_>,
     container: &Container,
     users: Option<BorrowedFd<'_>>,
+    witness: &SingleThreaded,
 ) -> Result<OwnedFd, StartError> {
     match &plan.rootfs {
         Rootfs::Overlay(layers) => {
             own_upper(layers.upper_dir, &container.id_maps)?;
-            overlay(layers, container, users)
+            overlay(layers, container, users, witness)
         }
         Rootfs::Directory => directory(plan, container, users),
     }
@@ -28,8 +35,9 @@ fn overlay(
     layers: &Layers<'_>,
     container: &Container,
     users: Option<BorrowedFd<'_>>,
+    witness: &SingleThreaded,
 ) -> Result<OwnedFd, StartError> {
-    Overlay {
+    let overlay = Overlay {
         lower_dirs: layers.lower_dirs,
         upper: Some(Upper {
             upper_dir: layers.upper_dir,
@@ -38,9 +46,26 @@ fn overlay(
         }),
         context: container.mount_label.as_deref(),
         id_map: users,
-    }
-    .mount()
-    .step("over", layers.upper_dir)
+    };
+    let mounted = match overlay.needs_staging() {
+        true => overlay.mount_attaching(staging(witness)?.as_fd()),
+        false => overlay.mount(),
+    };
+    mounted.step("over", layers.upper_dir)
+}
+
+/// An empty directory to attach mounts in, where nobody sees them: in a mount namespace of this
+/// stage's own, on top of the root, where no path leads to. The second stage takes it out of sight
+/// together with the host's mounts.
+fn staging(witness: &SingleThreaded) -> Result<OwnedFd, StartError> {
+    let root = Path::new("/");
+    unshare(Kind::Mount.flag(), witness).step("make a mount namespace", "")?;
+    hide_from_host()?;
+    let staging = FsContext::open("tmpfs")
+        .and_then(|context| context.mount(Attributes::NONE))
+        .step("on", root)?;
+    attach_at(&staging, root).step("attach a mount at", root)?;
+    Ok(staging)
 }
 
 /// The upper directory shows as the root directory, so that its owner must have an id inside. An owner

@@ -27,7 +27,7 @@ pub(super) fn enter(new_root: OwnedFd) -> Result<OwnedFd, StartError> {
 }
 
 /// Nothing that is attached or detached here shows in the mount table that this one is a copy of.
-fn hide_from_host() -> Result<(), StartError> {
+pub(crate) fn hide_from_host() -> Result<(), StartError> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let old_root = open("/", flags, Mode::empty()).step("open the host's root", "")?;
     let private = Change {

@@ -1,11 +1,12 @@
 //! Overlay file systems as detached mounts.
 
 use super::{
-    Attributes, Change, FSCONFIG_VALUE_MAX, FsContext, FsError, Recursion, change, clone_mount,
+    Attributes, Change, FSCONFIG_VALUE_MAX, FsContext, FsError, Recursion, attach, change,
+    clone_mount,
 };
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, mkdirat};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -37,8 +38,8 @@ pub struct Upper<'a> {
 
 /// One directory of an overlay, as it is given to the kernel.
 struct Layer {
-    /// Keeps `path` valid where that names a descriptor.
-    _fd: Option<OwnedFd>,
+    /// Keeps `path` valid where that names a descriptor: an id-mapped mount, or a directory.
+    fd: Option<OwnedFd>,
     path: PathBuf,
 }
 
@@ -46,31 +47,39 @@ impl Overlay<'_> {
     /// Makes the overlay, detached.
     ///
     /// # Errors
-    /// Those of the kernel, with what it said. `ENOENT` when a directory is missing.
+    /// Those of the kernel, with what it said. `ENOENT` when a directory is missing, `EINVAL` when it
+    /// [needs staging](Self::needs_staging).
     pub fn mount(&self) -> Result<OwnedFd, FsError> {
-        match self.mount_appending() {
-            // Before Linux 6.7 there is no `lowerdir+`.
-            Err(error) if error.errno == Errno::EINVAL => {
-                self.mount_joined().map_err(|joined| match joined.errno {
-                    Errno::EINVAL => error,
-                    _ => joined,
-                })
-            }
-            done => done,
-        }
+        self.mount_in_best_way(None)
     }
 
-    fn mount_appending(&self) -> Result<OwnedFd, FsError> {
+    /// Whether it can be made by [`Self::mount_attaching`] only: before Linux 6.15 an overlay takes no
+    /// detached mounts, which id-mapped directories are. To try is no way to find out, as a failed
+    /// attempt spoils a volatile upper directory.
+    #[must_use]
+    pub fn needs_staging(&self) -> bool {
+        const SINCE: (u32, u32) = (6, 15);
+        self.id_map.is_some() && kernel_version() < SINCE
+    }
+
+    /// As [`Self::mount`], but id-mapped lower directories are attached in `staging` first, an empty
+    /// directory of the caller's own mount namespace. When the overlay is made, it needs `staging` no
+    /// longer.
+    ///
+    /// # Errors
+    /// As [`Self::mount`].
+    pub fn mount_attaching(&self, staging: BorrowedFd<'_>) -> Result<OwnedFd, FsError> {
+        self.mount_in_best_way(Some(staging))
+    }
+
+    fn mount_in_best_way(&self, staging: Option<BorrowedFd<'_>>) -> Result<OwnedFd, FsError> {
         if let Some(single) = self.single_directory() {
             return self.mount_single(single);
         }
-        let context = self.context()?;
-        let lower = self.layers()?;
-        for layer in &lower {
-            context.set_string("lowerdir+", &layer.path)?;
+        match can_append() {
+            true => self.append(&self.layers(staging)?),
+            false => self.join(&self.layers(staging)?),
         }
-        self.set_upper(&context)?;
-        context.mount(self.attributes())
     }
 
     /// As [`Self::mount`] does it where the kernel cannot append lower directories: as one option of
@@ -80,10 +89,22 @@ impl Overlay<'_> {
     /// # Errors
     /// As [`Self::mount`]; `E2BIG` for more directories than fit.
     pub fn mount_joined(&self) -> Result<OwnedFd, FsError> {
-        if let Some(single) = self.single_directory() {
-            return self.mount_single(single);
+        match self.single_directory() {
+            Some(single) => self.mount_single(single),
+            None => self.join(&self.layers(None)?),
         }
-        let lower = self.layers()?;
+    }
+
+    fn append(&self, lower: &[Layer]) -> Result<OwnedFd, FsError> {
+        let context = self.context()?;
+        for layer in lower {
+            context.set_string("lowerdir+", &layer.path)?;
+        }
+        self.set_upper(&context)?;
+        context.mount(self.attributes())
+    }
+
+    fn join(&self, lower: &[Layer]) -> Result<OwnedFd, FsError> {
         let open: Vec<OwnedFd> = lower
             .iter()
             .map(|layer| open_directory(&layer.path))
@@ -133,8 +154,17 @@ impl Overlay<'_> {
         Ok(context)
     }
 
-    fn layers(&self) -> Result<Vec<Layer>, FsError> {
-        self.lower_dirs.iter().map(|dir| self.layer(dir)).collect()
+    fn layers(&self, staging: Option<BorrowedFd<'_>>) -> Result<Vec<Layer>, FsError> {
+        let numbered = self.lower_dirs.iter().enumerate();
+        numbered
+            .map(|(number, directory)| {
+                let layer = self.layer(directory)?;
+                if let (Some(fd), Some(staging), Some(_)) = (&layer.fd, staging, self.id_map) {
+                    attach_numbered(fd, staging, number)?;
+                }
+                Ok(layer)
+            })
+            .collect()
     }
 
     /// What is given to the kernel for a directory: its path; or that of a descriptor when it is
@@ -151,7 +181,7 @@ impl Overlay<'_> {
             Some(fd) => format!("/proc/self/fd/{}", fd.as_raw_fd()).into(),
             None => directory.to_owned(),
         };
-        Ok(Layer { _fd: fd, path })
+        Ok(Layer { fd, path })
     }
 
     fn set_upper(&self, context: &FsContext) -> Result<(), FsError> {
@@ -182,6 +212,34 @@ fn id_mapped(directory: &Path, namespace: BorrowedFd<'_>) -> Result<OwnedFd, FsE
     };
     change(mount.as_fd(), &mapped, Recursion::This).map_err(fail)?;
     Ok(mount)
+}
+
+fn attach_numbered(mount: &OwnedFd, staging: BorrowedFd<'_>, number: usize) -> Result<(), FsError> {
+    let name = number.to_string();
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    mkdirat(staging, name.as_str(), Mode::S_IRWXU)
+        .and_then(|()| openat(staging, name.as_str(), flags, Mode::empty()))
+        .and_then(|target| attach(mount, target))
+        .map_err(|errno| FsError::new(format!("attach lower directory {name}"), errno))
+}
+
+/// Whether overlays take their lower directories one by one. The version is what there is to ask:
+/// older kernels complain in their log about an option that they do not know.
+fn can_append() -> bool {
+    const SINCE: (u32, u32) = (6, 7);
+    kernel_version() >= SINCE
+}
+
+/// Zeroes when it cannot be told.
+fn kernel_version() -> (u32, u32) {
+    let Ok(names) = nix::sys::utsname::uname() else {
+        return (0, 0);
+    };
+    let release = names.release().to_string_lossy();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|part| part.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 fn open_directory(path: &Path) -> Result<OwnedFd, FsError> {
