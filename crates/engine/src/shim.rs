@@ -192,11 +192,6 @@ impl Shim {
         self.waiting().execs.remove(exec_id);
     }
 
-    /// The shim's pid; none when it was found running.
-    pub(crate) fn pid(&self) -> Option<u32> {
-        u32::try_from(self.pid.as_raw()).ok().filter(|pid| *pid > 0)
-    }
-
     async fn send(&self, packet: &Packet) -> Result<()> {
         let send =
             || crisp_shim_api::try_send(self.socket.as_fd(), packet, &[]).map_err(io::Error::from);

@@ -150,7 +150,7 @@ impl Engine {
         let cgroups = self.make_pod_cgroups(pod);
         let shim = Shim::spawn(pod.id(), &self.shim_exe, &run_dir, self.listener(pod))?;
         pod.set_shim(Some(shim.clone()));
-        let cgroup_dirs = cgroups.await?;
+        let (welcome, cgroup_dirs) = tokio::try_join!(shim.hello(), cgroups)?;
         let request = start_request(&config, hostname, cgroup_dirs)?;
         let (body, fds) = shim.call(request::Body::StartPod(request)).await?;
         let reply::Body::PodStarted(started) = body else {
@@ -160,7 +160,7 @@ impl Engine {
         let record = pod.update(|record| {
             record.state = PodState::Ready;
             record.pause_pid = Some(started.pause_pid);
-            record.shim_pid = shim.pid();
+            record.shim_pid = Some(welcome.shim_pid);
         });
         self.records.write_pod(&record)
     }
