@@ -87,8 +87,15 @@ impl Client {
             container_id: id.to_owned(),
             verbose: false,
         };
-        let answer = self.runtime().container_status(request).await.map_err(told)?;
-        answer.into_inner().status.context("the daemon told no status")
+        let answer = self
+            .runtime()
+            .container_status(request)
+            .await
+            .map_err(told)?;
+        answer
+            .into_inner()
+            .status
+            .context("the daemon told no status")
     }
 
     /// An image by its name or id; none when it is not on the node.
@@ -112,14 +119,18 @@ pub(crate) fn image_spec(name: &str) -> v1::ImageSpec {
 
 /// Runs a command's work on this thread.
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     runtime.context("starting the command")?.block_on(work)
 }
 
 /// What the daemon answered instead of doing what was asked.
 pub(crate) fn told(status: Status) -> anyhow::Error {
     match io_cause(&status) {
-        Some(_) => anyhow!("the daemon ended before it answered: look at its log, start it with `crisp serve`"),
+        Some(_) => anyhow!(
+            "the daemon ended before it answered: look at its log, start it with `crisp serve`"
+        ),
         None => anyhow!("{}", status.message()),
     }
 }
@@ -130,7 +141,9 @@ fn unreachable(socket: &Path, error: &(dyn Error + 'static)) -> anyhow::Error {
         Some(ErrorKind::PermissionDenied) => {
             anyhow!("{socket} is not for this user: run the command as root")
         }
-        _ => anyhow!("no crisp serves {socket}: start it with `crisp serve`, or name another one's with --socket"),
+        _ => anyhow!(
+            "no crisp serves {socket}: start it with `crisp serve`, or name another one's with --socket"
+        ),
     }
 }
 
@@ -155,7 +168,12 @@ pub(crate) struct Directories {
 impl Client {
     pub(crate) async fn directories(&self) -> Result<Directories> {
         let request = v1::StatusRequest { verbose: true };
-        let answer = self.runtime().status(request).await.map_err(told)?.into_inner();
+        let answer = self
+            .runtime()
+            .status(request)
+            .await
+            .map_err(told)?
+            .into_inner();
         let Some(config) = answer.info.get("config") else {
             bail!("what serves the socket is not crisp: it tells no directories");
         };
@@ -172,7 +190,9 @@ mod tests {
         let error = block_on(Client::connect(Path::new("/nonexistent/crisp.sock"))).unwrap_err();
         let text = error.to_string();
         assert!(
-            text.starts_with("no crisp serves /nonexistent/crisp.sock: start it with `crisp serve`"),
+            text.starts_with(
+                "no crisp serves /nonexistent/crisp.sock: start it with `crisp serve`"
+            ),
             "{text}"
         );
     }

@@ -24,15 +24,23 @@ pub(crate) enum Named<'a> {
 impl Snapshot {
     pub(crate) async fn take(client: &Client) -> Result<Self> {
         let mut runtime = client.runtime();
-        let pods = runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await.map_err(told)?;
-        let containers = runtime.list_containers(v1::ListContainersRequest::default()).await.map_err(told)?;
+        let pods = runtime
+            .list_pod_sandbox(v1::ListPodSandboxRequest::default())
+            .await
+            .map_err(told)?;
+        let containers = runtime
+            .list_containers(v1::ListContainersRequest::default())
+            .await
+            .map_err(told)?;
         let mut snapshot = Self {
             pods: pods.into_inner().items,
             containers: containers.into_inner().containers,
         };
         snapshot.pods.sort_by_key(full_name);
         // Those that stand for their name first: of what was made again, the last.
-        snapshot.containers.sort_by_key(|c| (container_name(c).to_owned(), std::cmp::Reverse(attempt(c))));
+        snapshot
+            .containers
+            .sort_by_key(|c| (container_name(c).to_owned(), std::cmp::Reverse(attempt(c))));
         Ok(snapshot)
     }
 
@@ -55,7 +63,10 @@ impl Snapshot {
             bail!("there is no pod {name:?}: `crisp pod ls` shows those there are");
         };
         if found.iter().any(|pod| full_name(pod) != full_name(first)) {
-            bail!("{name:?} may be {}: say more of it", list(found.iter().map(|pod| full_name(pod))));
+            bail!(
+                "{name:?} may be {}: say more of it",
+                list(found.iter().map(|pod| full_name(pod)))
+            );
         }
         Ok(first)
     }
@@ -70,10 +81,18 @@ impl Snapshot {
         match (name, containers.as_slice()) {
             (_, []) => bail!("pod {} has no container", full_name(pod)),
             (None, [only]) => Ok(only),
-            (None, _) => bail!("pod {} has the containers {}: name one of them", full_name(pod), names()),
+            (None, _) => bail!(
+                "pod {} has the containers {}: name one of them",
+                full_name(pod),
+                names()
+            ),
             (Some(name), _) => match containers.iter().find(|c| called(c, name)) {
                 Some(container) => Ok(container),
-                None => bail!("pod {} has no container {name:?} but {}", full_name(pod), names()),
+                None => bail!(
+                    "pod {} has no container {name:?} but {}",
+                    full_name(pod),
+                    names()
+                ),
             },
         }
     }
@@ -81,8 +100,13 @@ impl Snapshot {
     /// The pod's containers, each name once: the last that was made under it.
     pub(crate) fn containers_of(&self, pod: &PodSandbox) -> impl Iterator<Item = &Container> {
         let mut last = None;
-        let of_pod = self.containers.iter().filter(|c| c.pod_sandbox_id == pod.id);
-        of_pod.filter(move |container| last.replace(container_name(container)) != Some(container_name(container)))
+        let of_pod = self
+            .containers
+            .iter()
+            .filter(|c| c.pod_sandbox_id == pod.id);
+        of_pod.filter(move |container| {
+            last.replace(container_name(container)) != Some(container_name(container))
+        })
     }
 
     /// The pod, or else the container, that a name or id means. A container is also called
@@ -91,24 +115,44 @@ impl Snapshot {
     /// # Errors
     /// If there is none, or several.
     pub(crate) fn any(&self, name: &str) -> Result<Named<'_>> {
-        let of_pod = self.pods.iter().any(|pod| pod_name(pod) == name || full_name(pod) == name);
+        let of_pod = self
+            .pods
+            .iter()
+            .any(|pod| pod_name(pod) == name || full_name(pod) == name);
         let with_id = |id: &str| !name.is_empty() && id.starts_with(name);
         if of_pod {
             return self.pod(name).map(Named::Pod);
         }
         if let Some((pod, container)) = name.rsplit_once('/') {
-            return self.container(self.pod(pod)?, Some(container)).map(Named::Container);
+            return self
+                .container(self.pod(pod)?, Some(container))
+                .map(Named::Container);
         }
         let named = self.containers.iter().filter(|c| container_name(c) == name);
         let mut found: Vec<Named<'_>> = named.map(Named::Container).collect();
         if found.is_empty() {
-            found.extend(self.pods.iter().filter(|pod| with_id(&pod.id)).map(Named::Pod));
-            found.extend(self.containers.iter().filter(|c| with_id(&c.id)).map(Named::Container));
+            found.extend(
+                self.pods
+                    .iter()
+                    .filter(|pod| with_id(&pod.id))
+                    .map(Named::Pod),
+            );
+            found.extend(
+                self.containers
+                    .iter()
+                    .filter(|c| with_id(&c.id))
+                    .map(Named::Container),
+            );
         }
         match found.as_slice() {
-            [] => bail!("there is no pod or container {name:?}: `crisp pod ls` shows those there are"),
+            [] => {
+                bail!("there is no pod or container {name:?}: `crisp pod ls` shows those there are")
+            }
             [only] => Ok(*only),
-            _ => bail!("{name:?} may be {}: say more of it", list(found.iter().map(|n| self.described(*n)))),
+            _ => bail!(
+                "{name:?} may be {}: say more of it",
+                list(found.iter().map(|n| self.described(*n)))
+            ),
         }
     }
 
@@ -116,8 +160,12 @@ impl Snapshot {
         match named {
             Named::Pod(pod) => format!("pod {}", full_name(pod)),
             Named::Container(container) => {
-                let pod = self.pods.iter().find(|pod| pod.id == container.pod_sandbox_id);
-                let pod = pod.map_or_else(|| short(&container.pod_sandbox_id).to_owned(), full_name);
+                let pod = self
+                    .pods
+                    .iter()
+                    .find(|pod| pod.id == container.pod_sandbox_id);
+                let pod =
+                    pod.map_or_else(|| short(&container.pod_sandbox_id).to_owned(), full_name);
                 format!("container {pod}/{}", container_name(container))
             }
         }
@@ -147,7 +195,10 @@ fn currency(pod: &PodSandbox) -> (bool, i64) {
 }
 
 fn attempt(container: &Container) -> (u32, i64) {
-    let attempt = container.metadata.as_ref().map_or(0, |metadata| metadata.attempt);
+    let attempt = container
+        .metadata
+        .as_ref()
+        .map_or(0, |metadata| metadata.attempt);
     (attempt, container.created_at)
 }
 
@@ -156,7 +207,10 @@ pub(crate) fn pod_name(pod: &PodSandbox) -> &str {
 }
 
 pub(crate) fn container_name(container: &Container) -> &str {
-    container.metadata.as_ref().map_or("", |metadata| &metadata.name)
+    container
+        .metadata
+        .as_ref()
+        .map_or("", |metadata| &metadata.name)
 }
 
 /// `namespace/name`.
@@ -215,11 +269,18 @@ mod tests {
     #[test]
     fn a_pod_is_found_by_name_full_name_or_the_beginning_of_its_id() {
         let node = node();
-        let found = |name| node.pod(name).map(|pod| pod.id.as_str()).map_err(|e| e.to_string());
+        let found = |name| {
+            node.pod(name)
+                .map(|pod| pod.id.as_str())
+                .map_err(|e| e.to_string())
+        };
         assert_eq!(found("shop/web").unwrap(), "aa02");
         assert_eq!(found("db").unwrap(), "bb02");
         assert_eq!(found("aa01").unwrap(), "aa01");
-        assert_eq!(found("web").unwrap_err(), "\"web\" may be default/web, shop/web: say more of it");
+        assert_eq!(
+            found("web").unwrap_err(),
+            "\"web\" may be default/web, shop/web: say more of it"
+        );
         assert!(found("x").unwrap_err().starts_with("there is no pod \"x\""));
         assert!(found("").is_err());
     }
@@ -244,7 +305,11 @@ mod tests {
     #[test]
     fn a_name_means_a_pod_before_a_container() {
         let node = node();
-        let found = |name| node.any(name).map(|n| n.id().to_owned()).map_err(|e| e.to_string());
+        let found = |name| {
+            node.any(name)
+                .map(|n| n.id().to_owned())
+                .map_err(|e| e.to_string())
+        };
         assert_eq!(found("db").unwrap(), "bb02");
         assert_eq!(found("side").unwrap(), "dd01");
         assert_eq!(found("default/web/main").unwrap(), "cc01");

@@ -9,7 +9,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::Level;
+use tracing::{Level, Subscriber};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Threads that serve RPCs: more do not help, as the daemon waits far more than it computes.
 const WORKERS_MAX: usize = 4;
@@ -26,13 +30,13 @@ pub(crate) fn run(arguments: &Arguments, target: &Target) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the daemon needs root: start it with sudo, or as a systemd service");
     }
-    tracing_subscriber::fmt()
-        .with_max_level(arguments.log)
-        .with_target(false)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_writer(std::io::stderr)
+    tracing_subscriber::registry()
+        .with(ours(arguments.log))
+        .with(log_lines())
         .init();
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
+    let workers = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(WORKERS_MAX);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .enable_all()
@@ -41,16 +45,32 @@ pub(crate) fn run(arguments: &Arguments, target: &Target) -> Result<()> {
         .block_on(serve(config, &socket))
 }
 
+/// Our own lines from `level` on; of the libraries below us only what is wrong.
+fn ours(level: Level) -> Targets {
+    Targets::new()
+        .with_default(Level::WARN.min(level))
+        .with_target("crisp", level)
+}
+
+fn log_lines<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> {
+    tracing_subscriber::fmt::layer()
+        .with_target(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(std::io::stderr)
+}
+
 async fn serve(config: Config, socket: &Path) -> Result<()> {
-    fs::create_dir_all(&config.run_dir).with_context(|| format!("making {}", config.run_dir.display()))?;
+    fs::create_dir_all(&config.run_dir)
+        .with_context(|| format!("making {}", config.run_dir.display()))?;
     let _lock = lock(&config.run_dir)?;
     let engine = Engine::open(config).await.context("opening the node")?;
     let listener = listen(socket)?;
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving the CRI");
     // Nobody to tell, unless systemd started this.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    crisp_cri::serve(engine, listener, shutdown()).await?;
+    crisp_cri::serve(engine.clone(), listener, shutdown()).await?;
     let _ = fs::remove_file(socket);
+    engine.close().await;
     tracing::info!("the daemon ends; its pods go on");
     Ok(())
 }
@@ -75,11 +95,13 @@ fn listen(path: &Path) -> Result<UnixListener> {
     }
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("removing the old socket {}", path.display()));
+            return Err(error)
+                .with_context(|| format!("removing the old socket {}", path.display()));
         }
         _ => {}
     }
-    let listener = UnixListener::bind(path).with_context(|| format!("listening on {}", path.display()))?;
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("listening on {}", path.display()))?;
     fs::set_permissions(path, Permissions::from_mode(0o600))
         .with_context(|| format!("chmod {}", path.display()))?;
     Ok(listener)
@@ -87,9 +109,10 @@ fn listen(path: &Path) -> Result<UnixListener> {
 
 /// SIGTERM or SIGINT.
 async fn shutdown() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         return std::future::pending().await;
     };
     tokio::select! {

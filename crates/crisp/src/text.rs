@@ -30,7 +30,10 @@ impl Table {
     pub(crate) fn render(&self, indent: usize) -> String {
         let widths = self.widths();
         let line = |row: &Vec<String>| {
-            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+            let cells = row
+                .iter()
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:<width$}"));
             let line = cells.collect::<Vec<_>>().join(GAP);
             format!("{:indent$}{}\n", "", line.trim_end())
         };
@@ -144,7 +147,13 @@ mod tests {
 
     #[test]
     fn ages_are_told_in_the_largest_unit() {
-        for (seconds, text) in [(0, "0s"), (59, "59s"), (60, "1m"), (7200, "2h"), (90_000, "1d")] {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (7200, "2h"),
+            (90_000, "1d"),
+        ] {
             assert_eq!(age(Duration::from_secs(seconds)), text);
         }
     }

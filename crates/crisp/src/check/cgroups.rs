@@ -11,7 +11,10 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     match Hierarchies::at(root) {
         Ok(hierarchies) => {
             let mut findings = vec![version(hierarchies.version())];
-            findings.push(controllers(hierarchies.controllers(), hierarchies.version()));
+            findings.push(controllers(
+                hierarchies.controllers(),
+                hierarchies.version(),
+            ));
             findings.extend(lacking(&hierarchies.lacks(), hierarchies.version()));
             findings.extend(read_only(root));
             findings
@@ -39,7 +42,10 @@ fn version(version: Version) -> Finding {
 }
 
 fn controllers(controllers: &[Controller], version: Version) -> Finding {
-    let names: Vec<&str> = controllers.iter().map(|controller| controller.name(version)).collect();
+    let names: Vec<&str> = controllers
+        .iter()
+        .map(|controller| controller.name(version))
+        .collect();
     Finding::fine("cgroup controllers", names.join(" "))
 }
 
@@ -47,12 +53,22 @@ fn lacking(controllers: &[Controller], version: Version) -> Vec<Finding> {
     let note = |controller: &Controller| {
         let name = controller.name(version);
         let remedy = match version {
-            Version::V1 => format!("mount -t cgroup -o {name} {name} /sys/fs/cgroup/{name}, if the kernel has it (/proc/cgroups)"),
-            Version::V2 => format!("use a kernel that has {name}, and leave its version 1 hierarchy unmounted"),
+            Version::V1 => format!(
+                "mount -t cgroup -o {name} {name} /sys/fs/cgroup/{name}, if the kernel has it (/proc/cgroups)"
+            ),
+            Version::V2 => {
+                format!("use a kernel that has {name}, and leave its version 1 hierarchy unmounted")
+            }
         };
         let consequence = format!("there are no {}", controller.purpose());
-        let consequence = consequence.replace("no freezing containers", "no freezing of containers");
-        Finding::note("cgroup controllers", format!("no {name}"), consequence, remedy)
+        let consequence =
+            consequence.replace("no freezing containers", "no freezing of containers");
+        Finding::note(
+            "cgroup controllers",
+            format!("no {name}"),
+            consequence,
+            remedy,
+        )
     };
     controllers.iter().map(note).collect()
 }
@@ -89,7 +105,11 @@ mod tests {
         let mut config = Config::default();
         config.cgroup.root = root.path().to_owned();
         assert!(findings(&config)[0].is_missing());
-        std::fs::write(root.path().join("cgroup.controllers"), "cpu memory pids io cpuset hugetlb\n").unwrap();
+        std::fs::write(
+            root.path().join("cgroup.controllers"),
+            "cpu memory pids io cpuset hugetlb\n",
+        )
+        .unwrap();
         assert_eq!(findings(&config)[0].verdict, Verdict::Fine);
     }
 }

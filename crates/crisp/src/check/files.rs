@@ -5,7 +5,9 @@
 use super::Finding;
 use crate::text::bytes;
 use crisp_engine::Config;
-use crisp_sys::mount::{Attributes, Change, FsContext, Overlay, Recursion, Upper, change, clone_mount};
+use crisp_sys::mount::{
+    Attributes, Change, FsContext, Overlay, Recursion, Upper, change, clone_mount,
+};
 use crisp_sys::process::{SingleThreaded, Spawn, spawn};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
@@ -29,7 +31,10 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let dir = existing(&config.root_dir);
     let mut findings = vec![mount_api()];
     // Where images would be, as the file system matters.
-    match tempfile::Builder::new().prefix(".crisp-check-").tempdir_in(&dir) {
+    match tempfile::Builder::new()
+        .prefix(".crisp-check-")
+        .tempdir_in(&dir)
+    {
         Ok(scratch) => {
             findings.push(overlay(&scratch));
             findings.push(appended_layers(&scratch));
@@ -37,7 +42,10 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         }
         Err(error) => findings.push(Finding::missing(
             "overlayfs",
-            format!("cannot be tried: nothing can be written to {}: {error}", dir.display()),
+            format!(
+                "cannot be tried: nothing can be written to {}: {error}",
+                dir.display()
+            ),
             "images cannot be kept",
             "run as root, or choose another root_dir",
         )),
@@ -69,7 +77,13 @@ fn mount_api() -> Finding {
 fn overlay(scratch: &TempDir) -> Finding {
     let subject = "overlayfs";
     match try_overlay(scratch.path()) {
-        Ok(()) => Finding::fine(subject, format!("works on {}", scratch.path().parent().unwrap_or(scratch.path()).display())),
+        Ok(()) => Finding::fine(
+            subject,
+            format!(
+                "works on {}",
+                scratch.path().parent().unwrap_or(scratch.path()).display()
+            ),
+        ),
         Err(error) => Finding::missing(
             subject,
             error,
@@ -115,7 +129,10 @@ fn appended_layers(scratch: &TempDir) -> Finding {
 fn mapped_ids(dir: &Path) -> Finding {
     let subject = "id-mapped mounts";
     match try_mapped_ids(dir) {
-        Ok(()) => Finding::fine(subject, format!("work on {}", dir.parent().unwrap_or(dir).display())),
+        Ok(()) => Finding::fine(
+            subject,
+            format!("work on {}", dir.parent().unwrap_or(dir).display()),
+        ),
         Err(error) => Finding::note(
             subject,
             error.to_string(),
@@ -161,7 +178,11 @@ fn space(dir: &Path) -> Vec<Finding> {
     match statvfs(dir) {
         Ok(told) => {
             let free_bytes = told.blocks_available() * told.fragment_size();
-            judge_space(dir, free_bytes, (told.files() > 0).then(|| told.files_available()))
+            judge_space(
+                dir,
+                free_bytes,
+                (told.files() > 0).then(|| told.files_available()),
+            )
         }
         Err(error) => vec![Finding::note(
             "disk space",
@@ -183,7 +204,12 @@ fn judge_space(dir: &Path, free_bytes: u64, free_inodes: Option<u64>) -> Vec<Fin
     }];
     if let Some(inodes) = free_inodes.filter(|inodes| *inodes < FREE_INODES_MIN) {
         let fact = format!("{inodes} inodes free in {}", dir.display());
-        findings.push(Finding::note(subject, fact, "pulls of images with many files fail", remedy));
+        findings.push(Finding::note(
+            subject,
+            fact,
+            "pulls of images with many files fail",
+            remedy,
+        ));
     }
     findings
 }
@@ -206,6 +232,9 @@ mod tests {
         assert_eq!(judge(FREE_BYTES_MIN, Some(FREE_INODES_MIN)).len(), 1);
         assert_eq!(judge(FREE_BYTES_MIN, None)[0].verdict, Verdict::Fine);
         assert_ne!(judge(1 << 20, None)[0].verdict, Verdict::Fine);
-        assert_eq!(judge(FREE_BYTES_MIN, Some(5))[1].fact, "5 inodes free in /x");
+        assert_eq!(
+            judge(FREE_BYTES_MIN, Some(5))[1].fact,
+            "5 inodes free in /x"
+        );
     }
 }

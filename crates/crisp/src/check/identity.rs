@@ -5,12 +5,47 @@ use crisp_sys::security::{Capabilities, capabilities};
 
 /// Names by number (linux/capability.h).
 const NAMES: [&str; 41] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID",
-    "SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW",
-    "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT",
-    "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD",
-    "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG",
-    "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
 ];
 
 /// Capabilities without which no pod starts, and what fails first.
@@ -26,14 +61,24 @@ const NEEDED: [(&str, &str); 7] = [
 
 /// Capabilities without which something does not work.
 const WANTED: [(&str, &str); 5] = [
-    ("SYS_RESOURCE", "a negative oom_score_adj is refused and hard rlimits cannot be raised: crisp applies what the kernel allows"),
+    (
+        "SYS_RESOURCE",
+        "a negative oom_score_adj is refused and hard rlimits cannot be raised: crisp applies what the kernel allows",
+    ),
     ("MKNOD", "images with device nodes cannot be unpacked"),
     ("SETFCAP", "files in images lose their capabilities"),
-    ("SETPCAP", "containers cannot be made to drop capabilities for good"),
-    ("SYS_PTRACE", "namespaces of other users' processes cannot be opened"),
+    (
+        "SETPCAP",
+        "containers cannot be made to drop capabilities for good",
+    ),
+    (
+        "SYS_PTRACE",
+        "namespaces of other users' processes cannot be opened",
+    ),
 ];
 
-const REMEDY: &str = "start crisp from systemd, or from a shell that holds it: capsh --print shows what it holds";
+const REMEDY: &str =
+    "start crisp from systemd, or from a shell that holds it: capsh --print shows what it holds";
 
 pub(super) fn findings() -> Vec<Finding> {
     let mut findings = vec![root(nix::unistd::geteuid().is_root())];
@@ -70,16 +115,23 @@ fn held_capabilities(held: Capabilities, known: Capabilities) -> Vec<Finding> {
         table.iter().filter(|(name, _)| lacking.contains(name))
     };
     let mut findings: Vec<Finding> = of(&NEEDED)
-        .map(|(name, consequence)| Finding::missing(subject, format!("no CAP_{name}"), *consequence, REMEDY))
+        .map(|(name, consequence)| {
+            Finding::missing(subject, format!("no CAP_{name}"), *consequence, REMEDY)
+        })
         .collect();
-    findings.extend(
-        of(&WANTED).map(|(name, consequence)| Finding::note(subject, format!("no CAP_{name}"), *consequence, REMEDY)),
-    );
+    findings.extend(of(&WANTED).map(|(name, consequence)| {
+        Finding::note(subject, format!("no CAP_{name}"), *consequence, REMEDY)
+    }));
     let told = |name: &&str| NEEDED.iter().chain(&WANTED).any(|(known, _)| known == name);
     let others: Vec<&str> = lacking.iter().filter(|name| !told(name)).copied().collect();
     if !others.is_empty() {
         let fact = format!("no CAP_{}", others.join(", CAP_"));
-        findings.push(Finding::note(subject, fact, "privileged containers go without, too", REMEDY));
+        findings.push(Finding::note(
+            subject,
+            fact,
+            "privileged containers go without, too",
+            REMEDY,
+        ));
     }
     findings
 }
@@ -101,7 +153,9 @@ mod tests {
         assert_eq!(without(&[])[0].verdict, Verdict::Fine);
         let resource = &without(&[24])[0];
         assert_eq!(resource.fact, "no CAP_SYS_RESOURCE");
-        assert!(matches!(&resource.verdict, Verdict::Note(advice) if advice.consequence.contains("oom_score_adj")));
+        assert!(
+            matches!(&resource.verdict, Verdict::Note(advice) if advice.consequence.contains("oom_score_adj"))
+        );
         let admin = without(&[21, 16, 17]);
         assert!(admin[0].is_missing());
         assert_eq!(admin[1].fact, "no CAP_SYS_MODULE, CAP_SYS_RAWIO");

@@ -12,8 +12,16 @@ use std::path::Path;
 /// The program headers of a program are in its first bytes.
 const HEADER_BYTES_MAX: u64 = 64 << 10;
 
-pub(super) fn findings(configured: &Result<Config>, config: &Config, target: &Target) -> Vec<Finding> {
-    vec![configuration(configured), shim(&config.shim_path()), daemon(target)]
+pub(super) fn findings(
+    configured: &Result<Config>,
+    config: &Config,
+    target: &Target,
+) -> Vec<Finding> {
+    vec![
+        configuration(configured),
+        shim(&config.shim_path()),
+        daemon(target),
+    ]
 }
 
 fn configuration(configured: &Result<Config>) -> Finding {
@@ -60,7 +68,9 @@ fn linkage(path: &Path) -> io::Result<Linkage> {
         return Err(io::Error::other("is not executable"));
     }
     let mut header = Vec::new();
-    File::open(path)?.take(HEADER_BYTES_MAX).read_to_end(&mut header)?;
+    File::open(path)?
+        .take(HEADER_BYTES_MAX)
+        .read_to_end(&mut header)?;
     linkage_of(&header).ok_or_else(|| io::Error::other("is no program of this machine"))
 }
 
@@ -93,7 +103,12 @@ fn daemon(target: &Target) -> Finding {
     match asked {
         Ok((socket, version)) => Finding::fine(
             "daemon",
-            format!("{} {} serves {}", version.runtime_name, version.runtime_version, socket.display()),
+            format!(
+                "{} {} serves {}",
+                version.runtime_name,
+                version.runtime_version,
+                socket.display()
+            ),
         ),
         Err(error) => Finding::note(
             "daemon",
@@ -131,12 +146,19 @@ mod tests {
     #[test]
     fn a_shim_that_is_not_there_is_missing() {
         assert!(shim(Path::new("/nonexistent/crisp-shim")).is_missing());
-        assert!(shim(Path::new("/etc/passwd")).fact.contains("not executable"));
+        assert!(
+            shim(Path::new("/etc/passwd"))
+                .fact
+                .contains("not executable")
+        );
     }
 
     #[test]
     fn a_broken_configuration_is_missing() {
         assert!(configuration(&Err(anyhow::anyhow!("line 2: no"))).is_missing());
-        assert_eq!(configuration(&Ok(Config::default())).fact, "the default one");
+        assert_eq!(
+            configuration(&Ok(Config::default())).fact,
+            "the default one"
+        );
     }
 }

@@ -23,8 +23,12 @@ struct Version(u32, u32);
 pub(super) fn findings() -> Vec<Finding> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut findings = vec![version(release.trim())];
-    findings.extend(namespaces(|kind| Path::new("/proc/self/ns").join(kind).exists()));
-    findings.push(user_namespaces(&read_or_empty("/proc/sys/user/max_user_namespaces")));
+    findings.extend(namespaces(|kind| {
+        Path::new("/proc/self/ns").join(kind).exists()
+    }));
+    findings.push(user_namespaces(&read_or_empty(
+        "/proc/sys/user/max_user_namespaces",
+    )));
     findings.push(pressure());
     findings
 }
@@ -62,7 +66,10 @@ fn namespaces(has: impl Fn(&str) -> bool) -> Vec<Finding> {
     let lacking: Vec<&str> = NEEDED.into_iter().filter(|kind| !has(kind)).collect();
     let mut findings = Vec::new();
     if lacking.is_empty() {
-        let there = NEEDED.into_iter().chain(OPTIONAL.map(|(kind, _)| kind)).filter(|kind| has(kind));
+        let there = NEEDED
+            .into_iter()
+            .chain(OPTIONAL.map(|(kind, _)| kind))
+            .filter(|kind| has(kind));
         findings.push(Finding::fine(subject, there.collect::<Vec<_>>().join(" ")));
     } else {
         findings.push(Finding::missing(

@@ -54,7 +54,12 @@ impl Finding {
         }
     }
 
-    fn note(subject: &'static str, fact: impl Into<String>, consequence: impl Into<String>, remedy: impl Into<String>) -> Self {
+    fn note(
+        subject: &'static str,
+        fact: impl Into<String>,
+        consequence: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
         Self {
             subject,
             verdict: Verdict::Note(Advice::new(consequence, remedy)),
@@ -62,7 +67,12 @@ impl Finding {
         }
     }
 
-    fn missing(subject: &'static str, fact: impl Into<String>, consequence: impl Into<String>, remedy: impl Into<String>) -> Self {
+    fn missing(
+        subject: &'static str,
+        fact: impl Into<String>,
+        consequence: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
         Self {
             subject,
             verdict: Verdict::Missing(Advice::new(consequence, remedy)),

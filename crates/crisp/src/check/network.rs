@@ -33,7 +33,11 @@ const ANSWER_BYTES: usize = 8192;
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = parts(try_parts());
     findings.push(forwarding(&sysctl("ipv4/ip_forward")));
-    let wants_ipv6 = config.network.pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv6());
+    let wants_ipv6 = config
+        .network
+        .pod_cidrs
+        .iter()
+        .any(|cidr| cidr.addr().is_ipv6());
     findings.extend(wants_ipv6.then(|| ipv6(Path::new("/proc/net/if_inet6").exists())));
     findings
 }
@@ -70,7 +74,8 @@ fn lacking() -> io::Result<u8> {
 /// Whether a link of a kind can be made; by making it.
 fn has_link(kind: InfoKind) -> io::Result<bool> {
     let mut link = LinkMessage::default();
-    link.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
+    link.attributes
+        .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
     let mut message = NetlinkMessage::from(RouteNetlinkMessage::NewLink(link));
     message.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
     message.finalize();
@@ -121,10 +126,15 @@ fn parts(lacking: io::Result<u8>) -> Vec<Finding> {
         Ok(0) => vec![Finding::fine(subject, "bridge, veth, nftables")],
         Ok(bits) if bits & UNTRIED == 0 => {
             let lacking = PARTS.into_iter().filter(|(bit, ..)| bits & bit != 0);
-            lacking.map(|(_, name, option)| part(subject, name, option)).collect()
+            lacking
+                .map(|(_, name, option)| part(subject, name, option))
+                .collect()
         }
         other => {
-            let why = other.err().map(|error| format!(": {error}")).unwrap_or_default();
+            let why = other
+                .err()
+                .map(|error| format!(": {error}"))
+                .unwrap_or_default();
             vec![Finding::note(
                 subject,
                 format!("could not be tried{why}"),
@@ -150,7 +160,12 @@ fn forwarding(ip_forward: &str) -> Finding {
     match ip_forward.trim() {
         "1" => Finding::fine(subject, "on"),
         "0" => Finding::fine(subject, "off; crisp turns it on with its first pod"),
-        _ => Finding::note(subject, "cannot be read", "pods may not reach the outside", "mount /proc"),
+        _ => Finding::note(
+            subject,
+            "cannot be read",
+            "pods may not reach the outside",
+            "mount /proc",
+        ),
     }
 }
 
@@ -176,12 +191,19 @@ mod tests {
     fn each_part_that_lacks_is_told() {
         assert_eq!(parts(Ok(0))[0].verdict, Verdict::Fine);
         let lacking = parts(Ok(5));
-        let facts: Vec<_> = lacking.iter().map(|finding| finding.fact.as_str()).collect();
+        let facts: Vec<_> = lacking
+            .iter()
+            .map(|finding| finding.fact.as_str())
+            .collect();
         assert_eq!(facts, ["no bridge", "no nftables"]);
         assert!(lacking[1].is_missing());
         assert!(!parts(Ok(UNTRIED))[0].is_missing());
         let refused = io::Error::from(ErrorKind::PermissionDenied);
-        assert!(parts(Err(refused))[0].fact.starts_with("could not be tried: "));
+        assert!(
+            parts(Err(refused))[0]
+                .fact
+                .starts_with("could not be tried: ")
+        );
     }
 
     #[test]

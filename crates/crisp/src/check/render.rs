@@ -42,14 +42,23 @@ fn block(head: &str, text: &str) -> String {
 }
 
 fn summary(findings: &[Finding]) -> String {
-    let missing = findings.iter().filter(|finding| finding.is_missing()).count();
-    let notes = findings.iter().filter(|f| matches!(f.verdict, Verdict::Note(_))).count();
+    let missing = findings
+        .iter()
+        .filter(|finding| finding.is_missing())
+        .count();
+    let notes = findings
+        .iter()
+        .filter(|f| matches!(f.verdict, Verdict::Note(_)))
+        .count();
     match (missing, notes) {
         (0, 0) => "This host has all that pods need.".to_owned(),
         (0, notes) => format!("Pods run here; {} above.", count(notes, "note")),
         (missing, notes) => {
             let things = count(missing, "thing");
-            format!("Pods do not run here: {things} missing; {} above.", count(notes, "note"))
+            format!(
+                "Pods do not run here: {things} missing; {} above.",
+                count(notes, "note")
+            )
         }
     }
 }
@@ -63,7 +72,12 @@ mod tests {
         let findings = [
             Finding::fine("kernel", "6.12"),
             Finding::note("swap", "is on", "kubelets do not start", "turn it off"),
-            Finding::missing("overlayfs", "is not there", "no container starts", "modprobe overlay"),
+            Finding::missing(
+                "overlayfs",
+                "is not there",
+                "no container starts",
+                "modprobe overlay",
+            ),
         ];
         assert_eq!(
             report(&findings),

@@ -20,7 +20,10 @@ pub(super) fn findings() -> Vec<Finding> {
 fn seccomp(actions: io::Result<Vec<String>>) -> Finding {
     let subject = "seccomp";
     let known = actions.unwrap_or_default();
-    match ACTIONS.iter().all(|action| known.iter().any(|k| k == action)) {
+    match ACTIONS
+        .iter()
+        .all(|action| known.iter().any(|k| k == action))
+    {
         true => Finding::fine(subject, known.join(" ")),
         false => Finding::missing(
             subject,
@@ -46,11 +49,14 @@ fn apparmor(enabled: Option<&str>) -> Finding {
 
 fn selinux(enforce: Option<&str>) -> Finding {
     let subject = "SELinux";
-    Finding::fine(subject, match enforce.map(str::trim) {
-        Some("1") => "enforcing",
-        Some(_) => "permissive",
-        None => "off",
-    })
+    Finding::fine(
+        subject,
+        match enforce.map(str::trim) {
+            Some("1") => "enforcing",
+            Some(_) => "permissive",
+            None => "off",
+        },
+    )
 }
 
 #[cfg(test)]
@@ -61,7 +67,10 @@ mod tests {
     #[test]
     fn filters_are_needed_and_profiles_are_not() {
         let actions = |names: &[&str]| Ok(names.iter().map(|name| (*name).to_owned()).collect());
-        assert_eq!(seccomp(actions(&["kill_process", "errno", "allow", "log"])).verdict, Verdict::Fine);
+        assert_eq!(
+            seccomp(actions(&["kill_process", "errno", "allow", "log"])).verdict,
+            Verdict::Fine
+        );
         assert!(seccomp(actions(&["errno"])).is_missing());
         assert!(seccomp(Err(io::ErrorKind::NotFound.into())).is_missing());
         assert_eq!(apparmor(Some("Y\n")).verdict, Verdict::Fine);

@@ -29,7 +29,12 @@ fn rows(image: &v1::Image) -> Vec<[String; 4]> {
     };
     let pinned = if image.pinned { "pinned" } else { "" };
     let row = |name: &String| {
-        [name.clone(), short(&image.id).to_owned(), bytes(image.size), pinned.to_owned()]
+        [
+            name.clone(),
+            short(&image.id).to_owned(),
+            bytes(image.size),
+            pinned.to_owned(),
+        ]
     };
     names.iter().map(row).collect()
 }
@@ -47,8 +52,17 @@ mod tests {
             size: 2 << 20,
             ..Default::default()
         };
-        let text = table(&[image(&["b:1", "a:1"], &["a@x"]), image(&[], &["c@y"]), image(&[], &[])]).render(0);
-        let lines: Vec<_> = text.lines().skip(1).map(|l| l.split_whitespace().next().unwrap()).collect();
+        let text = table(&[
+            image(&["b:1", "a:1"], &["a@x"]),
+            image(&[], &["c@y"]),
+            image(&[], &[]),
+        ])
+        .render(0);
+        let lines: Vec<_> = text
+            .lines()
+            .skip(1)
+            .map(|l| l.split_whitespace().next().unwrap())
+            .collect();
         assert_eq!(lines, ["-", "a:1", "b:1", "c@y"]);
         assert!(text.contains("0123456789ab   2 MiB\n"), "{text}");
     }

@@ -29,7 +29,12 @@ enum Command {
         /// A reference; without a registry it is one of docker.io, without a tag `latest`.
         image: String,
         /// What the registry knows you by.
-        #[arg(long, value_name = "USER:PASSWORD", env = "CRISP_CREDS", hide_env_values = true)]
+        #[arg(
+            long,
+            value_name = "USER:PASSWORD",
+            env = "CRISP_CREDS",
+            hide_env_values = true
+        )]
         creds: Option<String>,
     },
     /// Take in the images of an OCI or docker archive.
@@ -59,7 +64,9 @@ pub(crate) fn run(arguments: &Arguments, target: &Target) -> Result<ExitCode> {
 }
 
 fn credentials(text: &str) -> Result<Credentials> {
-    let (username, password) = text.split_once(':').context("--creds: not of the form USER:PASSWORD")?;
+    let (username, password) = text
+        .split_once(':')
+        .context("--creds: not of the form USER:PASSWORD")?;
     Ok(Credentials {
         username: username.to_owned(),
         password: password.to_owned(),
@@ -88,7 +95,10 @@ mod tests {
     #[test]
     fn credentials_are_parted_at_the_first_colon() {
         let given = credentials("user:pass:word").unwrap();
-        assert_eq!((given.username.as_str(), given.password.as_str()), ("user", "pass:word"));
+        assert_eq!(
+            (given.username.as_str(), given.password.as_str()),
+            ("user", "pass:word")
+        );
         assert!(credentials("user").is_err());
     }
 }

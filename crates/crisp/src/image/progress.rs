@@ -42,7 +42,11 @@ impl Progress {
 
     pub(super) fn show(&mut self, moment: &Moment) {
         if self.on_terminal {
-            output::rewrite_note(&format!("{} {}", bar(moment), text(moment, self.begun.elapsed())));
+            output::rewrite_note(&format!(
+                "{} {}",
+                bar(moment),
+                text(moment, self.begun.elapsed())
+            ));
         } else if self.told.elapsed() >= LINE_EVERY {
             self.told = Instant::now();
             output::note(text(moment, self.begun.elapsed()));
@@ -94,7 +98,10 @@ mod tests {
             parts: Some((2, 5)),
         };
         let second = Duration::from_secs(2);
-        assert_eq!(text(&moment, second), "10 MiB of 40 MiB, 2 of 5 blobs, 5 MiB/s");
+        assert_eq!(
+            text(&moment, second),
+            "10 MiB of 40 MiB, 2 of 5 blobs, 5 MiB/s"
+        );
         assert_eq!(bar(&moment).matches('█').count(), 7);
         let unknown = Moment {
             done_bytes: 512,
@@ -106,7 +113,12 @@ mod tests {
 
     #[test]
     fn a_bar_is_never_longer_than_it_is() {
-        for (done, total) in [(0, None), (0, Some(0)), (9, Some(3)), (u64::MAX, Some(u64::MAX))] {
+        for (done, total) in [
+            (0, None),
+            (0, Some(0)),
+            (9, Some(3)),
+            (u64::MAX, Some(u64::MAX)),
+        ] {
             let moment = Moment {
                 done_bytes: done,
                 total_bytes: total,

@@ -5,7 +5,8 @@ use crate::client::{Client, told};
 use crate::output;
 use anyhow::{Context, Result, bail};
 use crisp_cri_api::node::v1::{
-    BlobProgress, Credentials, ImportChunk, ImportProgress, PullImageRequest, PullProgress, StoredImage,
+    BlobProgress, Credentials, ImportChunk, ImportProgress, PullImageRequest, PullProgress,
+    StoredImage,
 };
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,19 +19,32 @@ const CHUNK_BYTES: u64 = 1 << 20;
 const CHUNKS_MAX: usize = 4;
 
 /// Fetches an image and tells the person what it is.
-pub(super) async fn pull(client: &Client, name: &str, credentials: Option<Credentials>) -> Result<()> {
+pub(super) async fn pull(
+    client: &Client,
+    name: &str,
+    credentials: Option<Credentials>,
+) -> Result<()> {
     let image = fetch(client, name, credentials).await?;
     output::line(described(&image))
 }
 
 /// Fetches an image; how far it has come is shown meanwhile.
-pub(crate) async fn fetch(client: &Client, name: &str, credentials: Option<Credentials>) -> Result<StoredImage> {
+pub(crate) async fn fetch(
+    client: &Client,
+    name: &str,
+    credentials: Option<Credentials>,
+) -> Result<StoredImage> {
     let request = PullImageRequest {
         image: name.to_owned(),
         credentials,
     };
     let mut progress = Progress::begin(&format!("pulling {name}"));
-    let mut answers = client.node().pull_image(request).await.map_err(told)?.into_inner();
+    let mut answers = client
+        .node()
+        .pull_image(request)
+        .await
+        .map_err(told)?
+        .into_inner();
     while let Some(PullProgress { blobs, image }) = answers.message().await.map_err(told)? {
         match image {
             Some(image) => return Ok(image),
@@ -42,7 +56,10 @@ pub(crate) async fn fetch(client: &Client, name: &str, credentials: Option<Crede
 
 fn of_blobs(blobs: &[BlobProgress]) -> Moment {
     let sum = |of: fn(&BlobProgress) -> u64| blobs.iter().map(of).sum::<u64>();
-    let done = blobs.iter().filter(|blob| blob.fetched_bytes >= blob.total_bytes).count();
+    let done = blobs
+        .iter()
+        .filter(|blob| blob.fetched_bytes >= blob.total_bytes)
+        .count();
     Moment {
         done_bytes: sum(|blob| blob.fetched_bytes),
         total_bytes: (!blobs.is_empty()).then(|| sum(|blob| blob.total_bytes)),
@@ -57,12 +74,23 @@ pub(super) async fn import(client: &Client, path: &Path) -> Result<()> {
     let name = path.display().to_string();
     // A thread of its own: what is read from may be a pipe.
     let reader = std::thread::Builder::new().name("archive".to_owned());
-    let reader = reader.spawn(move || send(archive, &sender)).context("starting a thread")?;
+    let reader = reader
+        .spawn(move || send(archive, &sender))
+        .context("starting a thread")?;
     let mut progress = Progress::begin(&format!("importing {name}"));
     let request = ReceiverStream::new(receiver);
-    let mut answers = client.node().import_images(request).await.map_err(told)?.into_inner();
+    let mut answers = client
+        .node()
+        .import_images(request)
+        .await
+        .map_err(told)?
+        .into_inner();
     let mut images = Vec::new();
-    while let Some(ImportProgress { received_bytes, images: found }) = answers.message().await.map_err(told)? {
+    while let Some(ImportProgress {
+        received_bytes,
+        images: found,
+    }) = answers.message().await.map_err(told)?
+    {
         images = found;
         progress.show(&Moment {
             done_bytes: received_bytes,
@@ -78,7 +106,9 @@ pub(super) async fn import(client: &Client, path: &Path) -> Result<()> {
     if images.is_empty() {
         bail!("{name}: there is no image in it");
     }
-    images.iter().try_for_each(|image| output::line(described(image)))
+    images
+        .iter()
+        .try_for_each(|image| output::line(described(image)))
 }
 
 /// The archive and how long it is, if that can be known.
@@ -89,7 +119,7 @@ fn open(path: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>)> {
     let opened = || format!("opening {}", path.display());
     let file = File::open(path).with_context(opened)?;
     let metadata = file.metadata().with_context(opened)?;
-    Ok((Box::new(file), metadata.is_file().then(|| metadata.len())))
+    Ok((Box::new(file), metadata.is_file().then_some(metadata.len())))
 }
 
 /// Reads to the end, or until nobody wants more.
@@ -105,7 +135,10 @@ fn send(mut archive: impl Read, to: &mpsc::Sender<ImportChunk>) -> io::Result<()
 
 /// `sha256:… docker.io/library/busybox:1`.
 fn described(image: &StoredImage) -> String {
-    let names = image.names.iter().fold(String::new(), |text, name| text + " " + name);
+    let names = image
+        .names
+        .iter()
+        .fold(String::new(), |text, name| text + " " + name);
     format!("{}{names}", image.id)
 }
 
@@ -136,7 +169,9 @@ mod tests {
         let (sender, mut receiver) = mpsc::channel(CHUNKS_MAX);
         send(archive.as_slice(), &sender).unwrap();
         drop(sender);
-        let pieces: Vec<usize> = std::iter::from_fn(|| receiver.blocking_recv()).map(|c| c.data.len()).collect();
+        let pieces: Vec<usize> = std::iter::from_fn(|| receiver.blocking_recv())
+            .map(|c| c.data.len())
+            .collect();
         assert_eq!(pieces, [1 << 20, 3]);
     }
 }

@@ -25,7 +25,10 @@ fn memory(limits: &Limits, stats: &Stats) -> String {
         return of(None, limit);
     };
     let mut text = of(Some(bytes(memory.usage_bytes)), limit);
-    text.push_str(&format!(", working set {}", bytes(memory.working_set_bytes)));
+    text.push_str(&format!(
+        ", working set {}",
+        bytes(memory.working_set_bytes)
+    ));
     if let Some(most) = memory.max_usage_bytes {
         text.push_str(&format!(", at most {}", bytes(most)));
     }
@@ -55,7 +58,9 @@ fn of(used: Option<String>, limit: Option<String>) -> String {
 fn cpu(limits: &Limits, used: Option<&Cpu>) -> String {
     let mut parts = Vec::new();
     match (limits.cpu_quota_us, limits.cpu_period_us) {
-        (Some(quota), Some(period)) if period > 0 => parts.push(format!("quota {}", thousandths(quota, period))),
+        (Some(quota), Some(period)) if period > 0 => {
+            parts.push(format!("quota {}", thousandths(quota, period)))
+        }
         _ => parts.push("no quota".to_owned()),
     }
     parts.extend(limits.cpu_shares.map(|shares| format!("shares {shares}")));
@@ -86,10 +91,13 @@ fn thousandths(numerator: u64, denominator: u64) -> String {
 }
 
 fn swap(limits: &Limits, stats: &Stats) -> Option<String> {
-    let used = stats.memory.as_ref()?.swap_bytes?;
+    let used = bytes(stats.memory.as_ref()?.swap_bytes?);
     let both = limits.memory_swap_limit_bytes;
-    let limit = both.map(|both| bytes(both.saturating_sub(limits.memory_limit_bytes.unwrap_or(0))));
-    Some(of(Some(bytes(used)), limit))
+    let limit = both.map(|both| both.saturating_sub(limits.memory_limit_bytes.unwrap_or(0)));
+    Some(match limit {
+        Some(0) => format!("{used} (none allowed)"),
+        limit => of(Some(used), limit.map(bytes)),
+    })
 }
 
 fn cpuset(limits: &Limits) -> Option<String> {
@@ -103,8 +111,9 @@ fn cpuset(limits: &Limits) -> Option<String> {
 
 fn hugepages(stats: &Stats) -> Option<String> {
     let used = stats.hugetlb.iter().filter(|pages| pages.usage_bytes > 0);
-    let used: Vec<String> =
-        used.map(|pages| format!("{} of {}", bytes(pages.usage_bytes), pages.page_size)).collect();
+    let used: Vec<String> = used
+        .map(|pages| format!("{} of {}", bytes(pages.usage_bytes), pages.page_size))
+        .collect();
     (!used.is_empty()).then(|| used.join(", "))
 }
 
@@ -127,7 +136,10 @@ mod tests {
 
     fn shown(cgroup: Value) -> Vec<String> {
         let cgroup: Cgroup = serde_json::from_value(cgroup).unwrap();
-        lines(&cgroup).iter().map(|(name, line)| format!("{name}: {line}")).collect()
+        lines(&cgroup)
+            .iter()
+            .map(|(name, line)| format!("{name}: {line}"))
+            .collect()
     }
 
     #[test]
@@ -164,13 +176,21 @@ mod tests {
     fn what_is_not_known_is_not_made_up() {
         assert_eq!(
             shown(json!({"path": "/x"})),
-            ["memory: not measured (no limit)", "pids: not measured (no limit)", "cpu: no quota"]
+            [
+                "memory: not measured (no limit)",
+                "pids: not measured (no limit)",
+                "cpu: no quota"
+            ]
         );
     }
 
     #[test]
     fn quotas_are_told_in_cpus() {
-        for (quota, period, text) in [(50_000, 100_000, "0.5"), (200_000, 100_000, "2"), (1000, 100_000, "0.01")] {
+        for (quota, period, text) in [
+            (50_000, 100_000, "0.5"),
+            (200_000, 100_000, "2"),
+            (1000, 100_000, "0.01"),
+        ] {
             assert_eq!(thousandths(quota, period), text);
         }
     }

@@ -51,11 +51,17 @@ pub(crate) fn run(arguments: &Arguments, target: &Target) -> Result<ExitCode> {
 
 async fn ask(client: &Client, id: &str) -> Result<InspectReply> {
     let request = InspectRequest { id: id.to_owned() };
-    Ok(client.node().inspect(request).await.map_err(told)?.into_inner())
+    Ok(client
+        .node()
+        .inspect(request)
+        .await
+        .map_err(told)?
+        .into_inner())
 }
 
 fn parse<T: DeserializeOwned>(json: &str) -> Result<T> {
-    serde_json::from_str(json).context("this crisp does not understand what the daemon tells: their versions differ")
+    serde_json::from_str(json)
+        .context("this crisp does not understand what the daemon tells: their versions differ")
 }
 
 fn pretty(json: &str) -> Result<String> {

@@ -11,7 +11,10 @@ pub(super) fn of(pid: u32) -> Option<Table> {
 
 fn table(mountinfo: &str) -> Table {
     let mut table = Table::titled(&["PATH", "TYPE", "ACCESS", "SOURCE"]);
-    mountinfo.lines().filter_map(row).for_each(|row| table.row(row));
+    let mut rows: Vec<[String; 4]> = mountinfo.lines().filter_map(row).collect();
+    // A path that is mounted over more than once keeps its order.
+    rows.sort_by(|a, b| a[0].cmp(&b[0]));
+    rows.into_iter().for_each(|row| table.row(row));
     table
 }
 
@@ -25,6 +28,8 @@ fn row(line: &str) -> Option<[String; 4]> {
     let access = options.split(',').next()?;
     let source = match root {
         "/" => plain(source),
+        // Its own cgroup, whose path is told elsewhere.
+        _ if kind.starts_with("cgroup") => plain(source),
         part => format!("{} of {}", plain(part), plain(source)),
     };
     Some([plain(path), kind.to_owned(), access.to_owned(), source])
@@ -36,7 +41,9 @@ fn plain(path: &str) -> String {
     let mut rest = path;
     while let Some((before, after)) = rest.split_once('\\') {
         text.push_str(before);
-        let code = after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        let code = after
+            .get(..3)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
         match code {
             Some(code) => {
                 let letter = char::from(code);

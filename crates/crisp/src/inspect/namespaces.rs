@@ -16,7 +16,11 @@ pub(super) fn of(pid: Option<u32>) -> Namespaces {
     let dir = Path::new("/proc").join(process).join("ns");
     let read = |kind: &'static str| {
         let link = fs::read_link(dir.join(kind)).ok()?;
-        let inode = link.to_str()?.strip_prefix(kind)?.trim_matches([':', '[', ']']).to_owned();
+        let inode = link
+            .to_str()?
+            .strip_prefix(kind)?
+            .trim_matches([':', '[', ']'])
+            .to_owned();
         Some((kind, inode))
     };
     KINDS.into_iter().filter_map(read).collect()
@@ -44,16 +48,30 @@ mod tests {
     #[test]
     fn a_namespace_belongs_to_the_host_the_pod_or_the_container() {
         let of = |inodes: [&str; 3]| -> Namespaces {
-            ["net", "mnt", "user"].into_iter().zip(inodes.map(str::to_owned)).collect()
+            ["net", "mnt", "user"]
+                .into_iter()
+                .zip(inodes.map(str::to_owned))
+                .collect()
         };
-        let text = table(&of(["5", "9", "1"]), &of(["5", "6", "1"]), &of(["2", "3", "1"])).render(0);
-        assert_eq!(text, "net    5   the pod's\nmnt    9   its own\nuser   1   the host's\n");
+        let text = table(
+            &of(["5", "9", "1"]),
+            &of(["5", "6", "1"]),
+            &of(["2", "3", "1"]),
+        )
+        .render(0);
+        assert_eq!(
+            text,
+            "net    5   the pod's\nmnt    9   its own\nuser   1   the host's\n"
+        );
     }
 
     #[test]
     fn this_process_has_namespaces() {
         let own = of(None);
-        assert!(own.iter().any(|(kind, inode)| *kind == "net" && inode.parse::<u64>().is_ok()));
+        assert!(
+            own.iter()
+                .any(|(kind, inode)| *kind == "net" && inode.parse::<u64>().is_ok())
+        );
         assert_eq!(own, of(Some(std::process::id())));
     }
 }

@@ -25,7 +25,10 @@ pub(super) struct Process {
 /// The pids in a cgroup and all below it; the directories are the same cgroup in several hierarchies.
 pub(super) fn pids(directories: &[PathBuf]) -> BTreeSet<u32> {
     let mut pids = BTreeSet::new();
-    if let Some(dir) = directories.iter().find(|dir| dir.join("cgroup.procs").exists()) {
+    if let Some(dir) = directories
+        .iter()
+        .find(|dir| dir.join("cgroup.procs").exists())
+    {
         collect(dir, DEPTH_MAX, &mut pids);
     }
     pids
@@ -54,7 +57,9 @@ pub(super) fn read(pid: u32) -> Option<Process> {
 
 fn parse(pid: u32, status: &str, command: &[u8]) -> Option<Process> {
     let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.map(str::trim)
     };
     let command = match command {
@@ -63,7 +68,10 @@ fn parse(pid: u32, status: &str, command: &[u8]) -> Option<Process> {
         words => {
             let words = words.strip_suffix(&[0]).unwrap_or(words);
             let text = String::from_utf8_lossy(words).replace('\0', " ");
-            text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(COMMAND_MAX).collect()
+            text.chars()
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .take(COMMAND_MAX)
+                .collect()
         }
     };
     let mut own: Vec<&str> = field("NSpid")?.split_whitespace().collect();
@@ -81,7 +89,9 @@ fn parse(pid: u32, status: &str, command: &[u8]) -> Option<Process> {
 pub(super) fn tree(processes: &[Process]) -> Table {
     let mut table = Table::titled(&["PID", "IN POD", "UID", "COMMAND"]);
     let known: BTreeSet<u32> = processes.iter().map(|process| process.pid).collect();
-    let roots = processes.iter().filter(|process| !known.contains(&process.parent));
+    let roots = processes
+        .iter()
+        .filter(|process| !known.contains(&process.parent));
     for root in roots {
         add(root, processes, "", "", &mut table);
     }
@@ -89,16 +99,32 @@ pub(super) fn tree(processes: &[Process]) -> Table {
 }
 
 fn add(process: &Process, all: &[Process], branch: &str, below: &str, table: &mut Table) {
-    let own_pid = process.own_pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+    let own_pid = process
+        .own_pid
+        .map_or_else(|| "-".to_owned(), |pid| pid.to_string());
     let command = format!("{branch}{}", process.command);
-    table.row([process.pid.to_string(), own_pid, process.uid.to_string(), command]);
-    let children: Vec<&Process> = all.iter().filter(|child| child.parent == process.pid).collect();
+    table.row([
+        process.pid.to_string(),
+        own_pid,
+        process.uid.to_string(),
+        command,
+    ]);
+    let children: Vec<&Process> = all
+        .iter()
+        .filter(|child| child.parent == process.pid)
+        .collect();
     for (index, child) in children.iter().enumerate() {
         let (branch, goes_on) = match index + 1 == children.len() {
             true => ("└─ ", "   "),
             false => ("├─ ", "│  "),
         };
-        add(child, all, &format!("{below}{branch}"), &format!("{below}{goes_on}"), table);
+        add(
+            child,
+            all,
+            &format!("{below}{branch}"),
+            &format!("{below}{goes_on}"),
+            table,
+        );
     }
 }
 
@@ -142,10 +168,20 @@ mod tests {
             process(14, 11, "x"),
         ];
         let text = tree(&all).render(0);
-        let commands: Vec<_> = text.lines().skip(1).map(|line| &line[line.find("0   ").unwrap() + 4..]).collect();
+        let commands: Vec<_> = text
+            .lines()
+            .skip(1)
+            .map(|line| &line[line.find("0   ").unwrap() + 4..])
+            .collect();
         assert_eq!(commands.len(), 5);
-        assert!(text.contains("├─ pause\n") && text.contains("│  └─ x\n"), "{text}");
-        assert!(text.contains("└─ sh\n") && text.contains("   └─ sleep\n"), "{text}");
+        assert!(
+            text.contains("├─ pause\n") && text.contains("│  └─ x\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("└─ sh\n") && text.contains("   └─ sleep\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -5,11 +5,15 @@ use super::namespaces::{self, Namespaces};
 use super::{limits, mounts, processes};
 use crate::text::Table;
 use crisp_model::{ContainerState, Exited, Protocol};
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// How far what belongs to a title is indented.
 const INDENT: usize = 2;
+
+/// The longest command that is shown, in letters.
+const COMMAND_MAX: usize = 100;
 
 /// A pod with its containers.
 pub(super) fn pod(pod: &PodFacts) -> String {
@@ -18,7 +22,11 @@ pub(super) fn pod(pod: &PodFacts) -> String {
     text.push_str(&fields(pod_fields(pod)));
     let pause = pod.pid.map(|pid| namespaces::of(Some(pid)));
     if let Some(pause) = &pause {
-        section(&mut text, "namespaces", &namespaces::table(pause, pause, &namespaces::of(None)));
+        section(
+            &mut text,
+            "namespaces",
+            &namespaces::table(pause, pause, &namespaces::of(None)),
+        );
     }
     section(&mut text, "processes", &tree(&pod.cgroup, pod.shim_pid));
     for one in &pod.containers {
@@ -30,7 +38,10 @@ pub(super) fn pod(pod: &PodFacts) -> String {
 
 /// A container.
 pub(super) fn container(container: &ContainerFacts, pod: &PodFacts) -> String {
-    let pause = pod.pid.map(|pid| namespaces::of(Some(pid))).unwrap_or_default();
+    let pause = pod
+        .pid
+        .map(|pid| namespaces::of(Some(pid)))
+        .unwrap_or_default();
     let mut text = container_text(container, &pause);
     section(&mut text, "processes", &tree(&container.cgroup, None));
     text
@@ -41,7 +52,11 @@ fn container_text(container: &ContainerFacts, pod: &Namespaces) -> String {
     text.push_str(&fields(container_fields(container)));
     if let Some(pid) = container.pid {
         let own = namespaces::of(Some(pid));
-        section(&mut text, "namespaces", &namespaces::table(&own, pod, &namespaces::of(None)));
+        section(
+            &mut text,
+            "namespaces",
+            &namespaces::table(&own, pod, &namespaces::of(None)),
+        );
         if let Some(mounts) = mounts::of(pid) {
             section(&mut text, "mounts", &mounts);
         }
@@ -69,7 +84,10 @@ fn section(text: &mut String, title: &str, table: &Table) {
 }
 
 fn pod_fields(pod: &PodFacts) -> Vec<Field> {
-    let mut fields = vec![("id", pod.id.clone()), ("state", pod.process_status.clone())];
+    let mut fields = vec![
+        ("id", pod.id.clone()),
+        ("state", pod.process_status.clone()),
+    ];
     if !pod.runtime_handler.is_empty() {
         fields.push(("handler", pod.runtime_handler.clone()));
     }
@@ -87,13 +105,24 @@ fn pod_fields(pod: &PodFacts) -> Vec<Field> {
 }
 
 fn network_fields(network: &Network, pod: &PodFacts) -> Vec<Field> {
-    let Network { host_interface, pod_interface, mac, mtu, .. } = network;
+    let Network {
+        host_interface,
+        pod_interface,
+        mac,
+        mtu,
+        ..
+    } = network;
     let bridge = pod.bridge.as_deref().unwrap_or("-");
     let mut fields: Vec<Field> = Vec::new();
     for (address, gateway) in network.addresses.iter().zip(&network.gateways) {
         fields.push(("address", format!("{address} by {gateway}")));
     }
-    fields.push(("veth", format!("{pod_interface} in the pod ({mac}, MTU {mtu}), {host_interface} on bridge {bridge}")));
+    fields.push((
+        "veth",
+        format!(
+            "{pod_interface} in the pod ({mac}, MTU {mtu}), {host_interface} on bridge {bridge}"
+        ),
+    ));
     fields.extend(pod.net_namespace.iter().map(|netns| ("netns", path(netns))));
     fields.extend(network.port_mappings.iter().map(|port| {
         let protocol = match port.protocol {
@@ -102,13 +131,22 @@ fn network_fields(network: &Network, pod: &PodFacts) -> Vec<Field> {
             Protocol::Sctp => "sctp",
         };
         let host = port.host_ip.map_or_else(String::new, |ip| format!("{ip} "));
-        ("host port", format!("{host}{} → {} ({protocol})", port.host_port, port.container_port))
+        (
+            "host port",
+            format!(
+                "{host}{} → {} ({protocol})",
+                port.host_port, port.container_port
+            ),
+        )
     }));
     fields
 }
 
 fn container_fields(container: &ContainerFacts) -> Vec<Field> {
-    let mut fields = vec![("id", container.id.clone()), ("state", state(&container.state))];
+    let mut fields = vec![
+        ("id", container.id.clone()),
+        ("state", state(&container.state)),
+    ];
     fields.push(("image", image(container)));
     fields.push(("user", user(container)));
     fields.push(("command", command(container)));
@@ -122,24 +160,65 @@ fn cgroup_fields(cgroup: &Cgroup) -> Vec<Field> {
     if cgroup.directories.is_empty() {
         return fields;
     }
-    fields.extend(cgroup.directories.iter().map(|dir| ("cgroup", path(dir))));
+    fields.push(("cgroup", format!("below {}", hierarchies(cgroup))));
     fields.extend(limits::lines(cgroup));
     fields
+}
+
+/// Where the cgroup's path begins: `/sys/fs/cgroup`, or `/sys/fs/cgroup/{cpu,memory}`.
+fn hierarchies(cgroup: &Cgroup) -> String {
+    let below = cgroup.path.trim_start_matches('/');
+    let root = |dir: &PathBuf| {
+        let depth = Path::new(below).components().count();
+        dir.ancestors().nth(depth).map(Path::to_owned)
+    };
+    let roots: Vec<PathBuf> = cgroup.directories.iter().filter_map(root).collect();
+    let parents: BTreeSet<Option<&Path>> = roots.iter().map(|root| root.parent()).collect();
+    let name = |root: &PathBuf| {
+        root.file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+    };
+    match (roots.as_slice(), parents.first()) {
+        ([only], _) => path(only),
+        (several, Some(Some(parent))) if parents.len() == 1 => {
+            let names: Vec<String> = several.iter().filter_map(name).collect();
+            format!("{}/{{{}}}", parent.display(), names.join(","))
+        }
+        (several, _) => several
+            .iter()
+            .map(|root| path(root))
+            .collect::<Vec<_>>()
+            .join(", "),
+    }
 }
 
 fn state(state: &ContainerState) -> String {
     match state {
         ContainerState::Created => "created".to_owned(),
         ContainerState::Running(running) => {
-            format!("running for {} as pid {}", since(running.started_at), running.pid)
+            format!(
+                "running for {} as pid {}",
+                since(running.started_at),
+                running.pid
+            )
         }
         ContainerState::Exited(exited) => how_it_ended(exited),
     }
 }
 
 fn how_it_ended(exited: &Exited) -> String {
-    let Exited { finished_at, reason, message, .. } = exited;
-    let mut text = format!("exited {} ago with code {}: {}", since(*finished_at), reason.exit_code(), reason.word());
+    let Exited {
+        finished_at,
+        reason,
+        message,
+        ..
+    } = exited;
+    let mut text = format!(
+        "exited {} ago with code {}: {}",
+        since(*finished_at),
+        reason.exit_code(),
+        reason.word()
+    );
     if !message.is_empty() {
         text.push_str(&format!(": {message}"));
     }
@@ -161,20 +240,32 @@ fn image(container: &ContainerFacts) -> String {
 fn user(container: &ContainerFacts) -> String {
     let user = &container.user;
     let groups: Vec<String> = user.groups.iter().map(u32::to_string).collect();
-    format!("uid {}, gid {}, groups {}", user.uid, user.gid, groups.join(" "))
+    format!(
+        "uid {}, gid {}, groups {}",
+        user.uid,
+        user.gid,
+        groups.join(" ")
+    )
 }
 
 fn command(container: &ContainerFacts) -> String {
     let config = &container.config;
     let words = config.command.iter().chain(&config.args);
-    match config.command.is_empty() && config.args.is_empty() {
-        true => "the image's".to_owned(),
-        false => words.map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" "),
+    let text = words
+        .map(|word| format!("{word:?}"))
+        .collect::<Vec<_>>()
+        .join(" ");
+    match text.char_indices().nth(COMMAND_MAX) {
+        _ if text.is_empty() => "the image's".to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 
 fn tree(cgroup: &Cgroup, shim_pid: Option<u32>) -> Table {
-    let pids = shim_pid.into_iter().chain(processes::pids(&cgroup.directories));
+    let pids = shim_pid
+        .into_iter()
+        .chain(processes::pids(&cgroup.directories));
     let processes: Vec<_> = pids.filter_map(processes::read).collect();
     processes::tree(&processes)
 }
@@ -228,6 +319,22 @@ mod tests {
              \x20 log       /logs/0.log\n\
              \x20 cgroup    /crisp/p1/c1\n"
         );
+    }
+
+    #[test]
+    fn hierarchies_are_told_together() {
+        let cgroup = |directories: &[&str]| Cgroup {
+            path: "/a/b".to_owned(),
+            directories: directories.iter().map(PathBuf::from).collect(),
+            ..Cgroup::default()
+        };
+        for (directories, told) in [
+            (&["/cg/a/b"][..], "/cg"),
+            (&["/cg/cpu/a/b", "/cg/pids/a/b"], "/cg/{cpu,pids}"),
+            (&["/cg/cpu/a/b", "/dev/cg/a/b"], "/cg/cpu, /dev/cg"),
+        ] {
+            assert_eq!(hierarchies(&cgroup(directories)), told);
+        }
     }
 
     #[test]

@@ -7,7 +7,12 @@ use crisp_cri_api::v1;
 use std::collections::BTreeMap;
 
 /// The configuration of one of the pod's containers, with the id of its image.
-pub(crate) fn container_config(pod: &Pod, container: &Container, image_id: &str, host: &Host) -> v1::ContainerConfig {
+pub(crate) fn container_config(
+    pod: &Pod,
+    container: &Container,
+    image_id: &str,
+    host: &Host,
+) -> v1::ContainerConfig {
     let known = variables(&container.env);
     let texts = |texts: &[String]| texts.iter().map(|text| expand(text, &known)).collect();
     let class = resources::class(pod);
@@ -34,7 +39,11 @@ pub(crate) fn container_config(pod: &Pod, container: &Container, image_id: &str,
         stdin_once: container.stdin_once,
         tty: container.tty,
         linux: Some(v1::LinuxContainerConfig {
-            resources: Some(resources::of_container(&container.resources, class, host.memory_bytes)),
+            resources: Some(resources::of_container(
+                &container.resources,
+                class,
+                host.memory_bytes,
+            )),
             security_context: Some(security::of_container(container, &pod.spec)),
         }),
         ..Default::default()
@@ -58,7 +67,9 @@ fn envs(container: &Container, known: &BTreeMap<String, String>) -> Vec<v1::KeyV
 fn labels(pod: &Pod, container: &Container) -> BTreeMap<String, String> {
     let mut labels = pod::labels(&pod.metadata);
     // The pod's own labels are the pod's alone.
-    labels.retain(|key, _| !pod.metadata.labels.contains_key(key) || key.starts_with("io.kubernetes."));
+    labels.retain(|key, _| {
+        !pod.metadata.labels.contains_key(key) || key.starts_with("io.kubernetes.")
+    });
     labels.insert(label::CONTAINER_NAME.to_owned(), container.name.clone());
     labels
 }
@@ -78,9 +89,16 @@ mod tests {
         let pod = sample();
         let config = container_config(&pod, &pod.spec.containers[0], "sha256:ab", &host());
         let image = config.image.unwrap();
-        assert_eq!((image.image.as_str(), image.user_specified_image.as_str()), ("sha256:ab", "busybox:1"));
+        assert_eq!(
+            (image.image.as_str(), image.user_specified_image.as_str()),
+            ("sha256:ab", "busybox:1")
+        );
         assert_eq!(config.args, ["serve", "8080"]);
-        let envs: Vec<_> = config.envs.iter().map(|e| format!("{}={}", e.key, e.value)).collect();
+        let envs: Vec<_> = config
+            .envs
+            .iter()
+            .map(|e| format!("{}={}", e.key, e.value))
+            .collect();
         assert_eq!(envs, ["PORT=8080", "URL=http://:8080/"]);
         assert_eq!(config.log_path, "main/0.log");
         assert_eq!(config.labels["io.kubernetes.container.name"], "main");
@@ -99,7 +117,16 @@ mod tests {
             .iter()
             .map(|m| (m.host_path.as_str(), m.container_path.as_str(), m.readonly))
             .collect();
-        assert_eq!(mounts, [("/run/x/volumes/u-1/tmp", "/tmp", false), ("/srv", "/srv", true)]);
-        assert_eq!(config.mounts[1].propagation(), v1::MountPropagation::PropagationHostToContainer);
+        assert_eq!(
+            mounts,
+            [
+                ("/run/x/volumes/u-1/tmp", "/tmp", false),
+                ("/srv", "/srv", true)
+            ]
+        );
+        assert_eq!(
+            config.mounts[1].propagation(),
+            v1::MountPropagation::PropagationHostToContainer
+        );
     }
 }

@@ -53,7 +53,11 @@ mod tests {
 
     #[test]
     fn references_are_put_in_and_unknown_ones_stay() {
-        let known = variables(&[variable("A", "1"), variable("B", "$(A)2"), variable("C", "$(D)")]);
+        let known = variables(&[
+            variable("A", "1"),
+            variable("B", "$(A)2"),
+            variable("C", "$(D)"),
+        ]);
         assert_eq!(known["B"], "12");
         for (text, expected) in [
             ("a $(B) $(A)", "a 12 1"),

@@ -58,7 +58,9 @@ pub(super) fn meaning(path: &str) -> Meaning {
 }
 
 fn without_indices(path: &str) -> String {
-    path.chars().filter(|c| !c.is_ascii_digit() || !path.contains('[')).collect()
+    path.chars()
+        .filter(|c| !c.is_ascii_digit() || !path.contains('['))
+        .collect()
 }
 
 #[cfg(test)]

@@ -26,7 +26,8 @@ pub(crate) struct Parsed {
 /// If it is no YAML, or one of its documents is not a Pod that is supported wholly. The message names
 /// the document, when there are several, and every field.
 pub(crate) fn parse(text: &str) -> Result<Parsed> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text).context("not readable as YAML")?;
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(text).context("not readable as YAML")?;
     let documents: Vec<Value> = documents.into_iter().filter(|d| !d.is_null()).collect();
     if documents.is_empty() {
         bail!("there is no document in it");
@@ -57,15 +58,23 @@ fn one(mut document: Value) -> Result<(Pod, Vec<String>)> {
     }
     let mut ignored = Vec::new();
     let pod = typed(document, &mut ignored)?;
-    let (unsupported, meaningless): (Vec<String>, Vec<String>) = ignored
+    let (mut unsupported, meaningless): (Vec<String>, Vec<String>) = ignored
         .into_iter()
         .partition(|path| meaning(path) == Meaning::Unsupported);
+    for (field, container) in fields_of_containers(&pod.spec) {
+        unsupported.extend(resources::unsupported(
+            &container.resources,
+            &format!("{field}.resources"),
+        ));
+    }
     if !unsupported.is_empty() {
         bail!("not supported: {}", unsupported.join(", "));
     }
     check(&pod)?;
-    let mut notes: Vec<String> =
-        meaningless.iter().map(|path| format!("{path} means nothing without a cluster")).collect();
+    let mut notes: Vec<String> = meaningless
+        .iter()
+        .map(|path| format!("{path} means nothing without a cluster"))
+        .collect();
     if pod.spec.restart_policy != RestartPolicy::Never {
         notes.push("spec.restartPolicy: nothing restarts containers without a kubelet".to_owned());
     }
@@ -73,11 +82,18 @@ fn one(mut document: Value) -> Result<(Pod, Vec<String>)> {
 }
 
 fn is_a_pod(document: &Value) -> Result<()> {
-    let text = |field: &str| document.get(field).and_then(Value::as_str).unwrap_or_default();
+    let text = |field: &str| {
+        document
+            .get(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
     match (text("apiVersion"), text("kind")) {
         ("v1", "Pod") => Ok(()),
         ("", _) | (_, "") => bail!("not a Kubernetes object: apiVersion and kind are missing"),
-        (version, kind) => bail!("{kind} ({version}) is not a Pod (v1), and only those can be run without a cluster"),
+        (version, kind) => bail!(
+            "{kind} ({version}) is not a Pod (v1), and only those can be run without a cluster"
+        ),
     }
 }
 
@@ -123,16 +139,26 @@ fn plain(path: &str) -> String {
 fn check(pod: &Pod) -> Result<(), Invalid> {
     let metadata = &pod.metadata;
     is_name("metadata.name", &metadata.name, POD_NAME_MAX, Dots::Allowed)?;
-    is_name("metadata.namespace", &metadata.namespace, LABEL_MAX, Dots::Refused)?;
+    is_name(
+        "metadata.namespace",
+        &metadata.namespace,
+        LABEL_MAX,
+        Dots::Refused,
+    )?;
     is_uid(&metadata.uid)?;
     if pod.spec.containers.is_empty() {
         return Err(Invalid::new("spec.containers", "a pod needs a container"));
     }
     if !pod.spec.hostname.is_empty() {
-        is_name("spec.hostname", &pod.spec.hostname, LABEL_MAX, Dots::Refused)?;
+        is_name(
+            "spec.hostname",
+            &pod.spec.hostname,
+            LABEL_MAX,
+            Dots::Refused,
+        )?;
     }
     volumes(&pod.spec.volumes)?;
-    containers(pod)
+    containers(&pod.spec)
 }
 
 /// The uid is a part of paths.
@@ -140,7 +166,10 @@ fn is_uid(uid: &str) -> Result<(), Invalid> {
     let letter = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
     match uid.len() <= LABEL_MAX && uid.bytes().all(letter) {
         true => Ok(()),
-        false => Err(Invalid::new("metadata.uid", format!("{uid:?} is not made of letters, digits and hyphens"))),
+        false => Err(Invalid::new(
+            "metadata.uid",
+            format!("{uid:?} is not made of letters, digits and hyphens"),
+        )),
     }
 }
 
@@ -153,8 +182,14 @@ enum Dots {
 fn is_name(field: &str, name: &str, letters_max: usize, dots: Dots) -> Result<(), Invalid> {
     let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let label = |label: &str| {
-        let edges = label.bytes().next().into_iter().chain(label.bytes().next_back());
-        !label.is_empty() && edges.into_iter().all(letter) && label.bytes().all(|b| letter(b) || b == b'-')
+        let edges = label
+            .bytes()
+            .next()
+            .into_iter()
+            .chain(label.bytes().next_back());
+        !label.is_empty()
+            && edges.into_iter().all(letter)
+            && label.bytes().all(|b| letter(b) || b == b'-')
     };
     let labels = match dots {
         Dots::Allowed => name.split('.').all(label),
@@ -164,7 +199,9 @@ fn is_name(field: &str, name: &str, letters_max: usize, dots: Dots) -> Result<()
         true => Ok(()),
         false => Err(Invalid::new(
             field,
-            format!("{name:?} is not a name of at most {letters_max} lower-case letters, digits and hyphens"),
+            format!(
+                "{name:?} is not a name of at most {letters_max} lower-case letters, digits and hyphens"
+            ),
         )),
     }
 }
@@ -173,9 +210,17 @@ fn volumes(volumes: &[Volume]) -> Result<(), Invalid> {
     let mut names = BTreeSet::new();
     for (index, volume) in volumes.iter().enumerate() {
         let field = format!("spec.volumes[{index}]");
-        is_name(&format!("{field}.name"), &volume.name, LABEL_MAX, Dots::Refused)?;
+        is_name(
+            &format!("{field}.name"),
+            &volume.name,
+            LABEL_MAX,
+            Dots::Refused,
+        )?;
         if !names.insert(&volume.name) {
-            return Err(Invalid::new(field, format!("there is another volume {:?}", volume.name)));
+            return Err(Invalid::new(
+                field,
+                format!("there is another volume {:?}", volume.name),
+            ));
         }
         match (&volume.empty_dir, &volume.host_path) {
             (Some(_), None) => {}
@@ -194,19 +239,31 @@ fn climbs(path: &str) -> bool {
     path.split('/').any(|component| component == "..")
 }
 
-fn containers(pod: &Pod) -> Result<(), Invalid> {
-    let spec = &pod.spec;
+/// Each container with its path in the manifest.
+fn fields_of_containers(spec: &Spec) -> impl Iterator<Item = (String, &Container)> {
+    let numbered = |list: &'static str, containers: &[Container]| {
+        (0..containers.len()).map(move |index| format!("spec.{list}[{index}]"))
+    };
+    let init = numbered("initContainers", &spec.init_containers);
+    init.chain(numbered("containers", &spec.containers))
+        .zip(spec.all_containers())
+}
+
+fn containers(spec: &Spec) -> Result<(), Invalid> {
     let mut names = BTreeSet::new();
-    for (list, containers) in [("initContainers", &spec.init_containers), ("containers", &spec.containers)] {
-        for (index, container) in containers.iter().enumerate() {
-            let field = format!("spec.{list}[{index}]");
-            is_name(&format!("{field}.name"), &container.name, LABEL_MAX, Dots::Refused)?;
-            if !names.insert(&container.name) {
-                return Err(Invalid::new(field, format!("there is another container {:?}", container.name)));
-            }
-            resources::check(&container.resources, &format!("{field}.resources"))?;
-            mounts(container, spec, &field)?;
+    for (field, container) in fields_of_containers(spec) {
+        is_name(
+            &format!("{field}.name"),
+            &container.name,
+            LABEL_MAX,
+            Dots::Refused,
+        )?;
+        if !names.insert(&container.name) {
+            let reason = format!("there is another container {:?}", container.name);
+            return Err(Invalid::new(field, reason));
         }
+        resources::check(&container.resources, &format!("{field}.resources"))?;
+        mounts(container, spec, &field)?;
     }
     Ok(())
 }
@@ -216,7 +273,10 @@ fn mounts(container: &Container, spec: &Spec, field: &str) -> Result<(), Invalid
         let known = spec.volumes.iter().any(|volume| volume.name == mount.name);
         if !known {
             let reason = format!("there is no volume {:?}", mount.name);
-            return Err(Invalid::new(format!("{field}.volumeMounts[{index}].name"), reason));
+            return Err(Invalid::new(
+                format!("{field}.volumeMounts[{index}].name"),
+                reason,
+            ));
         }
     }
     Ok(())
@@ -226,7 +286,11 @@ fn no_pod_twice(pods: &[Pod]) -> Result<()> {
     let mut names = BTreeSet::new();
     for Pod { metadata, .. } in pods {
         if !names.insert((&metadata.namespace, &metadata.name)) {
-            bail!("pod {}/{} is in it twice", metadata.namespace, metadata.name);
+            bail!(
+                "pod {}/{} is in it twice",
+                metadata.namespace,
+                metadata.name
+            );
         }
     }
     Ok(())
@@ -268,7 +332,12 @@ spec:
     #[test]
     fn several_documents_are_several_pods() {
         let two = format!("{LEAST}---{}---\n", LEAST.replace("web", "db"));
-        let names: Vec<_> = parse(&two).unwrap().pods.into_iter().map(|p| p.metadata.name).collect();
+        let names: Vec<_> = parse(&two)
+            .unwrap()
+            .pods
+            .into_iter()
+            .map(|p| p.metadata.name)
+            .collect();
         assert_eq!(names, ["web", "db"]);
         let same = format!("{LEAST}---{LEAST}");
         assert_eq!(refusal(&same), "pod default/web is in it twice");
@@ -281,17 +350,20 @@ spec:
         let text = format!(
             "{LEAST}    livenessProbe: {{httpGet: {{port: 80}}}}\n    envFrom: [{{configMapRef: {{name: a}}}}]\n  hostAliases: [{{ip: 1.2.3.4}}]\n"
         )
-        .replace("- {name: main, image: 'busybox:1'}", "- name: main\n    image: busybox:1");
+        .replace("- {name: main, image: 'busybox:1'}", "- name: main\n    image: busybox:1\n    resources: {limits: {gpu: 1}}");
         assert_eq!(
             refusal(&text),
-            "not supported: spec.containers[0].envFrom, spec.containers[0].livenessProbe, spec.hostAliases"
+            "not supported: spec.containers[0].envFrom, spec.containers[0].livenessProbe, \
+             spec.hostAliases, spec.containers[0].resources.limits.gpu"
         );
     }
 
     #[test]
     fn what_needs_a_cluster_is_noted_and_what_is_unset_is_not() {
-        let text = format!("{LEAST}  nodeName: a\n  serviceAccountName: b\n  affinity: {{}}\nstatus: {{}}\n")
-            .replace("{name: web}", "{name: web, creationTimestamp: null}");
+        let text = format!(
+            "{LEAST}  nodeName: a\n  serviceAccountName: b\n  affinity: {{}}\nstatus: {{}}\n"
+        )
+        .replace("{name: web}", "{name: web, creationTimestamp: null}");
         assert_eq!(
             parse(&text).unwrap().notes,
             [
@@ -305,7 +377,10 @@ spec:
     fn a_value_of_the_wrong_type_is_told_with_its_path() {
         let text = LEAST.replace("'busybox:1'", "a, ports: [{containerPort: many}]");
         let refusal = refusal(&text);
-        assert!(refusal.starts_with("spec.containers[0].ports[0].containerPort: "), "{refusal}");
+        assert!(
+            refusal.starts_with("spec.containers[0].ports[0].containerPort: "),
+            "{refusal}"
+        );
     }
 
     #[test]
@@ -313,13 +388,24 @@ spec:
         for (from, to, field) in [
             ("web", "../x", "metadata.name"),
             ("web", "Web", "metadata.name"),
-            ("name: web", "name: web, namespace: a.b", "metadata.namespace"),
+            (
+                "name: web",
+                "name: web, namespace: a.b",
+                "metadata.namespace",
+            ),
             ("name: web", "name: web, uid: ../..", "metadata.uid"),
             ("main", "-a", "spec.containers[0].name"),
-            ("'busybox:1'", "a, volumeMounts: [{name: v, mountPath: /v}]", "spec.containers[0].volumeMounts[0].name"),
-            ("'busybox:1'", "a, resources: {limits: {gpu: 1}}", "spec.containers[0].resources.limits.gpu"),
+            (
+                "'busybox:1'",
+                "a, volumeMounts: [{name: v, mountPath: /v}]",
+                "spec.containers[0].volumeMounts[0].name",
+            ),
             ("spec:", "spec:\n  volumes: [{name: v}]", "spec.volumes[0]"),
-            ("spec:", "spec:\n  volumes: [{name: v, hostPath: {path: a}}]", "spec.volumes[0].hostPath.path"),
+            (
+                "spec:",
+                "spec:\n  volumes: [{name: v, hostPath: {path: a}}]",
+                "spec.volumes[0].hostPath.path",
+            ),
         ] {
             let refusal = refusal(&LEAST.replace(from, to));
             assert!(refusal.starts_with(&format!("{field}: ")), "{refusal}");

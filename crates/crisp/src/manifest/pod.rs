@@ -11,7 +11,12 @@ const HOSTNAME_MAX: usize = 63;
 
 /// The pod's configuration.
 pub(crate) fn pod_config(pod: &Pod, host: &Host) -> v1::PodSandboxConfig {
-    let Metadata { name, namespace, uid, .. } = &pod.metadata;
+    let Metadata {
+        name,
+        namespace,
+        uid,
+        ..
+    } = &pod.metadata;
     v1::PodSandboxConfig {
         metadata: Some(v1::PodSandboxMetadata {
             name: name.clone(),
@@ -37,7 +42,12 @@ pub(crate) fn pod_config(pod: &Pod, host: &Host) -> v1::PodSandboxConfig {
 
 /// Where the logs of the pod's containers are, as the kubelet names it.
 pub(crate) fn log_directory(pod: &Pod, host: &Host) -> PathBuf {
-    let Metadata { name, namespace, uid, .. } = &pod.metadata;
+    let Metadata {
+        name,
+        namespace,
+        uid,
+        ..
+    } = &pod.metadata;
     host.log_dir.join(format!("{namespace}_{name}_{uid}"))
 }
 
@@ -76,8 +86,14 @@ fn port_mappings(spec: &Spec) -> Vec<v1::PortMapping> {
     if spec.host_network {
         return Vec::new();
     }
-    let ports = spec.containers.iter().flat_map(|container| &container.ports);
-    ports.filter(|port| port.host_port != 0).map(port_mapping).collect()
+    let ports = spec
+        .containers
+        .iter()
+        .flat_map(|container| &container.ports);
+    ports
+        .filter(|port| port.host_port != 0)
+        .map(port_mapping)
+        .collect()
 }
 
 fn port_mapping(port: &Port) -> v1::PortMapping {
@@ -96,7 +112,9 @@ fn port_mapping(port: &Port) -> v1::PortMapping {
 
 fn sysctls(spec: &Spec) -> BTreeMap<String, String> {
     let asked = spec.security_context.sysctls.iter();
-    asked.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect()
+    asked
+        .map(|sysctl| (sysctl.name.clone(), sysctl.value.clone()))
+        .collect()
 }
 
 #[cfg(test)]

@@ -44,7 +44,9 @@ impl Quantity {
 
     fn parse(text: &str) -> Option<Self> {
         let text = text.strip_prefix('+').unwrap_or(text);
-        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let end = text
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(text.len());
         let (number, suffix) = text.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if (whole.is_empty() && fraction.is_empty()) || fraction.len() > FRACTION_DIGITS_MAX {
@@ -53,7 +55,10 @@ impl Quantity {
         let (factor, divisor) = scale(suffix)?;
         let digits: u128 = format!("{whole}{fraction}").parse().ok()?;
         let divisor = divisor.checked_mul(power(10, fraction.len())?)?;
-        let milli = digits.checked_mul(factor)?.checked_mul(1000)?.div_ceil(divisor);
+        let milli = digits
+            .checked_mul(factor)?
+            .checked_mul(1000)?
+            .div_ceil(divisor);
         (milli / 1000 <= MAX).then_some(Self { milli })
     }
 }
@@ -147,7 +152,10 @@ mod tests {
 
     #[test]
     fn what_is_no_amount_is_refused() {
-        for text in ["", ".", "m", "-1", "1 Mi", "1mi", "1Kib", "1.2.3", "1e", "1e99", "9Ei9", "16Ei", "0x10"] {
+        for text in [
+            "", ".", "m", "-1", "1 Mi", "1mi", "1Kib", "1.2.3", "1e", "1e99", "9Ei9", "16Ei",
+            "0x10",
+        ] {
             assert_eq!(milli(text), None, "{text}");
         }
     }

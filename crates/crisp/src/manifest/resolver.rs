@@ -19,7 +19,9 @@ fn merge(mut config: v1::DnsConfig, own: &DnsConfig) -> v1::DnsConfig {
     add(&mut config.servers, servers);
     add(&mut config.searches, own.searches.iter().cloned());
     for option in &own.options {
-        config.options.retain(|known| known.split(':').next() != Some(&option.name));
+        config
+            .options
+            .retain(|known| known.split(':').next() != Some(&option.name));
         config.options.push(match &option.value {
             Some(value) => format!("{}:{value}", option.name),
             None => option.name.clone(),
@@ -56,11 +58,15 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    const HOST: &str = "# by hand\nnameserver 10.0.0.1\nsearch a.example b.example\noptions ndots:1 rotate\n";
+    const HOST: &str =
+        "# by hand\nnameserver 10.0.0.1\nsearch a.example b.example\noptions ndots:1 rotate\n";
 
     fn config(spec: Value) -> Option<v1::DnsConfig> {
         let mut whole = json!({"containers": []});
-        whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        whole
+            .as_object_mut()
+            .unwrap()
+            .extend(spec.as_object().unwrap().clone());
         dns_config(&serde_json::from_value(whole).unwrap(), HOST)
     }
 

@@ -5,6 +5,7 @@ use super::Invalid;
 use super::quantity::Quantity;
 use super::schema::{Pod, Resources};
 use crisp_cri_api::v1;
+use std::collections::BTreeMap;
 
 /// cgroup v1's smallest and largest cpu weight.
 const SHARES_MIN: u64 = 2;
@@ -32,20 +33,31 @@ pub(super) enum Class {
     BestEffort,
 }
 
-/// Refuses resources that are not supported, and requests above their limits.
+/// The resources of a container that are not supported, by field.
+pub(super) fn unsupported(resources: &Resources, field: &str) -> Vec<String> {
+    let known = |name: &str| name == CPU || name == MEMORY || page_size(name).is_some();
+    let sides = [
+        ("requests", &resources.requests),
+        ("limits", &resources.limits),
+    ];
+    let unknown = |(side, amounts): (&str, &BTreeMap<String, Quantity>)| {
+        let names = amounts.keys().filter(|name| !known(name));
+        names
+            .map(|name| format!("{field}.{side}.{name}"))
+            .collect::<Vec<_>>()
+    };
+    sides.into_iter().flat_map(unknown).collect()
+}
+
+/// Refuses requests above their limits.
 pub(super) fn check(resources: &Resources, field: &str) -> Result<(), Invalid> {
-    let sides = [("requests", &resources.requests), ("limits", &resources.limits)];
-    for (side, amounts) in sides {
-        for name in amounts.keys() {
-            let known = name == CPU || name == MEMORY || page_size(name).is_some();
-            if !known {
-                return Err(Invalid::new(format!("{field}.{side}.{name}"), "is not supported"));
-            }
-        }
-    }
     for (name, limit) in &resources.limits {
-        if resources.requests.get(name).is_some_and(|request| request > limit) {
-            return Err(Invalid::new(format!("{field}.requests.{name}"), "is more than its limit"));
+        let request = resources.requests.get(name);
+        if request.is_some_and(|request| request > limit) {
+            return Err(Invalid::new(
+                format!("{field}.requests.{name}"),
+                "is more than its limit",
+            ));
         }
     }
     Ok(())
@@ -53,9 +65,15 @@ pub(super) fn check(resources: &Resources, field: &str) -> Result<(), Invalid> {
 
 /// The class of a pod, by its containers.
 pub(super) fn class(pod: &Pod) -> Class {
-    let all = || pod.spec.all_containers().map(|container| &container.resources);
+    let all = || {
+        pod.spec
+            .all_containers()
+            .map(|container| &container.resources)
+    };
     let promised = |resources: &Resources| {
-        [CPU, MEMORY].iter().any(|name| !request(resources, name).is_zero())
+        [CPU, MEMORY]
+            .iter()
+            .any(|name| !request(resources, name).is_zero())
     };
     let guaranteed = |resources: &Resources| {
         [CPU, MEMORY].iter().all(|name| {
@@ -71,11 +89,19 @@ pub(super) fn class(pod: &Pod) -> Class {
 }
 
 /// The limits of a container.
-pub(super) fn of_container(resources: &Resources, class: Class, memory_bytes: u64) -> v1::LinuxContainerResources {
+pub(super) fn of_container(
+    resources: &Resources,
+    class: Class,
+    memory_bytes: u64,
+) -> v1::LinuxContainerResources {
     v1::LinuxContainerResources {
         oom_score_adj: oom_score(resources, class, memory_bytes),
         hugepage_limits: hugepage_limits(resources),
-        ..basic(request(resources, CPU), limit(resources, CPU), limit(resources, MEMORY))
+        ..basic(
+            request(resources, CPU),
+            limit(resources, CPU),
+            limit(resources, MEMORY),
+        )
     }
 }
 
@@ -103,7 +129,11 @@ fn most(pod: &Pod, amount: impl Fn(&Resources) -> Option<Quantity>) -> Option<Qu
     Some(sum)
 }
 
-fn basic(cpu_request: Quantity, cpu_limit: Quantity, memory_limit: Quantity) -> v1::LinuxContainerResources {
+fn basic(
+    cpu_request: Quantity,
+    cpu_limit: Quantity,
+    memory_limit: Quantity,
+) -> v1::LinuxContainerResources {
     v1::LinuxContainerResources {
         cpu_shares: signed(shares(cpu_request.milli())),
         cpu_quota: signed(quota_us(cpu_limit.milli())),
@@ -142,7 +172,9 @@ fn oom_score(resources: &Resources, class: Class, memory_bytes: u64) -> i64 {
 fn hugepage_limits(resources: &Resources) -> Vec<v1::HugepageLimit> {
     let limits = resources.limits.iter();
     let limits = limits.filter_map(|(name, limit)| Some((page_size(name)?, limit.whole())));
-    limits.map(|(page_size, limit)| v1::HugepageLimit { page_size, limit }).collect()
+    limits
+        .map(|(page_size, limit)| v1::HugepageLimit { page_size, limit })
+        .collect()
 }
 
 /// The size in the name of a huge page resource, `hugepages-2Mi`, as the kernel writes it: `2MB`.
@@ -155,7 +187,10 @@ fn page_size(name: &str) -> Option<String> {
         "Gi" => "GB",
         _ => return None,
     };
-    digits.parse::<u32>().ok().map(|number| format!("{number}{unit}"))
+    digits
+        .parse::<u32>()
+        .ok()
+        .map(|number| format!("{number}{unit}"))
 }
 
 /// What is promised; the limit where only that is said.
@@ -198,10 +233,22 @@ mod tests {
 
     #[test]
     fn cpu_becomes_shares_and_quota() {
-        for (milli, expected) in [(0, 2), (1, 2), (100, 102), (1000, 1024), (1_000_000, 262_144)] {
+        for (milli, expected) in [
+            (0, 2),
+            (1, 2),
+            (100, 102),
+            (1000, 1024),
+            (1_000_000, 262_144),
+        ] {
             assert_eq!(shares(milli), expected);
         }
-        for (milli, expected) in [(0, 0), (1, 1000), (10, 1000), (500, 50_000), (2000, 200_000)] {
+        for (milli, expected) in [
+            (0, 0),
+            (1, 1000),
+            (10, 1000),
+            (500, 50_000),
+            (2000, 200_000),
+        ] {
             assert_eq!(quota_us(milli), expected);
         }
     }
@@ -231,7 +278,11 @@ mod tests {
             (vec![], vec![both.clone(), json!({})], Class::Burstable),
             (vec![], vec![less], Class::Burstable),
             (vec![json!({})], vec![both], Class::Burstable),
-            (vec![], vec![json!({"limits": {"hugepages-2Mi": "2Mi"}})], Class::BestEffort),
+            (
+                vec![],
+                vec![json!({"limits": {"hugepages-2Mi": "2Mi"}})],
+                Class::BestEffort,
+            ),
         ] {
             assert_eq!(class(&pod(&init, &containers)), expected, "{containers:?}");
         }
@@ -256,7 +307,10 @@ mod tests {
     #[test]
     fn a_pod_is_bounded_when_all_its_containers_are() {
         let bounded = json!({"limits": {"cpu": 1, "memory": "1Mi"}});
-        let both = of_pod(&pod(&[json!({"limits": {"cpu": 3, "memory": "1Mi"}})], &[bounded.clone(), bounded.clone()]));
+        let both = of_pod(&pod(
+            &[json!({"limits": {"cpu": 3, "memory": "1Mi"}})],
+            &[bounded.clone(), bounded.clone()],
+        ));
         assert_eq!(both.cpu_shares, 3 * 1024);
         assert_eq!(both.cpu_quota, 300_000);
         assert_eq!(both.memory_limit_in_bytes, 2 << 20);
@@ -266,10 +320,16 @@ mod tests {
     }
 
     #[test]
-    fn requests_above_limits_and_unknown_resources_are_refused() {
-        let field = |requests, limits| check(&resources(requests, limits), "r").unwrap_err().field;
-        assert_eq!(field(json!({"cpu": 2}), json!({"cpu": 1})), "r.requests.cpu");
-        assert_eq!(field(json!({"ephemeral-storage": 2}), json!({})), "r.requests.ephemeral-storage");
-        assert_eq!(field(json!({}), json!({"hugepages-2M": 2})), "r.limits.hugepages-2M");
+    fn requests_above_limits_and_unknown_resources_are_told_by_field() {
+        let invalid = check(&resources(json!({"cpu": 2}), json!({"cpu": 1})), "r").unwrap_err();
+        assert_eq!(invalid.field, "r.requests.cpu");
+        let unknown = resources(
+            json!({"ephemeral-storage": 2, "cpu": 1}),
+            json!({"hugepages-2M": 2, "hugepages-1Gi": 1}),
+        );
+        assert_eq!(
+            unsupported(&unknown, "r"),
+            ["r.requests.ephemeral-storage", "r.limits.hugepages-2M"]
+        );
     }
 }

@@ -47,7 +47,9 @@ pub(super) fn of_pod(spec: &Spec) -> v1::LinuxSandboxSecurityContext {
         run_as_group: asked.run_as_user.and_then(|_| number(asked.run_as_group)),
         supplemental_groups: groups(asked),
         supplemental_groups_policy: groups_policy(asked.supplemental_groups_policy),
-        privileged: spec.all_containers().any(|container| container.security_context.privileged),
+        privileged: spec
+            .all_containers()
+            .any(|container| container.security_context.privileged),
         seccomp: Some(seccomp(asked.seccomp_profile.as_ref())),
         apparmor: asked.app_armor_profile.as_ref().map(profile),
         ..Default::default()
@@ -55,7 +57,10 @@ pub(super) fn of_pod(spec: &Spec) -> v1::LinuxSandboxSecurityContext {
 }
 
 /// What confines one of its containers: its own words, or else the pod's.
-pub(super) fn of_container(container: &Container, spec: &Spec) -> v1::LinuxContainerSecurityContext {
+pub(super) fn of_container(
+    container: &Container,
+    spec: &Spec,
+) -> v1::LinuxContainerSecurityContext {
     let (own, pod) = (&container.security_context, &spec.security_context);
     let unmasked = own.privileged || own.proc_mount == ProcMount::Unmasked;
     let paths = |paths: &[&str]| match unmasked {
@@ -70,7 +75,11 @@ pub(super) fn of_container(container: &Container, spec: &Spec) -> v1::LinuxConta
         }),
         privileged: own.privileged,
         namespace_options: Some(namespaces(spec)),
-        selinux_options: own.se_linux_options.as_ref().or(pod.se_linux_options.as_ref()).map(selinux),
+        selinux_options: own
+            .se_linux_options
+            .as_ref()
+            .or(pod.se_linux_options.as_ref())
+            .map(selinux),
         run_as_user: number(own.run_as_user.or(pod.run_as_user)),
         run_as_group: number(own.run_as_group.or(pod.run_as_group)),
         readonly_rootfs: own.read_only_root_filesystem,
@@ -79,8 +88,16 @@ pub(super) fn of_container(container: &Container, spec: &Spec) -> v1::LinuxConta
         no_new_privs: own.allow_privilege_escalation == Some(false),
         masked_paths: paths(&MASKED_PATHS),
         readonly_paths: paths(&READONLY_PATHS),
-        seccomp: Some(seccomp(own.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref()))),
-        apparmor: own.app_armor_profile.as_ref().or(pod.app_armor_profile.as_ref()).map(profile),
+        seccomp: Some(seccomp(
+            own.seccomp_profile
+                .as_ref()
+                .or(pod.seccomp_profile.as_ref()),
+        )),
+        apparmor: own
+            .app_armor_profile
+            .as_ref()
+            .or(pod.app_armor_profile.as_ref())
+            .map(profile),
         ..Default::default()
     }
 }
@@ -152,19 +169,40 @@ fn profile(asked: &Profile) -> v1::SecurityProfile {
 
 /// Refuses a container that must not run as root and would (`runAsNonRoot`), by its image's user when
 /// the manifest names none.
-pub(crate) fn must_not_be_root(pod: &Pod, container: &Container, image: &v1::Image) -> Result<(), Invalid> {
-    let ContainerSecurity { run_as_non_root, run_as_user, .. } = &container.security_context;
+pub(crate) fn must_not_be_root(
+    pod: &Pod,
+    container: &Container,
+    image: &v1::Image,
+) -> Result<(), Invalid> {
+    let ContainerSecurity {
+        run_as_non_root,
+        run_as_user,
+        ..
+    } = &container.security_context;
     let of_pod = &pod.spec.security_context;
     if run_as_non_root.or(of_pod.run_as_non_root) != Some(true) {
         return Ok(());
     }
     let of_image = image.uid.as_ref().map(|uid| uid.value);
-    let refuse = |reason: String| Err(Invalid::new(format!("container {}: runAsNonRoot", container.name), reason));
-    match (run_as_user.or(of_pod.run_as_user).map(i64::from).or(of_image), image.username.as_str()) {
+    let refuse = |reason: String| {
+        Err(Invalid::new(
+            format!("container {}: runAsNonRoot", container.name),
+            reason,
+        ))
+    };
+    match (
+        run_as_user
+            .or(of_pod.run_as_user)
+            .map(i64::from)
+            .or(of_image),
+        image.username.as_str(),
+    ) {
         (Some(0), _) => refuse("it would run as root: set runAsUser".to_owned()),
         (Some(_), _) => Ok(()),
         (None, "") => refuse("the image runs as root: set runAsUser".to_owned()),
-        (None, name) => refuse(format!("the image's user {name:?} is not a number: set runAsUser")),
+        (None, name) => refuse(format!(
+            "the image's user {name:?} is not a number: set runAsUser"
+        )),
     }
 }
 
@@ -211,11 +249,17 @@ mod tests {
         assert_eq!(security.run_as_user, number(Some(5)));
         assert_eq!(security.run_as_group, number(Some(2)));
         assert_eq!(security.supplemental_groups, [3, 4]);
-        assert_eq!(security.seccomp.unwrap().localhost_ref, "/var/lib/kubelet/seccomp/a/b.json");
+        assert_eq!(
+            security.seccomp.unwrap().localhost_ref,
+            "/var/lib/kubelet/seccomp/a/b.json"
+        );
         assert!(security.no_new_privs);
         assert_eq!(security.capabilities.unwrap().drop_capabilities, ["ALL"]);
         let whole = of_pod(&pod.spec);
-        assert_eq!(whole.seccomp.unwrap().profile_type(), v1::security_profile::ProfileType::Unconfined);
+        assert_eq!(
+            whole.seccomp.unwrap().profile_type(),
+            v1::security_profile::ProfileType::Unconfined
+        );
     }
 
     #[test]
@@ -234,12 +278,42 @@ mod tests {
         };
         for (pod_security, security, image, allowed) in [
             (json!({}), json!({}), image(None, ""), true),
-            (json!({"runAsNonRoot": true}), json!({}), image(None, ""), false),
-            (json!({"runAsNonRoot": true}), json!({}), image(None, "www"), false),
-            (json!({"runAsNonRoot": true}), json!({}), image(Some(7), ""), true),
-            (json!({"runAsNonRoot": true}), json!({"runAsUser": 0}), image(Some(7), ""), false),
-            (json!({"runAsNonRoot": true}), json!({"runAsNonRoot": false}), image(None, ""), true),
-            (json!({"runAsUser": 7}), json!({"runAsNonRoot": true}), image(None, ""), true),
+            (
+                json!({"runAsNonRoot": true}),
+                json!({}),
+                image(None, ""),
+                false,
+            ),
+            (
+                json!({"runAsNonRoot": true}),
+                json!({}),
+                image(None, "www"),
+                false,
+            ),
+            (
+                json!({"runAsNonRoot": true}),
+                json!({}),
+                image(Some(7), ""),
+                true,
+            ),
+            (
+                json!({"runAsNonRoot": true}),
+                json!({"runAsUser": 0}),
+                image(Some(7), ""),
+                false,
+            ),
+            (
+                json!({"runAsNonRoot": true}),
+                json!({"runAsNonRoot": false}),
+                image(None, ""),
+                true,
+            ),
+            (
+                json!({"runAsUser": 7}),
+                json!({"runAsNonRoot": true}),
+                image(None, ""),
+                true,
+            ),
         ] {
             let pod = pod(pod_security, security);
             let verdict = must_not_be_root(&pod, &pod.spec.containers[0], &image);

@@ -17,7 +17,11 @@ impl Volume {
 
 pub(super) fn mounts(mounts: &[VolumeMount], pod: &Pod, host: &Host) -> Vec<v1::Mount> {
     let of = |mount: &VolumeMount| {
-        let volume = pod.spec.volumes.iter().find(|volume| volume.name == mount.name)?;
+        let volume = pod
+            .spec
+            .volumes
+            .iter()
+            .find(|volume| volume.name == mount.name)?;
         Some(one(mount, volume.host_path(pod, host)))
     };
     mounts.iter().filter_map(of).collect()

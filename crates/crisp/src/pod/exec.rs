@@ -17,7 +17,12 @@ pub(super) struct Arguments {
     #[arg(short, long, value_name = "CONTAINER")]
     container: Option<String>,
     /// End the command after this time; without it it may take as long as it wants.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0, hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
     timeout: u32,
     /// The command with its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -33,7 +38,12 @@ pub(super) async fn run(arguments: &Arguments, client: &Client) -> Result<ExitCo
         cmd: arguments.command.clone(),
         timeout: arguments.timeout.into(),
     };
-    let done = client.runtime().exec_sync(request).await.map_err(told)?.into_inner();
+    let done = client
+        .runtime()
+        .exec_sync(request)
+        .await
+        .map_err(told)?
+        .into_inner();
     output::stdout(&done.stdout)?;
     output::stderr(&done.stderr)?;
     Ok(exit_code(done.exit_code))

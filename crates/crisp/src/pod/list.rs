@@ -11,7 +11,15 @@ use std::time::{Duration, SystemTime};
 
 pub(super) async fn run(client: &Client) -> Result<()> {
     let snapshot = Snapshot::take(client).await?;
-    let mut table = Table::titled(&["NAME", "NAMESPACE", "STATE", "ADDRESS", "CONTAINERS", "AGE", "ID"]);
+    let mut table = Table::titled(&[
+        "NAME",
+        "NAMESPACE",
+        "STATE",
+        "ADDRESS",
+        "CONTAINERS",
+        "AGE",
+        "ID",
+    ]);
     for pod in &snapshot.pods {
         let address = address(client, &pod.id).await?;
         let containers: Vec<&Container> = snapshot.containers_of(pod).collect();
@@ -20,15 +28,26 @@ pub(super) async fn run(client: &Client) -> Result<()> {
     output::result(table.render(0))
 }
 
-fn row(pod: &PodSandbox, containers: &[&Container], address: String, now: SystemTime) -> [String; 7] {
+fn row(
+    pod: &PodSandbox,
+    containers: &[&Container],
+    address: String,
+    now: SystemTime,
+) -> [String; 7] {
     let metadata = pod.metadata.clone().unwrap_or_default();
     let state = match pod.state() {
         PodSandboxState::SandboxReady => "Ready",
         PodSandboxState::SandboxNotready => "NotReady",
     };
-    let address = if address.is_empty() { "-".to_owned() } else { address };
+    let address = if address.is_empty() {
+        "-".to_owned()
+    } else {
+        address
+    };
     let created = Duration::from_nanos(u64::try_from(pod.created_at).unwrap_or(0));
-    let old = now.duration_since(SystemTime::UNIX_EPOCH + created).unwrap_or_default();
+    let old = now
+        .duration_since(SystemTime::UNIX_EPOCH + created)
+        .unwrap_or_default();
     [
         metadata.name,
         metadata.namespace,
@@ -103,7 +122,15 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(121);
         assert_eq!(
             row(&pod, &[&running, &exited], String::new(), now),
-            ["web", "shop", "Ready", "-", "1/2 running, 1 exited", "2m", "0123456789ab"]
+            [
+                "web",
+                "shop",
+                "Ready",
+                "-",
+                "1/2 running, 1 exited",
+                "2m",
+                "0123456789ab"
+            ]
         );
     }
 }

@@ -41,7 +41,12 @@ impl<'a> Entry<'a> {
         // There may be more tags, parted by colons.
         let whole = words.next()?.split(|b| *b == b':').next()? == b"F";
         let text = words.next().unwrap_or_default();
-        Some(Self { timestamp, stream, whole, text })
+        Some(Self {
+            timestamp,
+            stream,
+            whole,
+            text,
+        })
     }
 }
 
@@ -177,7 +182,10 @@ mod tests {
     #[test]
     fn an_entry_has_four_parts() {
         let entry = Entry::parse(b"t1 stderr P:x a b").unwrap();
-        assert_eq!((entry.timestamp, entry.stream, entry.whole), ("t1", Stream::Stderr, false));
+        assert_eq!(
+            (entry.timestamp, entry.stream, entry.whole),
+            ("t1", Stream::Stderr, false)
+        );
         assert_eq!(entry.text, b"a b");
         for bad in [&b""[..], b"t1", b"t1 stdin F x", b"t1 stdout"] {
             assert_eq!(Entry::parse(bad), None);
@@ -186,7 +194,10 @@ mod tests {
 
     #[test]
     fn parts_of_a_line_are_joined_within_their_stream() {
-        assert_eq!(shown(&entries(), Timestamps::Hidden), "one\ntwo oops\ngoes on\n\n");
+        assert_eq!(
+            shown(&entries(), Timestamps::Hidden),
+            "one\ntwo oops\ngoes on\n\n"
+        );
         assert_eq!(
             shown(&entries(), Timestamps::Shown),
             "t1 one\nt2 two t3 oops\ngoes on\nt5 \n"
@@ -195,7 +206,12 @@ mod tests {
 
     #[test]
     fn the_tail_counts_lines_and_not_entries() {
-        for (lines_max, expected) in [(0, ""), (1, "\n"), (2, "goes on\n\n"), (9, "one\ntwo oops\ngoes on\n\n")] {
+        for (lines_max, expected) in [
+            (0, ""),
+            (1, "\n"),
+            (2, "goes on\n\n"),
+            (9, "one\ntwo oops\ngoes on\n\n"),
+        ] {
             let mut tail = Tail::new(lines_max);
             LINES.iter().for_each(|line| tail.push(line));
             let kept: Vec<_> = tail.entries().collect();

@@ -37,7 +37,10 @@ pub(super) async fn run(arguments: &Arguments, client: &Client) -> Result<()> {
     let container = snapshot.container(pod, arguments.container.as_deref())?;
     let status = client.container_status(&container.id).await?;
     if status.log_path.is_empty() {
-        bail!("container {} was made without a log", container_name(container));
+        bail!(
+            "container {} was made without a log",
+            container_name(container)
+        );
     }
     let mut printer = Printer::new(match arguments.timestamps {
         true => Timestamps::Shown,
@@ -73,7 +76,10 @@ async fn follow(client: &Client, id: &str, log: &mut Log, printer: &mut Printer)
 
 async fn may_write(client: &Client, id: &str) -> Result<bool> {
     let state = client.container_status(id).await?.state();
-    Ok(matches!(state, ContainerState::ContainerCreated | ContainerState::ContainerRunning))
+    Ok(matches!(
+        state,
+        ContainerState::ContainerCreated | ContainerState::ContainerRunning
+    ))
 }
 
 /// A log file and how far it was read.
@@ -135,7 +141,11 @@ impl Log {
     fn was_rotated(&self) -> bool {
         let inode = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
         let now = fs::metadata(&self.path).ok().map(inode);
-        let read = self.file.as_ref().and_then(|file| file.get_ref().metadata().ok()).map(inode);
+        let read = self
+            .file
+            .as_ref()
+            .and_then(|file| file.get_ref().metadata().ok())
+            .map(inode);
         now.is_some() && now != read
     }
 }

@@ -37,8 +37,12 @@ pub(crate) fn run(arguments: &Arguments, target: &Target) -> Result<ExitCode> {
     match &arguments.command {
         Command::Run(run) => run::run(run, target),
         Command::Ls => Client::with(target, async |client| list::run(&client).await.map(done)),
-        Command::Rm(rm) => Client::with(target, async |client| remove::run(rm, &client).await.map(done)),
-        Command::Logs(logs) => Client::with(target, async |client| logs::run(logs, &client).await.map(done)),
+        Command::Rm(rm) => Client::with(target, async |client| {
+            remove::run(rm, &client).await.map(done)
+        }),
+        Command::Logs(logs) => Client::with(target, async |client| {
+            logs::run(logs, &client).await.map(done)
+        }),
         Command::Exec(exec) => Client::with(target, async |client| exec::run(exec, &client).await),
     }
 }

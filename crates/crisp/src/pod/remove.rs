@@ -38,14 +38,21 @@ pub(super) async fn run(arguments: &Arguments, client: &Client) -> Result<()> {
     }
     match failed {
         0 => Ok(()),
-        _ => bail!("{failed} of {} pods could not be removed", arguments.pods.len()),
+        _ => bail!(
+            "{failed} of {} pods could not be removed",
+            arguments.pods.len()
+        ),
     }
 }
 
 async fn one(client: &Client, name: &str, grace_s: Option<i64>) -> Result<String> {
     let snapshot = Snapshot::take(client).await?;
     let pod = snapshot.pod(name)?;
-    let containers: Vec<&Container> = snapshot.containers.iter().filter(|c| c.pod_sandbox_id == pod.id).collect();
+    let containers: Vec<&Container> = snapshot
+        .containers
+        .iter()
+        .filter(|c| c.pod_sandbox_id == pod.id)
+        .collect();
     let logs = match pod.annotations.contains_key(RUN_ANNOTATION) {
         true => log_paths(client, &containers).await,
         false => Vec::new(),
@@ -60,20 +67,39 @@ async fn one(client: &Client, name: &str, grace_s: Option<i64>) -> Result<String
     Ok(pod.id.clone())
 }
 
-async fn take_down(client: &Client, pod: &PodSandbox, containers: &[&Container], grace_s: Option<i64>) -> Result<()> {
+async fn take_down(
+    client: &Client,
+    pod: &PodSandbox,
+    containers: &[&Container],
+    grace_s: Option<i64>,
+) -> Result<()> {
     stop_all(client, containers, grace_s).await?;
     let id = || pod.id.clone();
-    let stop = v1::StopPodSandboxRequest { pod_sandbox_id: id() };
-    client.runtime().stop_pod_sandbox(stop).await.map_err(told)?;
-    let remove = v1::RemovePodSandboxRequest { pod_sandbox_id: id() };
-    client.runtime().remove_pod_sandbox(remove).await.map_err(told)?;
+    let stop = v1::StopPodSandboxRequest {
+        pod_sandbox_id: id(),
+    };
+    client
+        .runtime()
+        .stop_pod_sandbox(stop)
+        .await
+        .map_err(told)?;
+    let remove = v1::RemovePodSandboxRequest {
+        pod_sandbox_id: id(),
+    };
+    client
+        .runtime()
+        .remove_pod_sandbox(remove)
+        .await
+        .map_err(told)?;
     Ok(())
 }
 
 /// Stops containers at the same time, so that the longest grace is all that is waited for.
 async fn stop_all(client: &Client, containers: &[&Container], grace_s: Option<i64>) -> Result<()> {
     let mut stopping = JoinSet::new();
-    let running = containers.iter().filter(|c| c.state() == ContainerState::ContainerRunning);
+    let running = containers
+        .iter()
+        .filter(|c| c.state() == ContainerState::ContainerRunning);
     for container in running {
         let request = v1::StopContainerRequest {
             container_id: container.id.clone(),
@@ -90,7 +116,9 @@ async fn stop_all(client: &Client, containers: &[&Container], grace_s: Option<i6
 
 fn own_grace_s(container: &Container) -> i64 {
     let given = container.annotations.get(GRACE_ANNOTATION);
-    given.and_then(|seconds| seconds.parse().ok()).unwrap_or(DEFAULT_GRACE_S)
+    given
+        .and_then(|seconds| seconds.parse().ok())
+        .unwrap_or(DEFAULT_GRACE_S)
 }
 
 /// Asked for while the containers are there. One that has just gone has left nothing to find.

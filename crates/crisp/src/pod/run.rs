@@ -6,6 +6,7 @@ use crate::client::{Client, Target};
 use crate::manifest::{self, Host, Pod};
 use crate::output;
 use anyhow::{Context, Result};
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,14 +35,23 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, target: &Target) -> Result<ExitCode> {
-    let file = &arguments.file;
-    let parsed = manifest::parse(&read(file)?).with_context(|| file.display().to_string())?;
-    parsed.notes.iter().for_each(|note| output::note(format_args!("note: {note}")));
-    let pods: Vec<Pod> = parsed.pods.into_iter().map(with_uid).collect::<Result<_>>()?;
+    let parsed = manifest::parse(&read(&arguments.file)?).with_context(|| name(&arguments.file))?;
+    parsed
+        .notes
+        .iter()
+        .for_each(|note| output::note(format_args!("note: {note}")));
+    let pods: Vec<Pod> = parsed
+        .pods
+        .into_iter()
+        .map(with_uid)
+        .collect::<Result<_>>()?;
     Client::with(target, async |client| {
         let host = host(&client, &arguments.log_dir).await?;
         let started = start::all(&client, &pods, &host).await?;
-        for Started { name, id, address, .. } in &started {
+        for Started {
+            name, id, address, ..
+        } in &started
+        {
             output::line(format_args!("{name} {id} {address}").to_string().trim_end())?;
         }
         match arguments.wait {
@@ -51,13 +61,20 @@ pub(super) fn run(arguments: &Arguments, target: &Target) -> Result<ExitCode> {
     })
 }
 
+fn name(file: &Path) -> String {
+    match file == Path::new("-") {
+        true => "standard input".to_owned(),
+        false => file.display().to_string(),
+    }
+}
+
 fn read(file: &Path) -> Result<String> {
     let mut text = String::new();
-    if file == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text).context("reading standard input")?;
-    } else {
-        text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-    }
+    let read = match file == Path::new("-") {
+        true => std::io::stdin().read_to_string(&mut text),
+        false => File::open(file).and_then(|mut file| file.read_to_string(&mut text)),
+    };
+    read.with_context(|| format!("reading {}", name(file)))?;
     Ok(text)
 }
 
@@ -83,19 +100,31 @@ async fn host(client: &Client, log_dir: &Path) -> Result<Host> {
 
 /// Of proc_meminfo(5), which counts in KiB.
 fn memory_bytes(meminfo: &str) -> Option<u64> {
-    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let total = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = total.split_whitespace().next()?.parse().ok()?;
     Some(kib * 1024)
 }
 
 /// Waits for the end of all containers; the answer is the first exit code that is not zero.
-async fn wait(client: &Client, arguments: &Arguments, pods: &[Pod], host: &Host, started: &[Started]) -> Result<ExitCode> {
+async fn wait(
+    client: &Client,
+    arguments: &Arguments,
+    pods: &[Pod],
+    host: &Host,
+    started: &[Started],
+) -> Result<ExitCode> {
     let mut code = 0;
     for pod in started {
         for (name, id) in &pod.containers {
             let ended = start::ended(client, id).await?;
             if ended.exit_code != 0 {
-                output::note(format_args!("{}/{name} {}", pod.name, start::how_it_ended(&ended)));
+                output::note(format_args!(
+                    "{}/{name} {}",
+                    pod.name,
+                    start::how_it_ended(&ended)
+                ));
             }
             code = if code == 0 { ended.exit_code } else { code };
         }
@@ -112,7 +141,10 @@ mod tests {
 
     #[test]
     fn the_hosts_memory_is_told_in_bytes() {
-        assert_eq!(memory_bytes("MemTotal:       8000 kB\nMemFree: 1 kB\n"), Some(8_192_000));
+        assert_eq!(
+            memory_bytes("MemTotal:       8000 kB\nMemFree: 1 kB\n"),
+            Some(8_192_000)
+        );
         assert_eq!(memory_bytes("MemFree: 1 kB\n"), None);
     }
 }

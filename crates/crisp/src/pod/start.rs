@@ -50,9 +50,14 @@ pub(super) async fn all(client: &Client, pods: &[Pod], host: &Host) -> Result<Ve
 async fn none_is_there(client: &Client, pods: &[Pod]) -> Result<()> {
     let snapshot = Snapshot::take(client).await?;
     for Pod { metadata, .. } in pods {
-        let there = snapshot.pods.iter().filter_map(|pod| pod.metadata.as_ref()).any(|known| {
-            known.uid == metadata.uid || (known.namespace == metadata.namespace && known.name == metadata.name)
-        });
+        let there = snapshot
+            .pods
+            .iter()
+            .filter_map(|pod| pod.metadata.as_ref())
+            .any(|known| {
+                known.uid == metadata.uid
+                    || (known.namespace == metadata.namespace && known.name == metadata.name)
+            });
         if there {
             let name = full_name(&metadata.namespace, &metadata.name);
             bail!("there is a pod {name} already: remove it with `crisp pod rm {name}`");
@@ -69,7 +74,11 @@ async fn each(client: &Client, pods: &[Pod], host: &Host) -> Result<Vec<Started>
     let mut started = Vec::new();
     for pod in pods {
         let name = full_name(&pod.metadata.namespace, &pod.metadata.name);
-        started.push(one(client, pod, host).await.with_context(|| format!("pod {name}"))?);
+        started.push(
+            one(client, pod, host)
+                .await
+                .with_context(|| format!("pod {name}"))?,
+        );
     }
     Ok(started)
 }
@@ -81,12 +90,17 @@ async fn one(client: &Client, pod: &Pod, host: &Host) -> Result<Started> {
     }
     volumes::prepare(pod, host)?;
     let config = pod_config(pod, host);
-    fs::create_dir_all(&config.log_directory).with_context(|| format!("making {}", config.log_directory))?;
+    fs::create_dir_all(&config.log_directory)
+        .with_context(|| format!("making {}", config.log_directory))?;
     let request = v1::RunPodSandboxRequest {
         config: Some(config.clone()),
         runtime_handler: pod.spec.runtime_class_name.clone(),
     };
-    let answer = client.runtime().run_pod_sandbox(request).await.map_err(told)?;
+    let answer = client
+        .runtime()
+        .run_pod_sandbox(request)
+        .await
+        .map_err(told)?;
     let making = Making {
         client,
         pod,
@@ -112,8 +126,13 @@ async fn image(client: &Client, pod: &Pod, container: &Container) -> Result<v1::
             "image {name} is not on the node, and imagePullPolicy is Never: fetch it with `crisp image pull` or `crisp image import`"
         ),
         (PullPolicy::Always | PullPolicy::IfNotPresent, _) => {
-            image::fetch(client, name, None).await.with_context(|| format!("image {name}"))?;
-            client.image(name).await?.with_context(|| format!("image {name} has just gone"))?
+            image::fetch(client, name, None)
+                .await
+                .with_context(|| format!("image {name}"))?;
+            client
+                .image(name)
+                .await?
+                .with_context(|| format!("image {name} has just gone"))?
         }
     };
     must_not_be_root(pod, container, &image)?;
@@ -160,12 +179,20 @@ impl Making<'_> {
             config: Some(config),
             sandbox_config: Some(self.config.clone()),
         };
-        let created = runtime.create_container(create).await.map_err(told).with_context(about)?;
+        let created = runtime
+            .create_container(create)
+            .await
+            .map_err(told)
+            .with_context(about)?;
         let container_id = created.into_inner().container_id;
         let start = v1::StartContainerRequest {
             container_id: container_id.clone(),
         };
-        runtime.start_container(start).await.map_err(told).with_context(about)?;
+        runtime
+            .start_container(start)
+            .await
+            .map_err(told)
+            .with_context(about)?;
         Ok(container_id)
     }
 }
@@ -175,7 +202,9 @@ pub(super) async fn ended(client: &Client, id: &str) -> Result<v1::ContainerStat
     loop {
         let status = client.container_status(id).await?;
         match status.state() {
-            ContainerState::ContainerExited | ContainerState::ContainerUnknown => return Ok(status),
+            ContainerState::ContainerExited | ContainerState::ContainerUnknown => {
+                return Ok(status);
+            }
             _ => tokio::time::sleep(POLL).await,
         }
     }
@@ -197,13 +226,28 @@ pub(super) async fn undo(client: &Client, pods: &[Pod], host: &Host) -> Result<(
     let directories = client.directories().await?;
     for pod in pods {
         let uid = &pod.metadata.uid;
-        let made = snapshot.pods.iter().filter(|p| p.metadata.as_ref().is_some_and(|m| m.uid == *uid));
+        let made = snapshot
+            .pods
+            .iter()
+            .filter(|p| p.metadata.as_ref().is_some_and(|m| m.uid == *uid));
         for sandbox in made {
             let id = || sandbox.id.clone();
-            let stop = v1::StopPodSandboxRequest { pod_sandbox_id: id() };
-            client.runtime().stop_pod_sandbox(stop).await.map_err(told)?;
-            let remove = v1::RemovePodSandboxRequest { pod_sandbox_id: id() };
-            client.runtime().remove_pod_sandbox(remove).await.map_err(told)?;
+            let stop = v1::StopPodSandboxRequest {
+                pod_sandbox_id: id(),
+            };
+            client
+                .runtime()
+                .stop_pod_sandbox(stop)
+                .await
+                .map_err(told)?;
+            let remove = v1::RemovePodSandboxRequest {
+                pod_sandbox_id: id(),
+            };
+            client
+                .runtime()
+                .remove_pod_sandbox(remove)
+                .await
+                .map_err(told)?;
         }
         volumes::remove(&directories, uid)?;
         let logs = log_directory(pod, host);
@@ -219,9 +263,10 @@ pub(super) async fn undo(client: &Client, pods: &[Pod], host: &Host) -> Result<(
 
 /// Ready when the person, or the system, wants the command to end.
 async fn interrupted() {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
         return std::future::pending().await;
     };
     tokio::select! {
