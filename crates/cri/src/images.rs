@@ -29,12 +29,6 @@ pub(crate) fn by_digest(images: &Images) -> impl Fn(&str) -> String {
     }
 }
 
-impl ImageServer {
-    pub(crate) fn new(engine: Arc<Engine>) -> Self {
-        Self { engine }
-    }
-}
-
 /// The name of the image that the RPC is about.
 fn named(image: Option<v1::ImageSpec>) -> request::Parsed<String> {
     let name = request::image_spec(image)?.image;
@@ -43,6 +37,10 @@ fn named(image: Option<v1::ImageSpec>) -> request::Parsed<String> {
 }
 
 impl ImageServer {
+    pub(crate) fn new(engine: Arc<Engine>) -> Self {
+        Self { engine }
+    }
+
     fn images(&self) -> &Arc<Images> {
         self.engine.images()
     }
@@ -73,18 +71,14 @@ impl ImageServer {
         let wanted = filter
             .and_then(|filter| filter.image)
             .map(|image| image.image);
-        match wanted.filter(|name| !name.is_empty()) {
-            None => Ok(self
-                .images()
-                .list()
-                .iter()
-                .map(|image| answer::image(image))
-                .collect()),
+        let images = match wanted.filter(|name| !name.is_empty()) {
+            None => self.images().list(),
             Some(name) => {
                 let found = self.images().find(&name).map_err(of_image)?;
-                Ok(found.iter().map(|image| answer::image(image)).collect())
+                found.into_iter().collect()
             }
-        }
+        };
+        Ok(images.iter().map(|image| answer::image(image)).collect())
     }
 }
 
@@ -92,9 +86,10 @@ impl ImageServer {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, crisp_image::Error> + Send + 'static,
 ) -> Result<T, Status> {
-    let result = tokio::task::spawn_blocking(work).await;
-    let result = result.map_err(|_| Status::unavailable("the daemon is being stopped"))?;
-    result.map_err(of_image)
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(of_image),
+        Err(error) => Err(Status::internal(format!("a task ended early: {error}"))),
+    }
 }
 
 fn disk_usage(images: &Images) -> Result<DiskUsage, crisp_image::Error> {

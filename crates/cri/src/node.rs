@@ -110,8 +110,14 @@ impl Node for NodeServer {
         let request = request.into_inner();
         let (kind, id) = self.find(request::any_id(&request.id)?)?;
         let info = match kind {
-            v1::Kind::Pod => self.engine.pod_info(&id),
-            _ => self.engine.container_info(&id),
+            v1::Kind::Pod => {
+                span::about_pod(&id);
+                self.engine.pod_info(&id)
+            }
+            v1::Kind::Container | v1::Kind::Unspecified => {
+                span::about_container(&id);
+                self.engine.container_info(&id)
+            }
         };
         reply(v1::InspectReply {
             kind: kind.into(),
