@@ -28,21 +28,6 @@ pub const USERS: [(&str, &str); 4] = [
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/bin/false\nmember:x:1000:1000:Member:/home/member:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n";
 const GROUP: &str =
     "root:x:0:\nwww-data:x:33:\nmember:x:1000:\nteam:x:50000:member\nnogroup:x:65534:\n";
-const NGINX_CONF: &str = "user www-data;
-worker_processes 1;
-error_log stderr notice;
-pid /run/nginx.pid;
-events { worker_connections 64; }
-http {
-  access_log /dev/stdout;
-  server {
-    listen 80;
-    listen [::]:80;
-    root /usr/share/nginx/html;
-  }
-}
-";
-
 pub(crate) fn publish(registry: &Registry) {
     registry.publish(
         "library/busybox",
@@ -53,7 +38,11 @@ pub(crate) fn publish(registry: &Registry) {
     let foreign = Image::new(vec![busybox_layer()])
         .flavour(Flavour::Docker)
         .architecture("s390x");
-    registry.publish_index("library/nginx", "1.22", &[foreign, nginx()]);
+    registry.publish_index(
+        "library/nginx",
+        "1.22",
+        &[foreign, web_server(busybox_layer(), 80)],
+    );
     for (name, user) in USERS {
         let image = Image::new(vec![busybox_layer()]).with("User", json!(user));
         registry.publish(&format!("e2e/user-{name}"), "1", &image);
@@ -63,7 +52,7 @@ pub(crate) fn publish(registry: &Registry) {
 /// The lowest layer of most images.
 #[must_use]
 pub fn busybox_layer() -> PackedLayer {
-    static LAYER: LazyLock<PackedLayer> = LazyLock::new(make_busybox_layer);
+    static LAYER: LazyLock<PackedLayer> = LazyLock::new(|| shell_layer(&busybox()));
     LAYER.clone()
 }
 
@@ -73,9 +62,13 @@ pub fn busybox() -> PathBuf {
     tools::debian("bin/busybox")
 }
 
-fn make_busybox_layer() -> PackedLayer {
-    let program = busybox();
-    let listing = Command::new(&program)
+/// A root file system whose programs are all the applets of one busybox.
+///
+/// # Panics
+/// The program is no busybox that runs here.
+#[must_use]
+pub fn shell_layer(program: &Path) -> PackedLayer {
+    let listing = Command::new(program)
         .arg("--list")
         .output()
         .expect("busybox runs here");
@@ -85,25 +78,31 @@ fn make_busybox_layer() -> PackedLayer {
     ];
     let mut entries: Vec<Entry> = directories.into_iter().map(Entry::directory).collect();
     entries.extend([
+        Entry::symlink("var/run", "/run"),
         Entry::directory("root").mode(0o700),
         Entry::directory("tmp").mode(0o1777),
         Entry::directory("home/member").owner(1000, 1000),
         Entry::file("etc/passwd", PASSWD),
         Entry::file("etc/group", GROUP),
-        Entry::program("bin/busybox", read(&program)),
+        Entry::program("bin/busybox", read(program)),
     ]);
     let applets = applets.lines().filter(|applet| *applet != "busybox");
-    entries.extend(applets.map(|applet| Entry::hard_link(&format!("bin/{applet}"), "bin/busybox")));
+    // Some runtimes set the mode once more with each name.
+    let links =
+        applets.map(|applet| Entry::hard_link(&format!("bin/{applet}"), "bin/busybox").mode(0o755));
+    entries.extend(links);
     Layer::new(entries).gzip()
 }
 
-fn nginx() -> Image {
+/// A shell, libraries, nginx and [`NGINX_PAGE`]: a layer for each.
+#[must_use]
+pub fn web_server(shell: PackedLayer, port: u16) -> Image {
     let libraries = Layer::new(library_entries()).gzip();
     let server = Layer::new([
         Entry::directory("usr/sbin"),
         Entry::program("usr/sbin/nginx", read(&tools::debian("usr/sbin/nginx"))),
         Entry::directory("etc/nginx"),
-        Entry::file("etc/nginx/nginx.conf", NGINX_CONF),
+        Entry::file("etc/nginx/nginx.conf", nginx_conf(port)),
         Entry::directory("var/lib"),
         Entry::directory("var/lib/nginx"),
         Entry::directory("var/log"),
@@ -116,14 +115,33 @@ fn nginx() -> Image {
         Entry::file("usr/share/nginx/html/index.html", NGINX_PAGE),
     ]);
     Image::new(vec![
-        busybox_layer(),
+        shell,
         libraries,
         server.gzip(),
         page.pack(Packing::Zstd),
     ])
     .with("Cmd", json!(["nginx", "-g", "daemon off;"]))
-    .with("ExposedPorts", json!({"80/tcp": {}}))
+    .with("ExposedPorts", json!({format!("{port}/tcp"): {}}))
     .with("StopSignal", json!("SIGQUIT"))
+}
+
+fn nginx_conf(port: u16) -> String {
+    format!(
+        "user www-data;
+worker_processes 1;
+error_log stderr notice;
+pid /run/nginx.pid;
+events {{ worker_connections 64; }}
+http {{
+  access_log /dev/stdout;
+  server {{
+    listen {port};
+    listen [::]:{port};
+    root /usr/share/nginx/html;
+  }}
+}}
+"
+    )
 }
 
 /// The shared libraries of the unpacked packages, and the loader where binaries expect it.

@@ -1,13 +1,13 @@
 //! The daemon's process and the files it is configured with.
 
+use crate::registry::Registry;
 use crate::slot::Slot;
 use crate::wait::until;
 use crate::{child, tools};
 use anyhow::{Context, Result, anyhow, bail};
 use crisp_cri_api::v1::VersionRequest;
 use std::fs;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use toml::{Table, toml};
@@ -24,7 +24,7 @@ impl Daemon {
     /// Writes the files that a daemon in this slot reads; it does not run yet.
     pub(crate) fn configure(
         slot: &Slot,
-        registry: SocketAddr,
+        registry: &Registry,
         edit: impl FnOnce(&mut Table),
     ) -> Result<Self> {
         let mut config = config(slot);
@@ -34,7 +34,7 @@ impl Daemon {
             child: Mutex::new(None),
         };
         fs::write(daemon.config_path(), config.to_string())?;
-        write_mirrors(&slot.dir().join("certs.d"), registry)?;
+        registry.mirror(&slot.dir().join("certs.d"))?;
         Ok(daemon)
     }
 
@@ -132,16 +132,4 @@ fn config(slot: &Slot) -> Table {
         [image]
         registry_config_dirs = [certs_dir]
     }
-}
-
-/// Maps public registries to the one on loopback, as containerd's hosts.toml does.
-fn write_mirrors(certs_dir: &Path, registry: SocketAddr) -> Result<()> {
-    for public in ["docker.io", "registry.k8s.io"] {
-        let dir = certs_dir.join(public);
-        fs::create_dir_all(&dir)?;
-        let hosts =
-            format!("[host.\"http://{registry}\"]\ncapabilities = [\"pull\", \"resolve\"]\n");
-        fs::write(dir.join("hosts.toml"), hosts)?;
-    }
-    Ok(())
 }

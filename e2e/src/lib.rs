@@ -24,7 +24,7 @@ mod node;
 mod pod;
 mod registry;
 mod slot;
-mod tools;
+pub mod tools;
 mod wait;
 
 pub use archive::{docker_archive, oci_archive};

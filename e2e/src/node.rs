@@ -65,7 +65,7 @@ impl Node {
     pub async fn start_empty(edit: impl FnOnce(&mut Table)) -> Result<Self> {
         let registry = Registry::shared();
         let slot = Slot::take();
-        let daemon = Daemon::configure(&slot, registry.address(), edit)?;
+        let daemon = Daemon::configure(&slot, registry, edit)?;
         let channel = daemon.start().await?;
         Ok(Self {
             daemon,

@@ -8,11 +8,21 @@ use crate::image::{Digest, Document, Image};
 use crate::slot::Slot;
 use crate::{catalog, tools};
 use std::fs;
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::LazyLock;
 use std::time::Duration;
+
+/// The public registries that it stands in for.
+const MIRRORED: [&str; 5] = [
+    "docker.io",
+    "gcr.io",
+    "k8s.gcr.io",
+    "public.ecr.aws",
+    "registry.k8s.io",
+];
 
 /// A registry on loopback, over plain http. One serves all tests of a process, and ends with it.
 #[derive(Debug)]
@@ -75,6 +85,22 @@ impl Registry {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Writes the directories by which runtimes find it in the place of public registries
+    /// (containerd, docs/hosts.md).
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn mirror(&self, certs_dir: &Path) -> io::Result<()> {
+        let address = self.address;
+        let hosts =
+            format!("[host.\"http://{address}\"]\ncapabilities = [\"pull\", \"resolve\"]\n");
+        MIRRORED.into_iter().try_for_each(|public| {
+            let dir = certs_dir.join(public);
+            fs::create_dir_all(&dir)?;
+            fs::write(dir.join("hosts.toml"), &hosts)
+        })
     }
 
     /// Makes an image available as `repository:tag`; the digest is its manifest's.

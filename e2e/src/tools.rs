@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
-/// What cargo and `hack/` put beside the tests' own binary, `<target>/<profile>/deps/<test>`.
-fn target_dir() -> PathBuf {
-    let test = std::env::current_exe().expect("the test's binary has a path");
-    let target = test
+/// Where cargo put this program, and `hack/` what it runs: cargo marks the directory for backup programs
+/// (bford.info/cachedir).
+#[must_use]
+pub fn target_dir() -> PathBuf {
+    let program = std::env::current_exe().expect("a running program has a path");
+    let target = program
         .ancestors()
-        .nth(3)
-        .expect("cargo runs tests three levels below its target directory");
+        .find(|dir| dir.join("CACHEDIR.TAG").exists())
+        .expect("cargo built this in its target directory");
     target.to_owned()
 }
 
@@ -16,7 +18,8 @@ fn target_dir() -> PathBuf {
 ///
 /// # Panics
 /// It is not there; the message says what brings it.
-pub(crate) fn program(path: &str) -> PathBuf {
+#[must_use]
+pub fn program(path: &str) -> PathBuf {
     let program = target_dir().join(path);
     assert!(
         program.exists(),

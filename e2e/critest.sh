@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Runs the whole of critest, the CRI's conformance suite, and tells of each spec how it went.
+#
+#   e2e/critest.sh [OPTION]...      against crisp, built from this tree, in directories of its own
+#
+#   --endpoint unix:///PATH         against the runtime that listens there instead, to compare
+#   --mirrors DIR                   with --endpoint: where that runtime looks for <registry>/hosts.toml;
+#                                   they are written there, and it must read them for each pull
+#   --parallel N                    with N specs at a time
+#   --times N                       N times, each in another order
+#   --focus REGEX, --skip REGEX     only specs whose names match, or do not
+#   --seed N                        in the order of an earlier run
+#   --handler NAME                  by a runtime handler
+#   --websocket                     exec, attach and port-forward over WebSocket, not SPDY
+#   --no-build                      with the binaries that are in target/dist already
+#
+# Nothing is taken from public registries: the images are made of Debian packages, and a registry on
+# loopback serves them under their public names. Each run ends with a line of how many specs passed,
+# failed and were skipped by the suite itself; all it printed stays in target/critest/results/.
+set -euo pipefail
+# shellcheck source=hack/tools.sh
+. "$(dirname "$0")/../hack/tools.sh"
+cd "$root"
+
+build=(hack/build.sh)
+options=()
+for option in "$@"; do
+    case $option in
+        --help | -h)
+            sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
+            exit
+            ;;
+        --no-build) build=() ;;
+        --endpoint)
+            build=()
+            options+=("$option")
+            ;;
+        *) options+=("$option") ;;
+    esac
+done
+need_root
+need_packages gcc iproute2 libc6-dev nftables util-linux
+
+debian_tools
+critest
+busybox
+mkdir -p "$target/critest"
+cc -Os -static -s -o "$target/critest/euid" e2e/critest/euid.c
+"${build[@]}"
+exec cargo run --quiet --locked -p crisp-e2e --bin run-critest -- "${options[@]}"

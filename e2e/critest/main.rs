@@ -1,0 +1,107 @@
+//! Runs critest, the suite that tells whether something is a container runtime in the eyes of the
+//! kubelet: against a daemon of its own, or against any endpoint. `e2e/critest.sh` prepares what it
+//! needs and explains its options.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "the verdicts are for whoever runs it")]
+
+mod images;
+mod options;
+mod report;
+mod suite;
+
+use anyhow::{Context, Result, bail, ensure};
+use crisp_e2e::{Node, Registry, Slot, tools};
+use options::{Options, Target};
+use report::{Report, Verdict};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use suite::Suite;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<ExitCode> {
+    let options = Options::parse(std::env::args().skip(1))?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    // Either way all that was started is dropped, which ends it.
+    let all_passed = tokio::select! {
+        outcome = test(&options) => outcome?,
+        _ = interrupt.recv() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("terminated"),
+    };
+    Ok(if all_passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Whether no spec failed in any run.
+async fn test(options: &Options) -> Result<bool> {
+    let slot = Slot::take();
+    let _lock = lock_host_ports()?;
+    let results = results_dir()?;
+    let registry = Registry::shared();
+    let digest = images::publish(registry, &tools::program("critest/euid"));
+    let suite = Suite::prepare(slot.dir(), &digest)?;
+    match &options.target {
+        Target::Endpoint { endpoint, mirrors } => {
+            if let Some(dir) = mirrors {
+                registry.mirror(dir)?;
+            }
+            run_all(&suite, endpoint, options, &results).await
+        }
+        Target::Own => {
+            let node = Node::start_empty(|_| ()).await?;
+            let endpoint = format!("unix://{}", node.socket().display());
+            let all_passed = run_all(&suite, &endpoint, options, &results).await?;
+            node.finish().await.context("after the suite")?;
+            Ok(all_passed)
+        }
+    }
+}
+
+async fn run_all(suite: &Suite, endpoint: &str, options: &Options, results: &Path) -> Result<bool> {
+    let mut all_passed = true;
+    for run in 1..=options.times {
+        let dir = results.join(run.to_string());
+        fs::create_dir(&dir)?;
+        suite.run(endpoint, &options.suite, &dir).await?;
+        let report = Report::read(&dir.join("report.json"))
+            .with_context(|| format!("no verdict: see {}/critest.log", dir.display()))?;
+        let seconds = report.run_time().as_secs_f32();
+        println!(
+            "run {run} of {}: {seconds:.1} s, seed {}, all it printed in {}/critest.log",
+            options.times,
+            report.seed(),
+            dir.display(),
+        );
+        println!("{report}");
+        let some = report.count(Verdict::Passed) + report.count(Verdict::Failed);
+        ensure!(some > 0, "no spec was run");
+        all_passed &= report.is_success();
+    }
+    Ok(all_passed)
+}
+
+/// An empty directory that stays, for a person to look into.
+fn results_dir() -> Result<PathBuf> {
+    let dir = tools::target_dir().join("critest/results");
+    if dir.exists() {
+        fs::remove_dir_all(&dir)?;
+    }
+    fs::create_dir_all(&dir)?;
+    Ok(dir)
+}
+
+/// The suite's specs use fixed ports of the host: one suite at a time.
+fn lock_host_ports() -> Result<File> {
+    let lock = File::create(tools::target_dir().join("critest/lock"))?;
+    if lock.try_lock().is_err() {
+        println!("waiting for another run of the suite to end");
+        lock.lock()?;
+    }
+    Ok(lock)
+}

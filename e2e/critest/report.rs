@@ -1,0 +1,172 @@
+//! What came out of a run: ginkgo's report (ginkgo, types.Report), and the lines made of it.
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// How much of a failure's message is in its line.
+const REASON_CHARS: usize = 400;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Report {
+    #[serde(rename = "RunTime")]
+    run_time_ns: u64,
+    suite_config: SuiteConfig,
+    special_suite_failure_reasons: Option<Vec<String>>,
+    #[serde(default)]
+    spec_reports: Vec<Spec>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct SuiteConfig {
+    random_seed: i64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Spec {
+    #[serde(default)]
+    container_hierarchy_texts: Option<Vec<String>>,
+    leaf_node_type: String,
+    #[serde(default)]
+    leaf_node_text: String,
+    state: String,
+    #[serde(rename = "RunTime")]
+    run_time_ns: u64,
+    failure: Option<Failure>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Failure {
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    forwarded_panic: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Verdict {
+    Passed,
+    Skipped,
+    Failed,
+}
+
+impl Report {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let text = fs::read(path).with_context(|| path.display().to_string())?;
+        let suites: Vec<Self> = serde_json::from_slice(&text)?;
+        suites.into_iter().next().context("a report of no suite")
+    }
+
+    pub(crate) fn run_time(&self) -> Duration {
+        Duration::from_nanos(self.run_time_ns)
+    }
+
+    pub(crate) fn seed(&self) -> i64 {
+        self.suite_config.random_seed
+    }
+
+    pub(crate) fn count(&self, verdict: Verdict) -> usize {
+        self.verdicts()
+            .filter(|(found, _)| *found == verdict)
+            .count()
+    }
+
+    /// Whether the suite ran to its end without a failure, of a spec or of its own.
+    pub(crate) fn is_success(&self) -> bool {
+        self.count(Verdict::Failed) == 0 && self.suite_failures().next().is_none()
+    }
+
+    fn suite_failures(&self) -> impl Iterator<Item = &String> {
+        self.special_suite_failure_reasons.iter().flatten()
+    }
+
+    fn verdicts(&self) -> impl Iterator<Item = (Verdict, &Spec)> {
+        self.spec_reports
+            .iter()
+            .filter_map(|spec| Some((spec.verdict()?, spec)))
+    }
+}
+
+impl Spec {
+    /// None for what was not to be run.
+    fn verdict(&self) -> Option<Verdict> {
+        match (self.leaf_node_type.as_str(), self.state.as_str()) {
+            ("It", "passed") => Some(Verdict::Passed),
+            // What focus and skip leave out is skipped without a reason.
+            ("It", "skipped") => self.failure.as_ref().map(|_| Verdict::Skipped),
+            (_, "passed" | "skipped" | "pending") => None,
+            _ => Some(Verdict::Failed),
+        }
+    }
+
+    fn name(&self) -> String {
+        let around = self.container_hierarchy_texts.iter().flatten();
+        let words: Vec<&str> = around
+            .chain([&self.leaf_node_text])
+            .map(|text| text.trim())
+            .filter(|text| !text.is_empty())
+            .collect();
+        match words.as_slice() {
+            [] => self.leaf_node_type.clone(),
+            words => words.join(" "),
+        }
+    }
+}
+
+/// A line for each spec, failures last, and how many there were of each kind.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut verdicts: Vec<(Verdict, String, &Spec)> = self
+            .verdicts()
+            .map(|(verdict, spec)| (verdict, spec.name(), spec))
+            .collect();
+        verdicts.sort_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
+        for (verdict, name, spec) in verdicts {
+            let seconds = Duration::from_nanos(spec.run_time_ns).as_secs_f32();
+            write!(f, "{verdict} {seconds:6.2} s  {name}")?;
+            if let Some(failure) = &spec.failure {
+                write!(f, "  # {failure}")?;
+            }
+            writeln!(f)?;
+        }
+        for reason in self.suite_failures() {
+            writeln!(f, "{} the suite  # {reason}", Verdict::Failed)?;
+        }
+        let [passed, failed, skipped] =
+            [Verdict::Passed, Verdict::Failed, Verdict::Skipped].map(|verdict| self.count(verdict));
+        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Passed => "PASS",
+            Self::Skipped => "SKIP",
+            Self::Failed => "FAIL",
+        })
+    }
+}
+
+/// Its beginning, in one line: matchers print the whole of what they have got after it.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let message = self.message.split_whitespace();
+        let words: Vec<&str> = message
+            .chain(self.forwarded_panic.split_whitespace())
+            .collect();
+        let beginning = words
+            .join(" ")
+            .chars()
+            .take(REASON_CHARS)
+            .collect::<String>();
+        f.write_str(&beginning)
+    }
+}

@@ -1,0 +1,127 @@
+//! critest itself: the process, and the digest it has to ask for.
+
+use anyhow::{Context, Result, ensure};
+use crisp_e2e::{Digest, tools};
+use memchr::memmem::Finder;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tokio::process::{Child, Command};
+
+/// What critest asks for as `gcr.io/k8s-staging-cri-tools/test-image-digest@sha256:…`
+/// (cri-tools, pkg/validate/consts.go).
+const PUBLIC_DIGEST: &str = "9700f9a2f5bf2c45f2f605a0bd3bce7cf37420ec9d3ed50ac2758413308766bf";
+
+/// How the suite is run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
+    pub(crate) focus: Option<String>,
+    pub(crate) skip: Option<String>,
+    pub(crate) seed: Option<String>,
+    pub(crate) handler: Option<String>,
+    pub(crate) parallel: Option<String>,
+    pub(crate) transport: Transport,
+}
+
+/// What exec, attach and port-forward are spoken over.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) enum Transport {
+    #[default]
+    Spdy,
+    WebSocket,
+}
+
+/// A copy of critest that asks for an image by the digest that it has here.
+#[derive(Debug)]
+pub(crate) struct Suite {
+    program: PathBuf,
+}
+
+impl Suite {
+    pub(crate) fn prepare(dir: &Path, digest: &Digest) -> Result<Self> {
+        let mut program = fs::read(tools::program("tools/bin/critest"))?;
+        let finder = Finder::new(PUBLIC_DIGEST);
+        let places: Vec<usize> = finder.find_iter(&program).collect();
+        ensure!(!places.is_empty(), "this critest pulls no image by digest");
+        for place in places {
+            program[place..][..PUBLIC_DIGEST.len()].copy_from_slice(digest.hex().as_bytes());
+        }
+        let path = dir.join("critest");
+        fs::write(&path, program)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(Self { program: path })
+    }
+
+    /// Runs it to its end in a directory of its own, where it leaves `report.json` and what it printed.
+    /// Its verdict is in the report: when there is none, what it printed says why.
+    pub(crate) async fn run(&self, endpoint: &str, options: &Options, dir: &Path) -> Result<()> {
+        let temporary = dir.join("tmp");
+        fs::create_dir_all(&temporary)?;
+        let log = File::create(dir.join("critest.log"))?;
+        let child = Command::new(&self.program)
+            .args(["-runtime-endpoint", endpoint, "-config", "/dev/null"])
+            .args(["-ginkgo.no-color", "-ginkgo.json-report", "report.json"])
+            .args(options.flags())
+            .env("PATH", path_with_tools()?)
+            .env("TMPDIR", &temporary)
+            .current_dir(dir)
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .context("start of critest")?;
+        let mut processes = Processes(child);
+        processes.0.wait().await?;
+        Ok(())
+    }
+}
+
+impl Options {
+    fn flags(&self) -> Vec<String> {
+        let values = [
+            ("-ginkgo.focus", &self.focus),
+            ("-ginkgo.skip", &self.skip),
+            ("-ginkgo.seed", &self.seed),
+            ("-runtime-handler", &self.handler),
+            ("-parallel", &self.parallel),
+        ];
+        let mut flags: Vec<String> = values
+            .into_iter()
+            .filter_map(|(flag, value)| Some([flag.to_owned(), value.clone()?]))
+            .flatten()
+            .collect();
+        if let Transport::WebSocket = self.transport {
+            let flagged =
+                ["exec", "attach", "portforward"].map(|what| format!("-websocket-{what}"));
+            flags.extend(flagged);
+        }
+        flags
+    }
+}
+
+/// critest in a process group of its own: in parallel it runs ginkgo, which runs more of it.
+#[derive(Debug)]
+struct Processes(Child);
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        // There is no id any more when it has been waited for.
+        let leader = self.0.id().and_then(|id| i32::try_from(id).ok());
+        if let Some(leader) = leader {
+            // All have ended already at best.
+            let _ = killpg(Pid::from_raw(leader), Signal::SIGKILL);
+        }
+    }
+}
+
+/// critest looks for ginkgo there.
+fn path_with_tools() -> Result<OsString> {
+    let ginkgo = tools::program("tools/bin/ginkgo");
+    let tools = ginkgo.parent().map(Path::to_owned);
+    let usual = std::env::var_os("PATH").unwrap_or_default();
+    let all = tools.into_iter().chain(std::env::split_paths(&usual));
+    Ok(std::env::join_paths(all)?)
+}
