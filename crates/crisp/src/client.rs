@@ -9,8 +9,8 @@ use crisp_engine::Config;
 use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 /// Which daemon a command is for.
 #[derive(Debug, clap::Args)]
@@ -83,19 +83,24 @@ impl Client {
 
     /// The whole status of a container.
     pub(crate) async fn container_status(&self, id: &str) -> Result<v1::ContainerStatus> {
+        let found = self.find_container_status(id).await?;
+        found.with_context(|| format!("container {id} has just been removed"))
+    }
+
+    /// The same; none when there is no such container any more.
+    pub(crate) async fn find_container_status(
+        &self,
+        id: &str,
+    ) -> Result<Option<v1::ContainerStatus>> {
         let request = v1::ContainerStatusRequest {
             container_id: id.to_owned(),
             verbose: false,
         };
-        let answer = self
-            .runtime()
-            .container_status(request)
-            .await
-            .map_err(told)?;
-        answer
-            .into_inner()
-            .status
-            .context("the daemon told no status")
+        match self.runtime().container_status(request).await {
+            Ok(answer) => Ok(answer.into_inner().status),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(told(status)),
+        }
     }
 
     /// An image by its name or id; none when it is not on the node.

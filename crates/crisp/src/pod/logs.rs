@@ -75,11 +75,13 @@ async fn follow(client: &Client, id: &str, log: &mut Log, printer: &mut Printer)
 }
 
 async fn may_write(client: &Client, id: &str) -> Result<bool> {
-    let state = client.container_status(id).await?.state();
-    Ok(matches!(
-        state,
-        ContainerState::ContainerCreated | ContainerState::ContainerRunning
-    ))
+    let status = client.find_container_status(id).await?;
+    Ok(status.is_some_and(|status| {
+        matches!(
+            status.state(),
+            ContainerState::ContainerCreated | ContainerState::ContainerRunning
+        )
+    }))
 }
 
 /// A log file and how far it was read.

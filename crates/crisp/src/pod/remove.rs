@@ -54,7 +54,7 @@ async fn one(client: &Client, name: &str, grace_s: Option<i64>) -> Result<String
         .filter(|c| c.pod_sandbox_id == pod.id)
         .collect();
     let logs = match pod.annotations.contains_key(RUN_ANNOTATION) {
-        true => log_paths(client, &containers).await,
+        true => log_paths(client, &containers).await?,
         false => Vec::new(),
     };
     let gone = take_down(client, pod, &containers, grace_s).await;
@@ -122,14 +122,12 @@ fn own_grace_s(container: &Container) -> i64 {
 }
 
 /// Asked for while the containers are there. One that has just gone has left nothing to find.
-async fn log_paths(client: &Client, containers: &[&Container]) -> Vec<PathBuf> {
+async fn log_paths(client: &Client, containers: &[&Container]) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for container in containers {
-        if let Ok(status) = client.container_status(&container.id).await
-            && !status.log_path.is_empty()
-        {
-            paths.push(status.log_path.into());
-        }
+        let status = client.find_container_status(&container.id).await?;
+        let path = status.map(|status| status.log_path).unwrap_or_default();
+        paths.extend((!path.is_empty()).then(|| path.into()));
     }
-    paths
+    Ok(paths)
 }
