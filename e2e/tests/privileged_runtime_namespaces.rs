@@ -194,6 +194,15 @@ fn privileged_process_joins_its_cgroups_and_sees_them_read_only() {
     assert_eq!(refused, cgroups.0.len().min(2), "{outcome:?}");
 }
 
+/// Gives the container a user namespace, and a cgroup namespace: the one that mounts the file system of
+/// version 2 must own that.
+fn in_user_namespace(bundle: &mut Bundle, path: Option<&Path>) {
+    bundle.namespace("user", path);
+    bundle.namespace("cgroup", None);
+    bundle.spec["linux"]["uidMappings"] = map();
+    bundle.spec["linux"]["gidMappings"] = map();
+}
+
 fn map() -> serde_json::Value {
     json!([{ "containerID": 0, "hostID": 200_000, "size": 65536 }])
 }
@@ -204,9 +213,7 @@ fn privileged_user_namespace_maps_root_and_its_files() {
         "id -u; cat /proc/self/uid_map; stat -c %u /bin/busybox; touch /etc/made; stat -c %u /etc/made; \
          stat -c '%t,%T' /dev/null; echo x > /dev/null; echo hello > /dev/stdout",
     );
-    bundle.namespace("user", None);
-    bundle.spec["linux"]["uidMappings"] = map();
-    bundle.spec["linux"]["gidMappings"] = map();
+    in_user_namespace(&mut bundle, None);
     let outcome = bundle.run();
     let lines: Vec<&str> = outcome.output().lines().collect();
     assert_eq!(lines[0], "0");
@@ -226,16 +233,10 @@ fn privileged_user_namespace_is_joined_and_executed_in() {
         fs::write(holder.proc(file), "0 200000 65536").unwrap();
     }
     let mut bundle = Bundle::new(&["sleep", "1000"]);
-    for (kind, name) in [
-        ("user", "user"),
-        ("network", "net"),
-        ("ipc", "ipc"),
-        ("uts", "uts"),
-    ] {
+    in_user_namespace(&mut bundle, Some(&holder.namespace("user")));
+    for (kind, name) in [("network", "net"), ("ipc", "ipc"), ("uts", "uts")] {
         bundle.namespace(kind, Some(&holder.namespace(name)));
     }
-    bundle.spec["linux"]["uidMappings"] = map();
-    bundle.spec["linux"]["gidMappings"] = map();
     bundle.bind(bundle.path("volume"), "/data", &["rbind", "idmap"]);
     let mut as_user =
         bundle.exec_sh("id -u; echo hello > /dev/stdout; readlink /proc/self/ns/user");
@@ -259,10 +260,8 @@ fn privileged_user_namespace_is_joined_and_executed_in() {
 #[test]
 fn privileged_user_namespace_with_the_hosts_network_sees_sys_read_only() {
     let mut bundle = Bundle::sh("ls /sys/class/net; touch /sys/fs/x 2> /dev/null || echo refused");
-    bundle.namespace("user", None);
+    in_user_namespace(&mut bundle, None);
     bundle.without_namespace("network");
-    bundle.spec["linux"]["uidMappings"] = map();
-    bundle.spec["linux"]["gidMappings"] = map();
     let outcome = bundle.run();
     let text = outcome.output();
     assert!(

@@ -10,6 +10,8 @@ use crisp_sys::mount::{
 };
 use crisp_sys::namespace::{Kind, unshare};
 use crisp_sys::process::SingleThreaded;
+use nix::mount::{MntFlags, umount2};
+use nix::unistd::{chdir, fchdir};
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, chown};
@@ -48,15 +50,19 @@ fn overlay(
         id_map: users,
     };
     let mounted = match overlay.needs_staging() {
-        true => overlay.mount_attaching(staging(witness)?.as_fd()),
+        true => {
+            let staging = staging(witness)?;
+            let mounted = overlay.mount_attaching(staging.as_fd());
+            detach(&staging)?;
+            mounted
+        }
         false => overlay.mount(),
     };
     mounted.step("over", layers.upper_dir)
 }
 
 /// An empty directory to attach mounts in, where nobody sees them: in a mount namespace of this
-/// stage's own, on top of the root, where no path leads to. The second stage takes it out of sight
-/// together with the host's mounts.
+/// stage's own, on top of the root, where no path leads to.
 fn staging(witness: &SingleThreaded) -> Result<OwnedFd, StartError> {
     let root = Path::new("/");
     unshare(Kind::Mount.flag(), witness).step("make a mount namespace", "")?;
@@ -66,6 +72,15 @@ fn staging(witness: &SingleThreaded) -> Result<OwnedFd, StartError> {
         .step("on", root)?;
     attach_at(&staging, root).step("attach a mount at", root)?;
     Ok(staging)
+}
+
+/// The mounts of the staging directory would be locked in the mount namespace that the container's
+/// user namespace owns, and the root below them could not be taken out of it.
+fn detach(staging: &OwnedFd) -> Result<(), StartError> {
+    fchdir(staging)
+        .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
+        .and_then(|()| chdir("/"))
+        .step("detach the lower directories", "")
 }
 
 /// The upper directory shows as the root directory, so that its owner must have an id inside. An owner
