@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::events::{EventKind, Events};
 use crate::host::Host;
 use crate::pod::Pod;
+use crate::reaper::Reaper;
 use crate::record::{Records, make_private_dir};
 use crate::seccomp::Profiles;
 use crate::shim::{Listener, ShimEvent, chain};
@@ -39,6 +40,7 @@ pub struct Engine {
     pub(crate) hierarchies: Arc<Hierarchies>,
     /// A sealed copy of the shim's program, which nothing that runs can change.
     pub(crate) shim_exe: OwnedFd,
+    pub(crate) reaper: Reaper,
     pub(crate) profiles: Profiles,
     pub(crate) users: Users,
     pub(crate) cpu_rates: CpuRates,
@@ -64,6 +66,7 @@ impl Engine {
             network.set_pod_cidrs(cidrs)?;
         }
         let hierarchies = Hierarchies::at(&config.cgroup.root)?;
+        let reaper = Reaper::start().map_err(Error::io("wait for", "children"))?;
         let engine = Arc::new_cyclic(|this| Self {
             this: this.clone(),
             host,
@@ -73,6 +76,7 @@ impl Engine {
             network,
             hierarchies: Arc::new(hierarchies),
             shim_exe,
+            reaper,
             profiles: Profiles::default(),
             users: Users::default(),
             cpu_rates: CpuRates::default(),
@@ -81,6 +85,28 @@ impl Engine {
         });
         engine.recover().await?;
         Ok(engine)
+    }
+
+    /// For a daemon that ends: when there is no pod left, takes away what pods share, so that nothing of
+    /// crisp stays in the kernel. With pods everything stays as it is.
+    pub async fn close(&self) {
+        if !self.store.pods().is_empty() {
+            return;
+        }
+        let parent = self.config.cgroup.default_parent.as_str();
+        let cgroup = self
+            .hierarchies
+            .resolve_parent(Some(parent))
+            .map(|path| self.hierarchies.open(&path));
+        if let Err(error) = cgroup.and_then(|cgroup| cgroup.remove_if_unused()) {
+            tracing::warn!(error = chain(&error), "the pods' common cgroup is left");
+        }
+        if let Err(error) = self.network.destroy().await {
+            tracing::warn!(
+                error = chain(&error),
+                "the bridge or the packet filter's rules are left"
+            );
+        }
     }
 
     /// The configuration in force.
@@ -240,17 +266,21 @@ impl Engine {
         self.announce(EventKind::Stopped, pod.id().as_str(), pod.id());
     }
 
-    /// A shim that nobody told to go has gone, and with it the parent of everything in its pod: what
-    /// is left is taken down, so that the client can start the pod again.
+    /// The connection to a shim that nobody told to go has broken. A shim that is still there is taken
+    /// up again. With one that is gone the parent of everything in its pod is: what is left is taken
+    /// down, so that the client can start the pod again.
     fn shim_lost(&self, pod: &Arc<Pod>) {
         if pod.state() != PodState::Ready {
             return;
         }
-        tracing::error!(pod = %pod.id(), "the shim ended; its pod is taken down");
         let (engine, pod) = (self.this(), pod.clone());
         tokio::spawn(async move {
             let _operation = pod.operation.lock().await;
-            if let Err(error) = engine.take_down_lost(&pod).await {
+            if pod.state() != PodState::Ready {
+                return;
+            }
+            tracing::error!(pod = %pod.id(), "the connection to the shim broke");
+            if let Err(error) = engine.reconnect(&pod).await {
                 tracing::error!(pod = %pod.id(), error = chain(&error), "the pod is not taken down whole");
             }
         });

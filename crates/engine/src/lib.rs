@@ -14,12 +14,14 @@ mod host;
 mod info;
 mod making;
 mod pod;
+mod reaper;
 mod record;
 mod recover;
 mod seccomp;
 mod shim;
 mod stats;
 mod store;
+mod stream;
 mod users;
 mod view;
 
@@ -27,6 +29,7 @@ pub use config::Config;
 pub use engine::Engine;
 pub use error::{Error, Kind, Result};
 pub use events::{Event, EventKind, Heard, Listening};
+pub use stream::{StreamControl, Streams, Wanted};
 pub use view::{
     CgroupDriver, ContainerStats, ContainerView, DiskUsage, ExecOutput, Handler, NodeStatus,
     PodStats, PodView,

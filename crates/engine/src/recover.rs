@@ -90,9 +90,10 @@ impl Engine {
         Ok(())
     }
 
-    async fn reconnect(&self, pod: &Arc<Pod>) -> Result<()> {
+    pub(crate) async fn reconnect(&self, pod: &Arc<Pod>) -> Result<()> {
         let run_dir = self.pod_run_dir(pod.id());
         let Some(shim) = Shim::connect(pod.id(), &run_dir, self.listener(pod)).await? else {
+            tracing::error!(pod = %pod.id(), "the shim is gone; its pod is taken down");
             return self.take_down_lost(pod).await;
         };
         pod.set_shim(Some(shim.clone()));

@@ -47,7 +47,8 @@ impl Profiles {
             return Ok(Confinement::default());
         }
         let program = match (&security.seccomp, unset) {
-            (SecurityProfile::Unconfined, UnsetSeccomp::Unconfined) => {
+            (SecurityProfile::Unconfined, _)
+            | (SecurityProfile::Unset, UnsetSeccomp::Unconfined) => {
                 return Ok(Confinement::default());
             }
             (SecurityProfile::Localhost(path), _) => {

@@ -4,12 +4,12 @@
 //! task, in the order in which the shim sent it: a container's start is known before its exit.
 
 use crate::error::{Error, Kind, Result};
+use crate::reaper::Reaper;
 use crisp_model::PodId;
 use crisp_shim_api::message::{
     self, Exit, Failure, Packet, event, failure, packet, reply, request,
 };
 use crisp_shim_api::{ConnectError, PodPaths};
-use nix::unistd::Pid;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
@@ -53,7 +53,6 @@ pub(crate) type Listener = Box<dyn Fn(ShimEvent) + Send + Sync>;
 /// A connection to a shim.
 pub(crate) struct Shim {
     pod: PodId,
-    pid: Pid,
     /// A SEQPACKET socket. tokio has no type for those; of the one for datagrams only the waiting is
     /// used.
     socket: UnixDatagram,
@@ -80,11 +79,13 @@ impl Shim {
         pod: &PodId,
         exe: &OwnedFd,
         runtime_dir: &Path,
+        reaper: &Reaper,
         listener: Listener,
     ) -> Result<Arc<Self>> {
         let spawned = crisp_shim_api::spawn(exe.as_fd(), &PodPaths::new(runtime_dir))
             .map_err(|e| Error::Shim(format!("cannot be started: {}", chain(&e))))?;
-        Self::attach(pod, spawned.pid, spawned.connection, listener)
+        reaper.expect(spawned.pid);
+        Self::attach(pod, spawned.connection, listener)
     }
 
     /// Connects to a shim that runs already; none: there is none.
@@ -98,7 +99,7 @@ impl Shim {
             Err(ConnectError::NotListening) => return Ok(None),
             Err(error) => return Err(Error::Shim(format!("cannot be reached: {}", chain(&error)))),
         };
-        let shim = Self::attach(pod, Pid::from_raw(0), socket, listener)?;
+        let shim = Self::attach(pod, socket, listener)?;
         match shim.hello().await {
             Ok(_) => Ok(Some(shim)),
             Err(Error::Shim(_)) if shim.waiting().lost => Ok(None),
@@ -106,13 +107,12 @@ impl Shim {
         }
     }
 
-    fn attach(pod: &PodId, pid: Pid, socket: OwnedFd, listener: Listener) -> Result<Arc<Self>> {
+    fn attach(pod: &PodId, socket: OwnedFd, listener: Listener) -> Result<Arc<Self>> {
         let failed = |e: io::Error| Error::Shim(format!("socket cannot be watched: {e}"));
         let socket = StdSocket::from(socket);
         socket.set_nonblocking(true).map_err(failed)?;
         let shim = Arc::new(Self {
             pod: pod.clone(),
-            pid,
             socket: UnixDatagram::from_std(socket).map_err(failed)?,
             next_id: AtomicU64::new(1),
             waiting: Mutex::default(),
@@ -136,13 +136,15 @@ impl Shim {
 
     /// Asks, and waits for the answer. A failure that the shim reports is an error here.
     pub(crate) async fn call(&self, body: request::Body) -> Result<Answer> {
-        self.call_with(body, None).await
+        self.call_with(body, &[], None).await
     }
 
-    /// As [`Shim::call`], with something to do before later packets are looked at.
+    /// As [`Shim::call`], with descriptors for the shim, and something to do before later packets are
+    /// looked at.
     pub(crate) async fn call_with(
         &self,
         body: request::Body,
+        fds: &[OwnedFd],
         hook: Option<Hook>,
     ) -> Result<Answer> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
@@ -161,7 +163,7 @@ impl Shim {
             waiting.replies.insert(id, Pending { answer, hook });
         }
         let answered = async {
-            self.send(&crisp_shim_api::request(id, body)).await?;
+            self.send(&crisp_shim_api::request(id, body), fds).await?;
             answered.await.map_err(|_| gone())
         };
         let result = tokio::time::timeout(ANSWER_TIMEOUT, answered).await;
@@ -192,9 +194,10 @@ impl Shim {
         self.waiting().execs.remove(exec_id);
     }
 
-    async fn send(&self, packet: &Packet) -> Result<()> {
+    async fn send(&self, packet: &Packet, fds: &[OwnedFd]) -> Result<()> {
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         let send =
-            || crisp_shim_api::try_send(self.socket.as_fd(), packet, &[]).map_err(io::Error::from);
+            || crisp_shim_api::try_send(self.socket.as_fd(), packet, &fds).map_err(io::Error::from);
         match self.socket.async_io(Interest::WRITABLE, send).await {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
@@ -249,7 +252,6 @@ impl fmt::Debug for Shim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shim")
             .field("pod", &self.pod)
-            .field("pid", &self.pid)
             .finish_non_exhaustive()
     }
 }
@@ -283,18 +285,6 @@ async fn read_packets(shim: Arc<Shim>, listener: Listener) {
     }
     shim.lose();
     listener(ShimEvent::Lost);
-    reap(shim.pid);
-}
-
-/// Takes the end of a shim that this daemon started. Its connection broke, so it has ended; one that
-/// only hung up is ended here, for it serves nobody any more.
-fn reap(shim: Pid) {
-    if shim.as_raw() > 0 {
-        tokio::task::spawn_blocking(move || {
-            let _ = nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL);
-            nix::sys::wait::waitpid(shim, None)
-        });
-    }
 }
 
 fn gone() -> Error {

@@ -110,7 +110,9 @@ pub struct IdMapping {
 /// A seccomp or AppArmor profile as a client names it (CRI `SecurityProfile`).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum SecurityProfile {
+    /// Nothing was asked for.
     #[default]
+    Unset,
     Unconfined,
     RuntimeDefault,
     /// An absolute path (seccomp) or the name of a loaded profile (AppArmor).

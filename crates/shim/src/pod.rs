@@ -4,6 +4,7 @@ use crate::connection::{Answer, ReplyTo, Waiters};
 use crate::pause_setup::{MAX_REPORT_BYTES, READY, Setup};
 use crate::poller::{Event, Interest, Poller, Watched};
 use crate::sysctl::{OwnNamespaces, Sysctl, SysctlError};
+use crisp_shim_api::message::open_socket::Family;
 use crisp_shim_api::message::{IdMap, PodExited, PodStarted, StartPod, reply};
 use crisp_sys::namespace::{Kind, open_namespace, setns};
 use crisp_sys::process::{self, SingleThreaded, Spawn, Spawned};
@@ -192,6 +193,19 @@ impl Pause {
             fds,
         })
     }
+
+    /// A TCP socket that belongs to the pod's network, which may be the host's.
+    pub(crate) fn open_socket(
+        &self,
+        family: Family,
+        witness: &SingleThreaded,
+    ) -> Result<OwnedFd, PodError> {
+        let socket = match self.network {
+            Network::Host => tcp_socket(family),
+            Network::Own => within_network(self.process.pid, witness, || tcp_socket(family))?.1,
+        };
+        socket.map_err(io("make a TCP socket"))
+    }
 }
 
 fn io<E: Into<io::Error>>(op: &'static str) -> impl FnOnce(E) -> PodError {
@@ -285,14 +299,36 @@ fn write_map(pid: Pid, file: &'static str, map: &[IdMap]) -> Result<(), PodError
 /// The network namespace of a process, and a NETLINK_ROUTE socket that was made in it and so belongs
 /// to it wherever it is used.
 fn open_network(pid: Pid, witness: &SingleThreaded) -> Result<Vec<OwnedFd>, PodError> {
+    let (namespace, netlink) = within_network(pid, witness, netlink_socket)?;
+    Ok(vec![
+        namespace,
+        netlink.map_err(io("make a netlink socket"))?,
+    ])
+}
+
+/// Does something in the network namespace of a process, and gives that namespace too.
+fn within_network<T>(
+    pid: Pid,
+    witness: &SingleThreaded,
+    work: impl FnOnce() -> T,
+) -> Result<(OwnedFd, T), PodError> {
     let open = |path: &str| open_namespace(Path::new(path), Kind::Network);
     let ours = open("/proc/self/ns/net").map_err(io("open the host's network namespace"))?;
     let theirs = open(&format!("/proc/{pid}/ns/net")).map_err(io("open the network namespace"))?;
     let kind = Kind::Network.flag();
     setns(&theirs, kind, witness).map_err(io("enter the network namespace"))?;
-    let netlink = netlink_socket();
+    let done = work();
     setns(&ours, kind, witness).expect("a process can always return to where it came from");
-    Ok(vec![theirs, netlink.map_err(io("make a netlink socket"))?])
+    Ok((theirs, done))
+}
+
+fn tcp_socket(family: Family) -> Result<OwnedFd, Errno> {
+    let family = match family {
+        Family::Ipv4 => AddressFamily::Inet,
+        Family::Ipv6 => AddressFamily::Inet6,
+    };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    socket(family, SockType::Stream, flags, SockProtocol::Tcp)
 }
 
 fn netlink_socket() -> Result<OwnedFd, Errno> {

@@ -10,8 +10,8 @@ use crate::pod::{Pod, PodStart};
 use crate::poller::Key;
 use crate::shim::Shim;
 use crisp_shim_api::message::{
-    self, Attach, Attached, CloseStdin, Done, Hello, Processes, RemoveContainer, ReopenLog,
-    ResizeTerminal, StartContainer, StartPod, Welcome, reply, request,
+    self, Attach, Attached, CloseStdin, Done, Hello, OpenSocket, Processes, RemoveContainer,
+    ReopenLog, ResizeTerminal, SocketOpened, StartContainer, StartPod, Welcome, reply, request,
 };
 use crisp_shim_api::{ExitRecord, negotiate};
 use crisp_sys::process::pidfd_send_signal;
@@ -59,6 +59,7 @@ impl Shim {
             request::Body::CloseStdin(close) => self.close_stdin(&close),
             request::Body::List(_) => Ok(Some(self.list().into())),
             request::Body::RemoveContainer(remove) => self.remove_container(&remove),
+            request::Body::OpenSocket(open) => self.open_socket(&open),
             request::Body::Shutdown(_) => self.begin_shutdown(to).map(|()| None),
         }
     }
@@ -100,6 +101,18 @@ impl Shim {
             Pod::Running(pause) => Ok(Some(pause.started(&self.witness)?)),
             Pod::Exited(_) => Err(self.pod_not_running()),
         }
+    }
+
+    fn open_socket(&mut self, open: &OpenSocket) -> Now {
+        let Pod::Running(pause) = &self.pod else {
+            return Err(self.pod_not_running());
+        };
+        let socket = pause.open_socket(open.family(), &self.witness)?;
+        let answer = Answer {
+            body: reply::Body::SocketOpened(SocketOpened {}),
+            fds: vec![socket],
+        };
+        Ok(Some(answer))
     }
 
     fn start_container(&mut self, to: ReplyTo, start: &StartContainer) -> Now {

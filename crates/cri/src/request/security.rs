@@ -146,7 +146,8 @@ fn structured(asked: v1::SecurityProfile, field: &str) -> Parsed<SecurityProfile
 /// The older spelling, in one string.
 fn spelled(profile: String, field: &str) -> Parsed<SecurityProfile> {
     match profile.as_str() {
-        "" | "unconfined" => Ok(SecurityProfile::Unconfined),
+        "" => Ok(SecurityProfile::Unset),
+        "unconfined" => Ok(SecurityProfile::Unconfined),
         "runtime/default" | "docker/default" => Ok(SecurityProfile::RuntimeDefault),
         other => match other.strip_prefix(LOCALHOST) {
             Some(name) if !name.is_empty() => Ok(SecurityProfile::Localhost(name.to_owned())),
@@ -201,7 +202,7 @@ mod tests {
     fn profiles_are_understood_in_both_spellings() {
         let host = |name: &str| SecurityProfile::Localhost(name.to_owned());
         for (structured, legacy, expected) in [
-            (None, "", SecurityProfile::Unconfined),
+            (None, "", SecurityProfile::Unset),
             (None, "unconfined", SecurityProfile::Unconfined),
             (None, "runtime/default", SecurityProfile::RuntimeDefault),
             (None, "docker/default", SecurityProfile::RuntimeDefault),

@@ -1,80 +1,113 @@
-//! Running a command in a container and collecting what it says; and reopening its log.
+//! Starting a further process in a container; and reopening its log.
 
-use crate::engine::{Engine, detached, exit_reason};
+use super::Container;
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::record::ContainerRecord;
 use crate::seccomp::Confinement;
 use crate::shim::{Shim, unexpected};
-use crate::view::ExecOutput;
 use crisp_model::ExecId;
 use crisp_model::spec::exec_process;
 use crisp_shim_api::message::{Exec, Exit, ReopenLog, reply, request};
-use std::io::ErrorKind;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use std::fs::File;
+use std::io::{self, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::unix::pipe::Receiver;
 use tokio::sync::oneshot;
 
-/// What is kept of each stream, in bytes; the kubelet's own bound on a message.
-const OUTPUT_MAX: usize = 16 << 20;
-/// Bytes that are read at once.
-const READ_BYTES: usize = 16 << 10;
-/// How long output is waited for after the command's end, when something it started holds the pipe.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// A longer process object than this, in bytes, travels beside the packet: the environment of a
+/// container may be larger than a packet.
+const PROCESS_IN_PACKET_MAX: usize = 64 << 10;
 
-impl Engine {
-    /// Runs a command in a container, waits for its end and gives its output. None or zero for
-    /// `timeout` waits for ever; after it the command and all it started are killed.
-    ///
-    /// # Errors
-    /// [`Error::DeadlineExceeded`] after the timeout; [`Error::NotExecutable`] if there is no such
-    /// program; [`Error::FailedPrecondition`] if the container does not run.
-    pub async fn exec_sync(
-        self: &Arc<Self>,
-        id: &str,
-        command: Vec<String>,
-        timeout: Option<Duration>,
-    ) -> Result<ExecOutput> {
-        if command.first().is_none_or(String::is_empty) {
-            return Err(Error::invalid("cmd", "is empty"));
-        }
-        let container = self.store.container(id)?;
-        if container.state().pid().is_none() {
-            return Err(Error::FailedPrecondition(format!(
-                "container {} does not run",
-                container.id()
-            )));
-        }
-        let shim = self.shim_of(&container)?;
-        let timeout = timeout.filter(|t| !t.is_zero());
-        let request = self.exec_request(&container.record(), command, timeout)?;
-        detached(async move { run(&shim, request, timeout).await }).await
+/// How a process is to be exec'd.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ExecWanted {
+    pub(crate) terminal: bool,
+    pub(crate) stdin: bool,
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// A process that is ready to be exec'd.
+#[derive(Debug)]
+pub(crate) struct PreparedExec {
+    message: Exec,
+    /// Holds the process object when the message does not.
+    process: Option<OwnedFd>,
+}
+
+impl PreparedExec {
+    pub(crate) fn id(&self) -> &str {
+        &self.message.exec_id
     }
 
-    fn exec_request(
+    /// Starts it, and gives its exit to come and the descriptors of its streams.
+    pub(crate) async fn start(
+        self,
+        shim: &Shim,
+    ) -> Result<(oneshot::Receiver<Exit>, Vec<OwnedFd>)> {
+        let exec_id = self.message.exec_id.clone();
+        let exited = shim.expect_exec(&exec_id);
+        let request = request::Body::Exec(self.message);
+        let started = shim.call_with(request, self.process.as_slice(), None).await;
+        if started.is_err() {
+            shim.forget_exec(&exec_id);
+        }
+        match started? {
+            (reply::Body::ExecStarted(_), fds) => Ok((exited, fds)),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+}
+
+impl Engine {
+    /// A container, if it runs.
+    pub(crate) fn running_container(&self, id: &str) -> Result<Arc<Container>> {
+        let container = self.store.container(id)?;
+        match container.state().pid() {
+            Some(_) => Ok(container),
+            None => Err(Error::FailedPrecondition(format!(
+                "container {} does not run",
+                container.id()
+            ))),
+        }
+    }
+
+    pub(crate) fn prepare_exec(
         &self,
         record: &ContainerRecord,
         command: Vec<String>,
-        timeout: Option<Duration>,
-    ) -> Result<Exec> {
+        wanted: ExecWanted,
+    ) -> Result<PreparedExec> {
+        if command.first().is_none_or(String::is_empty) {
+            return Err(Error::invalid("cmd", "is empty"));
+        }
         let spec = self.read_spec(record)?;
         let first = spec.process().as_ref();
         let first =
             first.ok_or_else(|| Error::Internal("the OCI spec has no process".to_owned()))?;
-        let process = exec_process(first, command, false);
+        let process = exec_process(first, command, wanted.terminal);
+        let json = serde_json::to_vec(&process).map_err(|e| Error::Internal(e.to_string()))?;
+        let (process_json, process) = match json.len() {
+            0..=PROCESS_IN_PACKET_MAX => (json, None),
+            _ => (
+                Vec::new(),
+                Some(in_memory(&json).map_err(Error::io("write", "a memory file"))?),
+            ),
+        };
         let filter = Confinement::read(&self.bundle_dir(&record.pod, &record.id))?;
-        Ok(Exec {
+        let message = Exec {
             container_id: record.id.to_string(),
             exec_id: ExecId::generate().to_string(),
-            process_json: serde_json::to_vec(&process)
-                .map_err(|e| Error::Internal(e.to_string()))?,
-            terminal: false,
-            stdin: false,
-            timeout_ms: timeout.map_or(0, milliseconds),
+            process_json,
+            terminal: wanted.terminal,
+            stdin: wanted.stdin,
+            timeout_ms: wanted.timeout.map_or(0, milliseconds),
             seccomp_filter: filter.filter,
             seccomp_flags: filter.flags,
-        })
+        };
+        Ok(PreparedExec { message, process })
     }
 
     /// Has the shim open the container's log anew, after the old file was moved away.
@@ -82,113 +115,25 @@ impl Engine {
     /// # Errors
     /// If the container does not run.
     pub async fn reopen_log(self: &Arc<Self>, id: &str) -> Result<()> {
-        let container = self.store.container(id)?;
-        if container.state().pid().is_none() {
-            return Err(Error::FailedPrecondition(format!(
-                "container {} does not run",
-                container.id()
-            )));
-        }
+        let container = self.running_container(id)?;
         let request = ReopenLog {
             container_id: container.id().to_string(),
         };
-        self.shim_of(&container)?
-            .call(request::Body::ReopenLog(request))
-            .await?;
+        let shim = self.shim_of(&container)?;
+        shim.call(request::Body::ReopenLog(request)).await?;
         Ok(())
     }
 }
 
-async fn run(shim: &Shim, request: Exec, timeout: Option<Duration>) -> Result<ExecOutput> {
-    let exec_id = request.exec_id.clone();
-    let exited = shim.expect_exec(&exec_id);
-    let started = shim.call(request::Body::Exec(request)).await;
-    if started.is_err() {
-        shim.forget_exec(&exec_id);
-    }
-    let (body, fds) = started?;
-    if !matches!(body, reply::Body::ExecStarted(_)) {
-        return Err(unexpected(&body));
-    }
-    let (exit, stdout, stderr) = collect(fds, exited).await?;
-    if exit.timed_out {
-        return Err(Error::DeadlineExceeded {
-            what: "the command".to_owned(),
-            after_ms: timeout.map_or(0, milliseconds),
-        });
-    }
-    Ok(ExecOutput {
-        stdout,
-        stderr,
-        exit_code: exit_reason(&exit).exit_code(),
-    })
-}
-
-/// Reads both streams to their end; but not for longer than a moment after the command has ended.
-async fn collect(
-    fds: Vec<OwnedFd>,
-    mut exited: oneshot::Receiver<Exit>,
-) -> Result<(Exit, Vec<u8>, Vec<u8>)> {
-    let Ok([stdout, stderr]) = <[OwnedFd; 2]>::try_from(fds) else {
-        return Err(Error::Shim("did not give the command's output".to_owned()));
-    };
-    let (stdout, stderr) = (Stream::new(stdout)?, Stream::new(stderr)?);
-    let reading = async { tokio::join!(stdout.read_to_end(), stderr.read_to_end()) };
-    tokio::pin!(reading);
-    let gone = |_| Error::Shim("is gone".to_owned());
-    let exit = tokio::select! {
-        exit = &mut exited => {
-            let exit = exit.map_err(gone)?;
-            let _ = tokio::time::timeout(DRAIN_TIMEOUT, &mut reading).await;
-            exit
-        }
-        _ = &mut reading => exited.await.map_err(gone)?,
-    };
-    Ok((exit, stdout.take(), stderr.take()))
-}
-
-/// One stream of a command's output, and what of it is kept.
-struct Stream {
-    pipe: Receiver,
-    kept: Mutex<Vec<u8>>,
-}
-
-impl Stream {
-    fn new(pipe: OwnedFd) -> Result<Self> {
-        let pipe = Receiver::from_owned_fd(pipe)
-            .map_err(|e| Error::Shim(format!("gave no pipe for the command's output: {e}")))?;
-        Ok(Self {
-            pipe,
-            kept: Mutex::default(),
-        })
-    }
-
-    /// What is beyond the bound is read too, and dropped, so that the command is not held up.
-    async fn read_to_end(&self) {
-        let mut buffer = vec![0; READ_BYTES];
-        while self.pipe.readable().await.is_ok() {
-            match self.pipe.try_read(&mut buffer) {
-                Ok(0) => return,
-                Ok(bytes) => self.keep(&buffer[..bytes]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => return,
-            }
-        }
-    }
-
-    fn keep(&self, bytes: &[u8]) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = OUTPUT_MAX - kept.len();
-        kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
-    }
-
-    fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
-    }
+fn in_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create(c"process", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file.into())
 }
 
 /// Whole milliseconds; what is shorter than one is one, for zero means for ever.
-fn milliseconds(duration: Duration) -> u64 {
+pub(crate) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis())
         .unwrap_or(u64::MAX)
         .max(1)

@@ -2,7 +2,8 @@
 
 mod create;
 mod devices;
-mod exec;
+pub(crate) mod exec;
+mod exec_sync;
 mod remove;
 mod start;
 mod stop;

@@ -63,7 +63,7 @@ impl Engine {
         make_log_dir(record.log_path.as_deref())?;
         let request = self.start_request(&record)?;
         let hook = self.started_hook(container);
-        shim.call_with(request::Body::StartContainer(request), Some(hook))
+        shim.call_with(request::Body::StartContainer(request), &[], Some(hook))
             .await?;
         Ok(())
     }

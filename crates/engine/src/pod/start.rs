@@ -148,7 +148,13 @@ impl Engine {
         make_private_dir(&run_dir)?;
         files::write(&run_dir, &config, &hostname)?;
         let cgroups = self.make_pod_cgroups(pod);
-        let shim = Shim::spawn(pod.id(), &self.shim_exe, &run_dir, self.listener(pod))?;
+        let shim = Shim::spawn(
+            pod.id(),
+            &self.shim_exe,
+            &run_dir,
+            &self.reaper,
+            self.listener(pod),
+        )?;
         pod.set_shim(Some(shim.clone()));
         let (welcome, cgroup_dirs) = tokio::try_join!(shim.hello(), cgroups)?;
         let request = start_request(&config, hostname, cgroup_dirs)?;

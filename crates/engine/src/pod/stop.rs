@@ -10,6 +10,7 @@ use crisp_cgroup::CgroupPath;
 use crisp_model::PodState;
 use crisp_shim_api::message::{Shutdown, request};
 use crisp_shim_api::{PodPaths, ShimPid};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,8 +136,11 @@ impl Engine {
         let paths = PodPaths::new(self.pod_run_dir(pod.id()));
         let shim = ShimPid::read(&paths).map_err(Error::io("read", paths.shim_pid()))?;
         if let Some(shim) = shim.filter(ShimPid::is_alive) {
-            kill(shim.pid(), Signal::SIGKILL)
-                .map_err(|e| Error::Shim(format!("cannot be killed: {e}")))?;
+            match kill(shim.pid(), Signal::SIGKILL) {
+                // It has ended meanwhile.
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => return Err(Error::Shim(format!("cannot be killed: {error}"))),
+            }
         }
         Ok(())
     }

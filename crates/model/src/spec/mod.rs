@@ -108,14 +108,17 @@ pub fn container_spec(input: &SpecInput<'_>) -> Result<Spec, SpecError> {
         .readonly(security.readonly_rootfs)
         .build()?;
     let annotations = input.container.annotations.clone().into_iter();
-    Ok(SpecBuilder::default()
+    let mut spec = SpecBuilder::default()
         .version(OCI_VERSION)
         .root(root)
         .process(process::container_process(input)?)
         .mounts(mounts::container_mounts(input)?)
         .annotations(annotations.collect::<std::collections::HashMap<_, _>>())
         .linux(linux(input)?)
-        .build()?)
+        .build()?;
+    // The builder gives a name of its own; the containers of a pod have the pod's.
+    spec.set_hostname(None);
+    Ok(spec)
 }
 
 fn linux(input: &SpecInput<'_>) -> Result<Linux, SpecError> {

@@ -100,6 +100,7 @@ fn the_image_gives_what_the_configuration_leaves_open() {
     assert_eq!(process.env().as_deref().unwrap(), env);
     assert_eq!(process.user().additional_gids().as_deref().unwrap(), [6, 7]);
     assert!(process.rlimits().is_none());
+    assert!(spec.hostname().is_none());
 }
 
 #[test]
