@@ -27,6 +27,7 @@ mod runtime;
 mod sample;
 mod serve;
 mod span;
+mod streams;
 
 pub use serve::{Error, serve};
 

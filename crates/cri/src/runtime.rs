@@ -4,11 +4,13 @@ use crate::error::{not_built, of_engine};
 use crate::events::{Events, events};
 use crate::pieces::{Pieces, pieces};
 use crate::request::Parsed;
-use crate::{Reply, answer, filter, images, reply, request, span};
+use crate::streams::of_streaming;
+use crate::{Reply, answer, filter, images, reply, request, span, streams};
 use crisp_cri_api::v1;
 use crisp_cri_api::v1::runtime_service_server::RuntimeService;
 use crisp_engine::{ContainerStats, Engine, PodStats};
-use crisp_model::PodId;
+use crisp_model::{ContainerState, PodId};
+use crisp_streaming::Server;
 use std::sync::Arc;
 use std::time::SystemTime;
 use tonic::{Request, Status};
@@ -17,11 +19,12 @@ use tonic::{Request, Status};
 #[derive(Debug)]
 pub(crate) struct Runtime {
     engine: Arc<Engine>,
+    streaming: Server,
 }
 
 impl Runtime {
-    pub(crate) fn new(engine: Arc<Engine>) -> Self {
-        Self { engine }
+    pub(crate) fn new(engine: Arc<Engine>, streaming: Server) -> Self {
+        Self { engine, streaming }
     }
 
     fn pods(&self, filter: Option<v1::PodSandboxFilter>) -> Vec<v1::PodSandbox> {
@@ -50,6 +53,19 @@ impl Runtime {
             .iter()
             .map(|container| answer::container_status(container, &images))
             .collect()
+    }
+
+    /// Refuses at once what would only fail when the client has come for its streams.
+    fn running(&self, id: &str) -> Result<(), Status> {
+        let view = self.engine.container(id).map_err(of_engine)?;
+        match view.state {
+            ContainerState::Running(_) => Ok(()),
+            state => Err(Status::failed_precondition(format!(
+                "container {} is {}, not running",
+                view.id,
+                state.word()
+            ))),
+        }
     }
 
     async fn stats_of_containers(
@@ -300,19 +316,34 @@ impl RuntimeService for Runtime {
         reply(answer::exec_sync(exec.await.map_err(of_engine)?))
     }
 
-    async fn exec(&self, _: Request<v1::ExecRequest>) -> Reply<v1::ExecResponse> {
-        Err(not_built("Exec"))
+    async fn exec(&self, request: Request<v1::ExecRequest>) -> Reply<v1::ExecResponse> {
+        let mut request = request.into_inner();
+        request.cmd = request::command(request.cmd)?;
+        self.running(container(&request.container_id)?)?;
+        let exec = streams::exec(self.engine.clone(), request);
+        let url = self.streaming.exec(exec).map_err(of_streaming)?;
+        reply(v1::ExecResponse { url })
     }
 
-    async fn attach(&self, _: Request<v1::AttachRequest>) -> Reply<v1::AttachResponse> {
-        Err(not_built("Attach"))
+    async fn attach(&self, request: Request<v1::AttachRequest>) -> Reply<v1::AttachResponse> {
+        let request = request.into_inner();
+        self.running(container(&request.container_id)?)?;
+        let attach = streams::attach(self.engine.clone(), request);
+        let url = self.streaming.attach(attach).map_err(of_streaming)?;
+        reply(v1::AttachResponse { url })
     }
 
     async fn port_forward(
         &self,
-        _: Request<v1::PortForwardRequest>,
+        request: Request<v1::PortForwardRequest>,
     ) -> Reply<v1::PortForwardResponse> {
-        Err(not_built("PortForward"))
+        let request = request.into_inner();
+        let view = self.engine.pod(pod(&request.pod_sandbox_id)?);
+        let id = view.map_err(of_engine)?.id.to_string();
+        let ports = request::ports(&request.port)?;
+        let forward = streams::port_forward(self.engine.clone(), id, ports);
+        let url = self.streaming.port_forward(forward).map_err(of_streaming)?;
+        reply(v1::PortForwardResponse { url })
     }
 
     async fn container_stats(
@@ -451,8 +482,14 @@ impl RuntimeService for Runtime {
 
     async fn update_pod_sandbox_resources(
         &self,
-        _: Request<v1::UpdatePodSandboxResourcesRequest>,
+        request: Request<v1::UpdatePodSandboxResourcesRequest>,
     ) -> Reply<v1::UpdatePodSandboxResourcesResponse> {
-        Err(not_built("UpdatePodSandboxResources"))
+        let request = request.into_inner();
+        let pod = pod(&request.pod_sandbox_id)?;
+        let overhead = request::limits(request.overhead, "overhead")?;
+        let resources = request::limits(request.resources, "resources")?;
+        let update = self.engine.update_pod(pod, overhead, resources);
+        update.await.map_err(of_engine)?;
+        reply(v1::UpdatePodSandboxResourcesResponse {})
     }
 }

@@ -5,11 +5,13 @@ use crate::node::NodeServer;
 
 use crate::runtime::Runtime;
 use crate::span::RpcSpans;
+use crate::streams;
 use crisp_cri_api::MAX_MESSAGE_BYTES;
 use crisp_cri_api::node::v1::node_server;
 use crisp_cri_api::v1::image_service_server::ImageServiceServer;
 use crisp_cri_api::v1::runtime_service_server::RuntimeServiceServer;
 use crisp_engine::Engine;
+use crisp_streaming::Server as StreamingServer;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
@@ -26,6 +28,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub enum Error {
     #[error("the CRI cannot be served on its socket")]
     Serve(#[source] tonic::transport::Error),
+    #[error("the server for exec, attach and port-forward cannot be started")]
+    Streaming(#[source] crisp_streaming::Error),
 }
 
 /// Serves the CRI on a socket until `shutdown` is ready; RPCs that are under way then have a few
@@ -38,6 +42,10 @@ pub async fn serve(
     listener: UnixListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
+    let settings = streams::settings(&engine.config().streaming);
+    let streaming = StreamingServer::start(settings)
+        .await
+        .map_err(Error::Streaming)?;
     let (stopping, stopped) = oneshot::channel();
     let shutdown = async move {
         shutdown.await;
@@ -46,7 +54,7 @@ pub async fn serve(
     };
     let server = Server::builder()
         .layer(RpcSpans)
-        .add_service(bounded_runtime(&engine))
+        .add_service(bounded_runtime(&engine, streaming))
         .add_service(bounded_images(&engine))
         .add_service(bounded_node(&engine))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown);
@@ -64,8 +72,11 @@ async fn drained(stopped: oneshot::Receiver<()>) {
     }
 }
 
-fn bounded_runtime(engine: &Arc<Engine>) -> RuntimeServiceServer<Runtime> {
-    RuntimeServiceServer::new(Runtime::new(engine.clone()))
+fn bounded_runtime(
+    engine: &Arc<Engine>,
+    streaming: StreamingServer,
+) -> RuntimeServiceServer<Runtime> {
+    RuntimeServiceServer::new(Runtime::new(engine.clone(), streaming))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// The text of the default configuration, with every setting explained.
@@ -31,6 +32,7 @@ pub struct Config {
     pub cgroup: CgroupSettings,
     pub network: crisp_network::Settings,
     pub image: crisp_image::Settings,
+    pub streaming: StreamingSettings,
     pub handlers: BTreeMap<String, HandlerSettings>,
 }
 
@@ -48,6 +50,30 @@ pub enum UnsetSeccomp {
 pub struct CgroupSettings {
     pub root: PathBuf,
     pub default_parent: String,
+}
+
+/// Section `[streaming]`: the server for exec, attach and port-forward.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StreamingSettings {
+    pub address: SocketAddr,
+    pub idle_timeout_s: u64,
+    pub creation_timeout_s: u64,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub client_ca: Option<PathBuf>,
+}
+
+impl StreamingSettings {
+    /// TLS takes both of its files.
+    fn check(&self) -> Result<(), (String, String)> {
+        let whole = self.certificate.is_some() == self.key.is_some();
+        if whole && (self.client_ca.is_none() || self.key.is_some()) {
+            return Ok(());
+        }
+        let reason = "certificate and key are needed together, and client_ca only with them";
+        Err(("streaming".to_owned(), reason.to_owned()))
+    }
 }
 
 /// Section `[handlers.NAME]`: a runtime handler; what it leaves out is as in the default one.
@@ -101,6 +127,7 @@ impl Default for Config {
             cgroup: CgroupSettings::default(),
             network: crisp_network::Settings::default(),
             image: crisp_image::Settings::default(),
+            streaming: StreamingSettings::default(),
             handlers: BTreeMap::new(),
         }
     }
@@ -111,6 +138,19 @@ impl Default for CgroupSettings {
         Self {
             root: "/sys/fs/cgroup".into(),
             default_parent: "/crisp".into(),
+        }
+    }
+}
+
+impl Default for StreamingSettings {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            idle_timeout_s: 4 * 60 * 60,
+            creation_timeout_s: 30,
+            certificate: None,
+            key: None,
+            client_ca: None,
         }
     }
 }
@@ -216,6 +256,7 @@ impl Config {
             let reason = "at most 24 lower-case letters, digits and hyphens are allowed".to_owned();
             return Err(("instance".to_owned(), reason));
         }
+        self.streaming.check()?;
         self.network
             .validate()
             .map_err(|e| ("network".to_owned(), e.to_string()))

@@ -165,7 +165,7 @@ impl Engine {
         let handler = |name: &str| Handler {
             name: name.to_owned(),
             recursive_read_only_mounts: true,
-            user_namespaces: false,
+            user_namespaces: true,
         };
         NodeStatus {
             network_not_ready: self.network.ready().err().map(|why| why.reason),

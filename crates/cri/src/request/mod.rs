@@ -11,8 +11,8 @@ mod text;
 
 pub(crate) use container::{command, container_config};
 pub(crate) use image::{credentials, image_spec, reference};
-pub(crate) use pod::{pod_cidrs, pod_config};
-pub(crate) use resources::update;
+pub(crate) use pod::{pod_cidrs, pod_config, ports};
+pub(crate) use resources::{limits, update};
 
 use std::time::Duration;
 use text::id;

@@ -100,6 +100,11 @@ fn port_mapping(mapping: &v1::PortMapping) -> Parsed<Option<PortMapping>> {
     }))
 }
 
+/// The ports of a port-forward.
+pub(crate) fn ports(numbers: &[i32]) -> Parsed<Vec<u16>> {
+    numbers.iter().map(|number| port(*number, "port")).collect()
+}
+
 fn port(number: i32, field: &str) -> Parsed<u16> {
     u16::try_from(number)
         .map_err(|_| Invalid::new(field, format!("{number} is not between 0 and 65535")))

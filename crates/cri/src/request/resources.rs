@@ -30,6 +30,14 @@ pub(crate) fn update(asked: Option<v1::LinuxContainerResources>) -> Parsed<Resou
     resources(asked).within("linux")
 }
 
+/// The limits that a client may leave out.
+pub(crate) fn limits(
+    asked: Option<v1::LinuxContainerResources>,
+    field: &str,
+) -> Parsed<Option<Resources>> {
+    asked.map(resources).transpose().within(field)
+}
+
 fn unless_zero(value: i64) -> Option<i64> {
     (value != 0).then_some(value)
 }

@@ -33,7 +33,7 @@ impl Engine {
         .await
     }
 
-    async fn apply_limits(&self, cgroup: &str, resources: Resources) -> Result<()> {
+    pub(crate) async fn apply_limits(&self, cgroup: &str, resources: Resources) -> Result<()> {
         let cgroup = self.hierarchies.open(&CgroupPath::parse(cgroup)?);
         let work = tokio::task::spawn_blocking(move || cgroup.apply(&linux_resources(&resources)));
         let done = work.await.map_err(|e| Error::Internal(e.to_string()))?;

@@ -5,6 +5,7 @@ pub(crate) mod netns;
 mod start;
 mod stop;
 mod sysctl;
+mod update;
 
 pub(crate) use start::hostname;
 
