@@ -81,9 +81,10 @@ const REMEDY: &str =
     "start crisp from systemd, or from a shell that holds it: capsh --print shows what it holds";
 
 pub(super) fn findings() -> Vec<Finding> {
-    let mut findings = vec![root(nix::unistd::geteuid().is_root())];
-    // Linux always tells them.
-    if let Ok(held) = capabilities() {
+    let is_root = nix::unistd::geteuid().is_root();
+    let mut findings = vec![root(is_root)];
+    // Who is not root lacks them all. Linux always tells which are held.
+    if is_root && let Ok(held) = capabilities() {
         findings.extend(held_capabilities(held.effective, Capabilities::known()));
     }
     findings

@@ -112,9 +112,9 @@ fn daemon(target: &Target) -> Finding {
         ),
         Err(error) => Finding::note(
             "daemon",
-            format!("{error:#}"),
+            "does not answer",
             "commands about pods and images have nobody to ask",
-            "start it with `crisp serve`",
+            format!("{error:#}"),
         ),
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Progress {
     on_terminal: bool,
     begun: Instant,
     told: Instant,
+    /// What was there when it began; it came from nowhere and tells nothing of the speed.
+    before_bytes: Option<u64>,
 }
 
 impl Progress {
@@ -37,20 +39,22 @@ impl Progress {
             on_terminal: output::notes_go_to_a_terminal(),
             begun: now,
             told: now,
+            before_bytes: None,
         }
     }
 
     pub(super) fn show(&mut self, moment: &Moment) {
-        if self.on_terminal {
-            output::rewrite_note(&format!(
-                "{} {}",
-                bar(moment),
-                text(moment, self.begun.elapsed())
-            ));
-        } else if self.told.elapsed() >= LINE_EVERY {
-            self.told = Instant::now();
-            output::note(text(moment, self.begun.elapsed()));
+        if !self.on_terminal && self.told.elapsed() < LINE_EVERY {
+            return;
         }
+        let before = *self.before_bytes.get_or_insert(moment.done_bytes);
+        let came = moment.done_bytes.saturating_sub(before);
+        let text = text(moment, per_second(came, self.begun.elapsed()));
+        match self.on_terminal {
+            true => output::rewrite_note(&format!("{} {text}", bar(moment))),
+            false => output::note(text),
+        }
+        self.told = Instant::now();
     }
 }
 
@@ -71,8 +75,13 @@ fn bar(moment: &Moment) -> String {
     format!("[{}{}]", "█".repeat(full), "·".repeat(empty))
 }
 
+fn per_second(bytes: u64, elapsed: Duration) -> u64 {
+    let per_second = u128::from(bytes) * 1000 / elapsed.as_millis().max(1);
+    u64::try_from(per_second).unwrap_or(u64::MAX)
+}
+
 /// `12.3 MiB of 40.1 MiB, 2 of 5 blobs, 8.1 MiB/s`.
-fn text(moment: &Moment, elapsed: Duration) -> String {
+fn text(moment: &Moment, bytes_per_second: u64) -> String {
     let mut text = bytes(moment.done_bytes);
     if let Some(total) = moment.total_bytes {
         text.push_str(&format!(" of {}", bytes(total)));
@@ -80,9 +89,7 @@ fn text(moment: &Moment, elapsed: Duration) -> String {
     if let Some((done, all)) = moment.parts {
         text.push_str(&format!(", {done} of {}", count(all, "blob")));
     }
-    let per_second = u128::from(moment.done_bytes) * 1000 / elapsed.as_millis().max(1);
-    let per_second = u64::try_from(per_second).unwrap_or(u64::MAX);
-    text.push_str(&format!(", {}/s", bytes(per_second)));
+    text.push_str(&format!(", {}/s", bytes(bytes_per_second)));
     text
 }
 
@@ -97,9 +104,8 @@ mod tests {
             total_bytes: Some(40 << 20),
             parts: Some((2, 5)),
         };
-        let second = Duration::from_secs(2);
         assert_eq!(
-            text(&moment, second),
+            text(&moment, 5 << 20),
             "10 MiB of 40 MiB, 2 of 5 blobs, 5 MiB/s"
         );
         assert_eq!(bar(&moment).matches('█').count(), 7);
@@ -107,8 +113,13 @@ mod tests {
             done_bytes: 512,
             ..Moment::default()
         };
-        assert_eq!(text(&unknown, second), "512 B, 256 B/s");
-        assert_eq!(text(&Moment::default(), Duration::ZERO), "0 B, 0 B/s");
+        assert_eq!(text(&unknown, 0), "512 B, 0 B/s");
+    }
+
+    #[test]
+    fn a_speed_is_known_from_the_first_moment_on() {
+        assert_eq!(per_second(10, Duration::ZERO), 10_000);
+        assert_eq!(per_second(10 << 20, Duration::from_secs(2)), 5 << 20);
     }
 
     #[test]
