@@ -5,6 +5,7 @@
 //! <images_dir>/index.json          one descriptor of a manifest for each name of each image
 //! <images_dir>/blobs/sha256/<hex>  manifests, configurations, and layers if they are kept
 //! <images_dir>/staging/            what is being written; emptied at start
+//! <images_dir>/lock                locked (flock(2)) by the process that uses the store
 //! ```
 //!
 //! `org.opencontainers.image.ref.name` is the complete reference that an image is known by; an image
@@ -15,10 +16,12 @@
 //!   dropped, so that a power cut leaves an image whole or not at all, and no pull waits for the disk.
 //! - `dev.crisp.fixup`: the image needs the layer described in `fixup.rs`.
 //!
-//! One process writes here. `index.json` is replaced by renaming a complete, synced file over it.
+//! `index.json` is replaced by renaming a complete, synced file over it.
 
 use crate::manifest::{self, Descriptor};
 use crate::{Digest, Error, tree};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, DirBuilder, File};
@@ -26,10 +29,14 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const UNSYNCED: &str = "dev.crisp.unsynced-since-boot";
 const FIXUP: &str = "dev.crisp.fixup";
+/// How long a process that is ending may still have the store.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// The largest index that is read.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
 
@@ -58,14 +65,18 @@ struct Index {
 pub(crate) struct Content {
     dir: PathBuf,
     next_staging: AtomicU64,
+    _lock: Flock<File>,
 }
 
 impl Content {
-    /// Makes what is missing, and removes what was being written when the last process ended.
+    /// Makes what is missing, and removes what was being written when the last process ended. The store
+    /// is this process's own from here on.
     pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
+        make_private_dir(dir)?;
         let content = Self {
             dir: dir.to_owned(),
             next_staging: AtomicU64::new(0),
+            _lock: lock(&dir.join("lock"), LOCK_TIMEOUT)?,
         };
         make_empty_dir(&content.staging_dir())?;
         make_private_dir(&content.blobs_dir("sha256"))?;
@@ -185,6 +196,27 @@ impl Content {
     }
 }
 
+/// Waits for a process that is ending; it may have a sync to finish.
+fn lock(path: &Path, max_wait: Duration) -> Result<Flock<File>, Error> {
+    let start = Instant::now();
+    let mut file = File::create(path).map_err(|error| Error::io("create", path, error))?;
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((file, Errno::EWOULDBLOCK)) if start.elapsed() < max_wait => file,
+            Err((_, Errno::EWOULDBLOCK)) => {
+                let reason = io::Error::new(
+                    io::ErrorKind::ResourceBusy,
+                    "another process uses the store",
+                );
+                return Err(Error::io("lock", path, reason));
+            }
+            Err((_, errno)) => return Err(Error::io("lock", path, errno)),
+        };
+        std::thread::sleep(LOCK_RETRY);
+    }
+}
+
 /// Makes a directory and its parents, for root only: images hold setuid programs, which no user of the
 /// host may reach (CVE-2021-41103).
 pub(crate) fn make_private_dir(path: &Path) -> Result<(), Error> {
@@ -298,6 +330,7 @@ mod tests {
         ];
         content.write_index(&images).unwrap();
         images.sort_by(|a, b| a.manifest.digest.cmp(&b.manifest.digest));
+        drop(content);
         assert_eq!(
             Content::open(dir.path()).unwrap().read_index().unwrap(),
             images
@@ -332,10 +365,24 @@ mod tests {
     }
 
     #[test]
+    fn one_process_has_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let content = Content::open(dir.path()).unwrap();
+        let path = dir.path().join("lock");
+        assert!(matches!(
+            lock(&path, Duration::ZERO),
+            Err(Error::Io { op: "lock", .. })
+        ));
+        drop(content);
+        lock(&path, Duration::ZERO).unwrap();
+    }
+
+    #[test]
     fn what_was_being_written_is_removed_and_the_directories_are_private() {
         let dir = tempfile::tempdir().unwrap();
         let content = Content::open(dir.path()).unwrap();
         fs::write(content.stage().unwrap(), "half").unwrap();
+        drop(content);
         let content = Content::open(dir.path()).unwrap();
         assert_eq!(fs::read_dir(content.staging_dir()).unwrap().count(), 0);
         let mode = fs::metadata(content.staging_dir())

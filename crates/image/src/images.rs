@@ -59,7 +59,8 @@ impl Images {
     /// half-made is removed, and so is what neither an image nor a snapshot needs. Blocks.
     ///
     /// # Errors
-    /// [`Error::Io`] when a directory cannot be made or read. Broken content is dropped, not told.
+    /// [`Error::Io`] when a directory cannot be made or read, or another process uses the store. Broken
+    /// content is dropped, not told.
     pub fn open(config: Config) -> Result<Self, Error> {
         Ok(Self {
             store: Store::open(config)?,

@@ -81,6 +81,7 @@ async fn try_install(
 ) -> Result<Arc<Image>, Error> {
     let what = found.descriptor.digest.to_string();
     let diff_ids = diff_ids(&found, &what)?;
+    check_size(store, &found, &what)?;
     let pins = pin(store, &diff_ids);
     let kept = fetch_layers(store, source, &found.manifest, &diff_ids, audience).await?;
     audience.tell(&Progress::Committing);
@@ -108,6 +109,18 @@ fn diff_ids(found: &Found, what: &str) -> Result<Vec<Digest>, Error> {
     match config.into_config().os.as_str() {
         "" | "linux" => Ok(diff_ids),
         os => Err(Error::refused(what, format!("it is made for {os:?}"))),
+    }
+}
+
+/// What is too large to be transferred is not begun with.
+fn check_size(store: &Store, found: &Found, what: &str) -> Result<(), Error> {
+    let max_bytes = store.config.settings.max_image_bytes;
+    match found.manifest.size_bytes() {
+        Some(size_bytes) if size_bytes <= max_bytes => Ok(()),
+        _ => Err(Error::refused(
+            what,
+            format!("it is larger than {max_bytes} bytes, the configured bound"),
+        )),
     }
 }
 
@@ -229,12 +242,14 @@ impl Job {
         };
         let kept = settings.keep_layer_blobs.then(keep).transpose()?;
         let staged = self.store.layers.stage()?;
+        let dir = staged.fs_dir();
         let expected = Expected {
             blob: &self.blob,
             diff_id: &self.diff_id,
             max_bytes: settings.max_layer_bytes,
             budget: &self.budget,
             keep: kept.as_ref().map(|kept| kept.path.clone()),
+            dir: &dir,
         };
         let stop = &self.stop;
         let chunks = chunks.take_while(|_| !*stop.borrow());

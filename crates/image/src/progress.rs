@@ -2,7 +2,7 @@
 
 use crate::Digest;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// One step of a pull or an import. Byte counts of one blob only grow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,22 +69,59 @@ impl fmt::Debug for ProgressSink {
 
 /// The listeners of one pull that several callers wait for.
 #[derive(Clone, Default)]
-pub(crate) struct Audience(Arc<Mutex<Vec<ProgressSink>>>);
+pub(crate) struct Audience(Arc<Mutex<Listeners>>);
+
+#[derive(Default)]
+struct Listeners {
+    sinks: Vec<ProgressSink>,
+    /// What the image consists of, for those who come later.
+    layers: Option<Progress>,
+}
 
 impl Audience {
     pub(crate) fn join(&self, sink: &ProgressSink) {
-        if sink.0.is_some() {
-            self.sinks().push(sink.clone());
+        if sink.0.is_none() {
+            return;
         }
+        let mut listeners = self.listeners();
+        if let Some(layers) = &listeners.layers {
+            sink.tell(layers);
+        }
+        listeners.sinks.push(sink.clone());
     }
 
     pub(crate) fn tell(&self, progress: &Progress) {
-        for sink in self.sinks().iter() {
+        let mut listeners = self.listeners();
+        if matches!(progress, Progress::Layers(_)) {
+            listeners.layers = Some(progress.clone());
+        }
+        for sink in &listeners.sinks {
             sink.tell(progress);
         }
     }
 
-    fn sinks(&self) -> std::sync::MutexGuard<'_, Vec<ProgressSink>> {
+    fn listeners(&self) -> MutexGuard<'_, Listeners> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_later_is_told_of_the_layers_too() {
+        let audience = Audience::default();
+        let layers = Progress::Layers(Vec::new());
+        for progress in [Progress::Resolving, layers.clone()] {
+            audience.tell(&progress);
+        }
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let listener = heard.clone();
+        audience.join(&ProgressSink::new(move |progress| {
+            listener.lock().unwrap().push(progress.clone())
+        }));
+        audience.tell(&Progress::Committing);
+        assert_eq!(*heard.lock().unwrap(), [layers, Progress::Committing]);
     }
 }

@@ -46,9 +46,11 @@ pub(crate) struct NewImage {
 impl Store {
     /// Reads everything, and removes what is incomplete or not needed. Blocks.
     pub(crate) fn open(config: Config) -> Result<Arc<Self>, Error> {
+        // First, because it takes the lock.
+        let content = Content::open(&config.images_dir)?;
         let layers = Layers::open(&config.layers_dir)?;
         let store = Arc::new(Self {
-            content: Content::open(&config.images_dir)?,
+            content,
             snapshots: Snapshots::open(&config.containers_dir, layers.clone())?,
             layers,
             transfers: Semaphore::new(config.settings.max_concurrent_downloads.max(1)),

@@ -50,6 +50,8 @@ pub(crate) struct Expected<'a> {
     pub(crate) budget: &'a AtomicU64,
     /// Where the compressed layer is to be kept.
     pub(crate) keep: Option<PathBuf>,
+    /// Where the layer is unpacked, for messages.
+    pub(crate) dir: &'a Path,
 }
 
 /// Unpacks the layer into `root`, an empty directory. Blocks; `arrived` is told the bytes that came so
@@ -327,7 +329,7 @@ impl<'a> Archive<'a> {
             Ok(unpacked) => self.check_diff_id().map(|()| unpacked),
             Err(error) => Err(match self.failure.take() {
                 Some(failure) => failure,
-                None => Stopped::Here(translate(error, self.expected.blob)),
+                None => Stopped::Here(translate(error, self.expected)),
             }),
         }
     }
@@ -405,12 +407,15 @@ impl BufRead for Archive<'_> {
     }
 }
 
-fn translate(error: unpack::Error, blob: &Descriptor) -> Error {
+fn translate(error: unpack::Error, expected: &Expected<'_>) -> Error {
+    let what = what(expected.blob);
     match error {
-        unpack::Error::Archive(error) => Error::corrupt(what(blob), error.to_string()),
+        unpack::Error::Archive(error) => Error::corrupt(what, error.to_string()),
         unpack::Error::Refused { path, reason } => {
-            Error::refused(what(blob), format!("{path:?}: {reason}"))
+            Error::refused(what, format!("{path:?}: {reason}"))
         }
-        unpack::Error::Io { op, path, errno } => Error::io(op, Path::new(&path), errno),
+        unpack::Error::Io { op, path, errno } => {
+            Error::io(op, expected.dir.join(path.trim_start_matches('/')), errno)
+        }
     }
 }

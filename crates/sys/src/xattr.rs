@@ -20,7 +20,13 @@ pub fn set(fd: impl AsFd, name: &CStr, value: &[u8]) -> Result<(), Errno> {
     // SAFETY: the name is NUL-terminated, and the value is readable for the length given; the kernel
     // copies both before the call returns.
     let result = unsafe {
-        libc::fsetxattr(fd.as_fd().as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+        libc::fsetxattr(
+            fd.as_fd().as_raw_fd(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
     };
     Errno::result(result).map(drop)
 }
@@ -34,7 +40,12 @@ pub fn get(fd: impl AsFd, name: &CStr) -> Result<Option<Vec<u8>>, Errno> {
         // SAFETY: the name is NUL-terminated, and the kernel writes at most the length given into a
         // buffer that is ours alone.
         unsafe {
-            libc::fgetxattr(fd.as_fd().as_raw_fd(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
+            libc::fgetxattr(
+                fd.as_fd().as_raw_fd(),
+                name.as_ptr(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+            )
         }
     };
     match read_growing(MAX_VALUE_LEN, read) {
@@ -51,7 +62,13 @@ pub fn get(fd: impl AsFd, name: &CStr) -> Result<Option<Vec<u8>>, Errno> {
 pub fn list(fd: impl AsFd) -> Result<Vec<CString>, Errno> {
     let names = read_growing(MAX_LIST_LEN, |buffer| {
         // SAFETY: the kernel writes at most the length given into a buffer that is ours alone.
-        unsafe { libc::flistxattr(fd.as_fd().as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) }
+        unsafe {
+            libc::flistxattr(
+                fd.as_fd().as_raw_fd(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+            )
+        }
     })?;
     Ok(names
         .split_inclusive(|&byte| byte == 0)
@@ -60,13 +77,18 @@ pub fn list(fd: impl AsFd) -> Result<Vec<CString>, Errno> {
 }
 
 /// Reads with a small buffer first, and with the largest that can be needed if that was too small.
-fn read_growing(max_len: usize, read: impl Fn(&mut [u8]) -> libc::ssize_t) -> Result<Vec<u8>, Errno> {
+fn read_growing(
+    max_len: usize,
+    read: impl Fn(&mut [u8]) -> libc::ssize_t,
+) -> Result<Vec<u8>, Errno> {
     const FIRST_LEN: usize = 256;
     for len in [FIRST_LEN, max_len] {
         let mut buffer = vec![0; len];
         match Errno::result(read(&mut buffer)) {
             Ok(len) => {
-                buffer.truncate(usize::try_from(len).expect("a result that is no error is not negative"));
+                buffer.truncate(
+                    usize::try_from(len).expect("a result that is no error is not negative"),
+                );
                 return Ok(buffer);
             }
             Err(Errno::ERANGE) if len < max_len => {}
@@ -87,13 +109,19 @@ mod tests {
         set(&file, c"user.short", b"value").unwrap();
         set(&file, c"user.long", &long).unwrap();
         set(&file, c"user.empty", b"").unwrap();
-        assert_eq!(get(&file, c"user.short").unwrap().as_deref(), Some(&b"value"[..]));
+        assert_eq!(
+            get(&file, c"user.short").unwrap().as_deref(),
+            Some(&b"value"[..])
+        );
         assert_eq!(get(&file, c"user.long").unwrap(), Some(long));
         assert_eq!(get(&file, c"user.empty").unwrap(), Some(Vec::new()));
         assert_eq!(get(&file, c"user.absent").unwrap(), None);
         let names = list(&file).unwrap();
         for name in [c"user.short", c"user.long", c"user.empty"] {
-            assert!(names.iter().any(|listed| listed.as_c_str() == name), "{name:?}");
+            assert!(
+                names.iter().any(|listed| listed.as_c_str() == name),
+                "{name:?}"
+            );
         }
     }
 }

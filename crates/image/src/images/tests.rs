@@ -299,6 +299,21 @@ async fn what_is_not_there_or_not_given_is_told_apart() {
 }
 
 #[tokio::test]
+async fn a_registry_that_lost_a_layer_is_not_one_without_the_image() {
+    let (server, store) = (Server::start().await, TestStore::new());
+    let image = TestImage::small("x");
+    server.publish("app", "latest", &image);
+    server.misbehave(
+        &blob_path("app", &image.layers[0]),
+        [Misbehaviour::Status(404)],
+    );
+    let error = pull(&store.open(), &server.reference("app"))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+}
+
+#[tokio::test]
 async fn content_that_is_not_what_it_should_be_is_refused_and_leaves_nothing() {
     let archive = layer(&[("file", "x")]);
     let diff_id = Digest::of(&archive);
@@ -603,6 +618,7 @@ async fn layers_stay_as_long_as_an_image_or_a_snapshot_needs_them() {
         Err(Error::NotFound { .. })
     ));
 
+    drop(images);
     let images = store.open();
     assert_eq!(images.snapshot(&container), Some(snapshot.clone()));
     images.remove_snapshot(&container).await.unwrap();

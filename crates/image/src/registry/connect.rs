@@ -12,11 +12,15 @@ use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use std::path::Path;
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -62,13 +66,11 @@ impl Clients {
     /// The client for URLs with this scheme.
     pub(crate) fn for_scheme(&self, scheme: &str) -> Result<&HttpClient, Error> {
         if scheme == "http" {
-            let no_trust = || client_config(RootCertStore::empty(), &Tls::default());
-            return get_or_try_init(&self.plain, || Ok(self.client(no_trust()?)));
+            let config = || client_config(Trust::none(), &Tls::default());
+            return get_or_try_init(&self.plain, || Ok(self.client(config()?)));
         }
-        get_or_try_init(&self.secure, || {
-            let roots = roots(&self.tls.authorities)?;
-            Ok(self.client(client_config(roots, &self.tls)?))
-        })
+        let config = || client_config(Trust::load(&self.tls.authorities)?, &self.tls);
+        get_or_try_init(&self.secure, || Ok(self.client(config()?)))
     }
 
     fn client(&self, tls: ClientConfig) -> HttpClient {
@@ -122,18 +124,18 @@ impl Service<Uri> for Connector {
     }
 }
 
-fn client_config(roots: RootCertStore, tls: &Tls) -> Result<ClientConfig, Error> {
+fn client_config(trust: Trust, tls: &Tls) -> Result<ClientConfig, Error> {
     let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .expect("the provider has the suites of TLS 1.2 and 1.3");
-    let builder = if tls.skip_verify {
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+    let verifier: Arc<dyn ServerCertVerifier> = if tls.skip_verify {
+        Arc::new(Unverified(provider.clone()))
     } else {
-        builder.with_root_certificates(roots)
+        Arc::new(Verified::new(trust, provider.clone()))
     };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has the suites of TLS 1.2 and 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
     // A server is shown one certificate: the first that is configured.
     match tls.client.first() {
         None => Ok(builder.with_no_client_auth()),
@@ -143,22 +145,40 @@ fn client_config(roots: RootCertStore, tls: &Tls) -> Result<ClientConfig, Error>
     }
 }
 
-/// The system's authorities and those configured for the host.
-fn roots(authorities: &[std::path::PathBuf]) -> Result<RootCertStore, Error> {
-    let mut roots = RootCertStore::empty();
-    let system = rustls_native_certs::load_native_certs();
-    for error in system.errors {
-        tracing::debug!(%error, "cannot read some of the system's certificates");
-    }
-    roots.add_parsable_certificates(system.certs);
-    for path in authorities {
-        for certificate in certificates(path)? {
-            roots
-                .add(certificate)
-                .map_err(|error| invalid(path, &error))?;
+/// Whom a host is to be vouched for by.
+struct Trust {
+    /// The system's authorities and those configured for the host.
+    roots: RootCertStore,
+    /// Those configured for the host.
+    configured: Vec<CertificateDer<'static>>,
+}
+
+impl Trust {
+    fn none() -> Self {
+        Self {
+            roots: RootCertStore::empty(),
+            configured: Vec::new(),
         }
     }
-    Ok(roots)
+
+    fn load(authorities: &[PathBuf]) -> Result<Self, Error> {
+        let mut roots = RootCertStore::empty();
+        let system = rustls_native_certs::load_native_certs();
+        for error in system.errors {
+            tracing::debug!(%error, "cannot read some of the system's certificates");
+        }
+        roots.add_parsable_certificates(system.certs);
+        let mut configured = Vec::new();
+        for path in authorities {
+            for certificate in certificates(path)? {
+                roots
+                    .add(certificate.clone())
+                    .map_err(|error| invalid(path, &error))?;
+                configured.push(certificate);
+            }
+        }
+        Ok(Self { roots, configured })
+    }
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
@@ -182,7 +202,81 @@ fn invalid(path: &Path, reason: &dyn std::fmt::Display) -> Error {
     }
 }
 
-/// Takes any certificate, as `skip_verify` asks for.
+/// Takes what the authorities vouch for, and the very certificates that are configured as authorities:
+/// who makes a certificate for one registry with `openssl req -x509` gets one that is both, which the
+/// usual rules refuse as that of a server. Of such a one only the name is checked.
+#[derive(Debug)]
+struct Verified {
+    /// None without any authority.
+    usual: Option<Arc<WebPkiServerVerifier>>,
+    configured: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Verified {
+    fn new(trust: Trust, provider: Arc<CryptoProvider>) -> Self {
+        let roots = Arc::new(trust.roots);
+        // There are no revocation lists: without roots is the only way to fail.
+        let usual = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
+            .build()
+            .ok();
+        Self {
+            usual,
+            configured: trust.configured,
+            provider,
+        }
+    }
+}
+
+impl ServerCertVerifier for Verified {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self
+            .configured
+            .iter()
+            .any(|configured| configured == certificate)
+        {
+            let parsed = ParsedCertificate::try_from(certificate)?;
+            return verify_server_name(&parsed, name).map(|()| ServerCertVerified::assertion());
+        }
+        match &self.usual {
+            Some(usual) => usual.verify_server_cert(certificate, intermediates, name, ocsp, now),
+            None => Err(CertificateError::UnknownIssuer.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Unverified(self.provider.clone()).verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Unverified(self.provider.clone()).verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+/// Takes any certificate, as `skip_verify` asks for. Signatures are checked against it even so.
 #[derive(Debug)]
 struct Unverified(Arc<CryptoProvider>);
 
@@ -228,5 +322,65 @@ impl ServerCertVerifier for Unverified {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made with `openssl req -x509` for registry.example: its own authority.
+    const SELF_SIGNED: &str = "-----BEGIN CERTIFICATE-----
+MIIBqDCCAU6gAwIBAgIUIDbexgTOSqAHQXyPddti6F+3Bn4wCgYIKoZIzj0EAwIw
+GzEZMBcGA1UEAwwQcmVnaXN0cnkuZXhhbXBsZTAeFw0yNjExMjYxMjA4MzVaFw0z
+NjExMjMxMjA4MzVaMBsxGTAXBgNVBAMMEHJlZ2lzdHJ5LmV4YW1wbGUwWTATBgcq
+hkjOPQIBBggqhkjOPQMBBwNCAATiR1IvTOsp916/YzK1MxE8hNAf9uK6/jPGdXmY
+jkzFj3oQVaWxQ5cfakaQRlV1M8ZzB/L1ws334Tu83Dlw2IQ8o3AwbjAdBgNVHQ4E
+FgQUWjiAtlfR2Bw4SF9DRC6JqhunT7IwHwYDVR0jBBgwFoAUWjiAtlfR2Bw4SF9D
+RC6JqhunT7IwDwYDVR0TAQH/BAUwAwEB/zAbBgNVHREEFDASghByZWdpc3RyeS5l
+eGFtcGxlMAoGCCqGSM49BAMCA0gAMEUCIF1DXkY0m+co7puig/TYAbMFmpOS2RhU
+enh23AiD2RueAiEAvRno0K+ubvUVwqLcpw0vt7K3OwNHsugFP5EF4ISyHEw=
+-----END CERTIFICATE-----
+";
+
+    fn verify(verifier: &dyn ServerCertVerifier, name: &str) -> bool {
+        let certificate = CertificateDer::from_pem_slice(SELF_SIGNED.as_bytes()).unwrap();
+        let name = ServerName::try_from(name).unwrap();
+        verifier
+            .verify_server_cert(&certificate, &[], &name, &[], UnixTime::now())
+            .is_ok()
+    }
+
+    #[test]
+    fn a_server_is_believed_if_its_very_certificate_is_configured() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ca.crt");
+        std::fs::write(&file, SELF_SIGNED).unwrap();
+        let provider = Arc::new(ring::default_provider());
+        let configured = Verified::new(Trust::load(&[file]).unwrap(), provider.clone());
+        assert!(verify(&configured, "registry.example"));
+        assert!(!verify(&configured, "other.example"));
+        for trust in [Trust::none(), Trust::load(&[]).unwrap()] {
+            assert!(!verify(
+                &Verified::new(trust, provider.clone()),
+                "registry.example"
+            ));
+        }
+        assert!(verify(&Unverified(provider), "other.example"));
+    }
+
+    #[test]
+    fn files_without_certificates_are_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ca.crt");
+        for text in ["", "no certificate"] {
+            std::fs::write(&file, text).unwrap();
+            let error = Trust::load(std::slice::from_ref(&file)).err().unwrap();
+            assert!(
+                matches!(&error, Error::InvalidConfig { path, .. } if *path == file),
+                "{error}"
+            );
+        }
+        assert!(Trust::load(&[dir.path().join("none")]).is_err());
     }
 }

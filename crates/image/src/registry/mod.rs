@@ -149,7 +149,8 @@ impl Registry {
             accept: ANY_CONTENT,
             skip_bytes: 0,
         };
-        let response = self.ask(&ask, |endpoint| endpoint.host.can_pull).await?;
+        let response = self.ask(&ask, |endpoint| endpoint.host.can_pull).await;
+        let response = response.map_err(|error| missing(error, blob))?;
         let body = read_body(response, blob.size_bytes).await;
         let bytes = body.map_err(|failure| self.error(&failure, &[]))?;
         check_digest(&Version::Digest(blob.digest.clone()), &bytes)?;
@@ -176,7 +177,8 @@ impl Registry {
             };
             let response = self
                 .ask_from(fruitless_attempts, &ask, |endpoint| endpoint.host.can_pull)
-                .await?;
+                .await;
+            let response = response.map_err(|error| missing(error, blob))?;
             let reason = match self
                 .transfer(response, blob, &mut done_bytes, &reader)
                 .await
@@ -326,6 +328,14 @@ impl Registry {
 
 fn what(blob: &Descriptor) -> String {
     format!("blob {}", blob.digest)
+}
+
+/// A registry that has a manifest but not what it names is not one without the image.
+fn missing(error: Error, blob: &Descriptor) -> Error {
+    match error {
+        Error::NotFound { .. } => Error::corrupt(what(blob), "the registry does not have it"),
+        error => error,
+    }
 }
 
 fn accept() -> String {

@@ -23,7 +23,10 @@ pub(crate) struct TestStore {
 
 impl TestStore {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        // In memory if possible: every pull syncs a whole file system.
+        let dir = tempfile::tempdir_in("/dev/shm")
+            .or_else(|_| tempfile::tempdir())
+            .unwrap();
         let settings = Settings {
             registry_config_dirs: vec![dir.path().join("certs.d")],
             stall_timeout_s: 1,
