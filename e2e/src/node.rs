@@ -359,6 +359,8 @@ impl Node {
             self.log_dir(),
             self.dir().join("scratch"),
             self.daemon.log_path(),
+            // Written with the first image; it lists none in the end.
+            self.root_dir().join("images/index.json"),
         ];
         let mut found = leftovers::find(&self.slot, self.daemon_pid(), &self.files_before);
         found.retain(|line| {

@@ -72,7 +72,7 @@ pub(crate) fn pod_config(name: &str, log_dir: &Path, cgroup_parent: &str) -> Pod
         hostname: name.to_owned(),
         log_directory: log_dir.join(name).display().to_string(),
         linux: Some(LinuxPodSandboxConfig {
-            cgroup_parent: format!("{cgroup_parent}/pod-{name}"),
+            cgroup_parent: cgroup_parent.to_owned(),
             security_context: Some(LinuxSandboxSecurityContext {
                 namespace_options: Some(namespaces()),
                 ..LinuxSandboxSecurityContext::default()

@@ -1,8 +1,8 @@
 //! Containers: what they run, what is told about them, and several in one pod.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{ContainerState, KeyValue};
-use crisp_e2e::catalog::busybox_layer;
+use crisp_e2e::catalog::{BUSYBOX, busybox_layer};
 use crisp_e2e::{Image, Node, Registry, image_spec, sh};
 use serde_json::json;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -118,8 +118,9 @@ async fn privileged_status_tells_each_state_with_its_facts() -> Result<()> {
             exited.labels["label"] == name && exited.annotations["annotation"] == name,
             "{exited:?}"
         );
+        let image = node.image(BUSYBOX).await?.context("no image")?;
         ensure!(
-            exited.image_id == exited.image_ref && !exited.image_id.is_empty(),
+            exited.image_id == image.id && !exited.image_ref.is_empty(),
             "{exited:?}"
         );
     }

@@ -142,7 +142,7 @@ async fn privileged_crictl_full_lifecycle() -> Result<()> {
         "{running}"
     );
 
-    node.crictl(&["stop", &web]).await?;
+    node.crictl(&["stop", "--timeout", "30", &web]).await?;
     let stopped = json(&node, &["inspect", &web]).await?;
     ensure!(
         stopped["status"]["state"] == "CONTAINER_EXITED",
