@@ -70,13 +70,15 @@ find_busybox() {
     local found
     found=$(command -v busybox || true)
     if [ -z "$found" ] || ldd "$found" 2>/dev/null | grep -q '=>'; then
-        need_packages busybox-static
+        need_packages busybox-static >&2
         found=$(command -v busybox)
     fi
     echo "$found"
 }
 
 write_config() {
+    local cidrs='"10.187.42.0/24"'
+    [ ! -e /proc/net/if_inet6 ] || cidrs+=', "fd00:c215:70::/64"'
     cat >"$config" <<EOF
 root_dir = "$work/root"
 run_dir = "$work/run"
@@ -88,7 +90,7 @@ default_parent = "/$cgroup"
 
 [network]
 bridge = "$bridge"
-pod_cidrs = ["10.187.42.0/24", "fd00:c215:70::/64"]
+pod_cidrs = [$cidrs]
 EOF
 }
 
