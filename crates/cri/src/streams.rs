@@ -9,6 +9,7 @@ use crisp_streaming::{
     StartFailure, Stdin, TlsSettings,
 };
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -47,19 +48,14 @@ pub(crate) fn exec(engine: Arc<Engine>, request: v1::ExecRequest) -> ProcessRequ
         stderr: request.stderr,
         terminal: request.tty,
     };
-    let start = move || -> BoxFuture<Result<Process, StartFailure>> {
-        Box::pin(async move {
-            let streams = engine
-                .exec(&request.container_id, request.cmd, wanted)
-                .await;
-            let mut process = process(streams.map_err(failure)?, wanted, exit_code);
-            if let (true, Some(Stdin::Pipe(terminal))) = (wanted.terminal, process.stdin.take()) {
-                process.stdin = Some(Stdin::Terminal(terminal));
-            }
-            Ok(process)
-        })
+    let stdin = match wanted.terminal {
+        true => Stdin::Terminal,
+        false => Stdin::Pipe,
     };
-    process_request(wanted, Box::new(start))
+    process_request(wanted, async move {
+        let exec = engine.exec(&request.container_id, request.cmd, wanted);
+        Ok(process(exec.await?, wanted, stdin, exit_code))
+    })
 }
 
 /// Attaches to the first process of a container.
@@ -70,15 +66,12 @@ pub(crate) fn attach(engine: Arc<Engine>, request: v1::AttachRequest) -> Process
         stderr: request.stderr,
         terminal: request.tty,
     };
-    let start = move || -> BoxFuture<Result<Process, StartFailure>> {
-        Box::pin(async move {
-            let streams = engine.attach(&request.container_id, wanted).await;
-            Ok(process(streams.map_err(failure)?, wanted, |_| {
-                Exit::Detached
-            }))
-        })
-    };
-    process_request(wanted, Box::new(start))
+    process_request(wanted, async move {
+        let attach = engine.attach(&request.container_id, wanted);
+        Ok(process(attach.await?, wanted, Stdin::Pipe, |_| {
+            Exit::Detached
+        }))
+    })
 }
 
 /// Connects to ports of a pod.
@@ -100,20 +93,29 @@ pub(crate) fn port_forward(
     }
 }
 
-fn process_request(wanted: Wanted, start: crisp_streaming::Start) -> ProcessRequest {
+fn process_request(
+    wanted: Wanted,
+    start: impl Future<Output = Result<Process, crisp_engine::Error>> + Send + 'static,
+) -> ProcessRequest {
+    let start = async { start.await.map_err(|error| StartFailure(chain(&error))) };
     ProcessRequest {
         stdin: wanted.stdin,
         stdout: wanted.stdout,
         stderr: wanted.stderr,
         tty: wanted.terminal,
-        start,
+        start: Box::new(|| Box::pin(start)),
     }
 }
 
-fn process(streams: Streams, wanted: Wanted, end: fn(i32) -> Exit) -> Process {
+fn process(
+    streams: Streams,
+    wanted: Wanted,
+    stdin: fn(OwnedFd) -> Stdin,
+    end: fn(i32) -> Exit,
+) -> Process {
     let exit = streams.exit;
     Process {
-        stdin: streams.stdin.map(Stdin::Pipe),
+        stdin: streams.stdin.map(stdin),
         stdout: streams.stdout,
         stderr: streams.stderr,
         resize: wanted.terminal.then(|| resize(streams.control)),
@@ -138,8 +140,4 @@ fn exit_code(code: i32) -> Exit {
         Ok(code) => Exit::Code(code),
         Err(_) => Exit::Unknown(format!("exit code {code}")),
     }
-}
-
-fn failure(error: crisp_engine::Error) -> StartFailure {
-    StartFailure(chain(&error))
 }
