@@ -4,20 +4,18 @@
 //! within it keeps it; any other host on the way sees nothing of it (CVE-2020-15157). The token service
 //! that the host names gets the credentials for this host, and over https if the host is asked over https.
 
+use super::answer::{Failure, check, read_body, unavailable};
 use super::challenge::{self, Challenge, TokenAnswer, percent_encode};
 use super::connect::Clients;
 use super::hosts::Host;
-use crate::Error;
+use super::redirect::{redirect, same_origin};
 use crate::auth::Credentials;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{Bytes, BytesMut};
-use http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RANGE, USER_AGENT, WWW_AUTHENTICATE,
-};
-use http::uri::PathAndQuery;
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RANGE, USER_AGENT, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -25,29 +23,12 @@ use tokio::time::timeout;
 
 /// How long a host may take until it begins to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a small answer may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Redirects that are followed.
 const MAX_REDIRECTS: usize = 5;
 /// The largest answer of a token service.
 const MAX_TOKEN_BYTES: u64 = 1 << 20;
-/// So much of an error's body is looked at.
-const MAX_ERROR_BYTES: u64 = 16 << 10;
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("crisp/", env!("CARGO_PKG_VERSION")));
-
-/// Why a host did not give what was asked for.
-#[derive(Debug, Clone)]
-pub(crate) enum Failure {
-    /// It does not have it.
-    NotFound,
-    /// It does not give it to us.
-    Denied(String),
-    /// It fails now; it may answer later.
-    Unavailable(String),
-    /// Another host would do no better.
-    Final(Error),
-}
 
 /// A request for something below the host's root.
 pub(crate) struct Ask<'a> {
@@ -350,187 +331,4 @@ fn challenge(headers: &HeaderMap) -> Option<Challenge> {
         .iter()
         .filter_map(|value| value.to_str().ok());
     challenge::parse(&values.collect::<Vec<_>>().join(", "))
-}
-
-fn same_origin(a: &Uri, b: &Uri) -> bool {
-    let port = |url: &Uri| {
-        url.port_u16()
-            .unwrap_or(if url.scheme_str() == Some("http") {
-                80
-            } else {
-                443
-            })
-    };
-    let host = |url: &Uri| url.host().map(str::to_ascii_lowercase);
-    a.scheme_str() == b.scheme_str() && host(a) == host(b) && port(a) == port(b)
-}
-
-/// Where an answer sends us, if it does. Never from https to http.
-fn redirect(response: &Response<Incoming>, from: &Uri) -> Result<Option<Uri>, Failure> {
-    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
-        return Ok(None);
-    }
-    let location = response
-        .headers()
-        .get(LOCATION)
-        .and_then(|location| location.to_str().ok());
-    let to = location.and_then(|location| resolve(from, location));
-    let to = to.ok_or_else(|| Failure::Unavailable("it redirects to nowhere".to_owned()))?;
-    match (from.scheme_str(), to.scheme_str()) {
-        (Some("http"), Some("http" | "https")) | (_, Some("https")) => Ok(Some(to)),
-        _ => Err(Failure::Unavailable(
-            "it redirects from https to something else".to_owned(),
-        )),
-    }
-}
-
-/// A reference as a URL, seen from another (RFC 3986, § 5.2, without dot segments).
-fn resolve(base: &Uri, location: &str) -> Option<Uri> {
-    let location = location.split('#').next().unwrap_or_default();
-    if location.contains("://") {
-        return location.parse().ok();
-    }
-    if let Some(rest) = location.strip_prefix("//") {
-        return format!("{}://{rest}", base.scheme_str()?).parse().ok();
-    }
-    let mut parts = base.clone().into_parts();
-    let path = if location.starts_with('/') {
-        location.to_owned()
-    } else if location.starts_with('?') {
-        format!("{}{location}", base.path())
-    } else {
-        let directory = base
-            .path()
-            .rfind('/')
-            .map_or("", |slash| &base.path()[..slash]);
-        format!("{directory}/{location}")
-    };
-    parts.path_and_query = Some(path.parse::<PathAndQuery>().ok()?);
-    Uri::from_parts(parts).ok()
-}
-
-/// Sorts answers into successes and failures.
-async fn check(response: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    let said = read_body(response, MAX_ERROR_BYTES)
-        .await
-        .ok()
-        .and_then(|body| error_message(&body));
-    let reason = match said {
-        Some(said) => format!("{status}: {said}"),
-        None => status.to_string(),
-    };
-    Err(match status {
-        StatusCode::NOT_FOUND => Failure::NotFound,
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Denied(reason),
-        _ => Failure::Unavailable(reason),
-    })
-}
-
-/// The message of a registry's error (distribution spec, § Error Codes), without anything that could
-/// disturb a log.
-fn error_message(body: &[u8]) -> Option<String> {
-    let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let error = answer.get("errors")?.get(0)?;
-    let said = error
-        .get("message")
-        .or_else(|| error.get("code"))?
-        .as_str()?;
-    Some(
-        said.chars()
-            .filter(|char| !char.is_control())
-            .take(200)
-            .collect(),
-    )
-}
-
-/// The whole body, if it is not larger than `max_bytes` and arrives in time.
-pub(crate) async fn read_body(
-    response: Response<Incoming>,
-    max_bytes: u64,
-) -> Result<Bytes, Failure> {
-    let read = async {
-        let mut body = response.into_body();
-        let mut bytes = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(|error| unavailable(&error))?.into_data() else {
-                continue;
-            };
-            if (bytes.len() + data.len()) as u64 > max_bytes {
-                return Err(Failure::Unavailable(format!(
-                    "its answer is larger than {max_bytes} bytes"
-                )));
-            }
-            bytes.extend_from_slice(&data);
-        }
-        Ok(bytes.freeze())
-    };
-    match timeout(BODY_TIMEOUT, read).await {
-        Ok(result) => result,
-        Err(_) => Err(Failure::Unavailable("its answer stalls".to_owned())),
-    }
-}
-
-/// With all that caused it: hyper's own messages say little.
-pub(crate) fn unavailable(error: &dyn std::error::Error) -> Failure {
-    let mut reason = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !reason.contains(&cause_text) {
-            reason = format!("{reason}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    Failure::Unavailable(reason)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn uri(text: &str) -> Uri {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn locations_are_seen_from_where_they_were_given() {
-        let base = uri("https://r.example:444/v2/a/blobs/x?y=z");
-        for (location, wanted) in [
-            ("https://cdn.example/b?c=d#e", "https://cdn.example/b?c=d"),
-            ("//cdn.example/b", "https://cdn.example/b"),
-            ("/b?c", "https://r.example:444/b?c"),
-            ("b", "https://r.example:444/v2/a/blobs/b"),
-            ("?b", "https://r.example:444/v2/a/blobs/x?b"),
-        ] {
-            assert_eq!(resolve(&base, location), Some(uri(wanted)), "{location}");
-        }
-    }
-
-    #[test]
-    fn an_origin_is_scheme_host_and_port() {
-        let own = uri("https://r.example/v2/");
-        assert!(same_origin(&own, &uri("https://R.example:443/x")));
-        for other in [
-            "http://r.example/",
-            "https://r.example:444/",
-            "https://r.example.org/",
-        ] {
-            assert!(!same_origin(&own, &uri(other)), "{other}");
-        }
-    }
-
-    #[test]
-    fn errors_of_registries_are_shown_without_control_characters() {
-        let body = br#"{"errors":[{"code":"DENIED","message":"not\u001b[31m for you\n"}]}"#;
-        assert_eq!(error_message(body).unwrap(), "not[31m for you");
-        assert_eq!(
-            error_message(br#"{"errors":[{"code":"DENIED"}]}"#).unwrap(),
-            "DENIED"
-        );
-        assert_eq!(error_message(b"<html>"), None);
-    }
 }

@@ -6,16 +6,19 @@
 //! server rests anyway, and rustls with ring (no cmake) leave a small tree of dependencies, and one buffer
 //! for each transfer.
 
+mod answer;
 mod challenge;
 mod connect;
 mod endpoint;
 mod hosts;
+mod redirect;
 
 use crate::auth::Credentials;
 use crate::manifest::{self, Descriptor, MAX_MANIFEST_BYTES};
 use crate::{Auth, Digest, Error, Reference, Settings, Version};
+use answer::{Failure, read_body, unavailable};
 use bytes::Bytes;
-use endpoint::{Ask, Endpoint, Failure, read_body, unavailable};
+use endpoint::{Ask, Endpoint};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap};
 use http::{Method, Response, StatusCode};
 use http_body_util::BodyExt;

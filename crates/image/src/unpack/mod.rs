@@ -10,33 +10,28 @@
 //! by what is made in them, and no mode that would keep an unprivileged process out.
 
 mod attributes;
+mod directories;
 mod path;
 
 use crate::tar::{self, Archive, Entry, Kind, Sparse};
-use crate::tree::{self, kind_of};
-use attributes::{Attributes, mode, os};
+use crate::tree::kind_of;
+use attributes::{Attributes, os};
 use crisp_sys::xattr;
+use directories::Directories;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
-use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, makedev, mkdirat, mknodat};
-use nix::unistd::{UnlinkatFlags, geteuid, linkat, symlinkat, unlinkat};
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, makedev, mknodat};
+use nix::unistd::{geteuid, linkat, symlinkat};
 use path::{Path, Target};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::BufRead;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::rc::Rc;
 
 /// The most entries of one layer.
 const MAX_ENTRIES: u64 = 4_000_000;
-/// The most memory that is kept about directories until they are complete.
-const MAX_DIRECTORY_BYTES: usize = 16 << 20;
-/// The mode of a directory that the archive does not describe, and of every one until the end.
-const IMPLICIT_MODE: u32 = 0o755;
-const MODE_WHILE_UNPACKING: Mode = Mode::S_IRWXU;
 /// Files take whole blocks of this size, about.
 const BLOCK_BYTES: u64 = 4096;
 
@@ -141,14 +136,7 @@ pub(crate) fn unpack<R: BufRead>(reader: R, root: OwnedFd) -> Result<Unpacked, E
 }
 
 struct Unpacker {
-    root: Rc<OwnedFd>,
-    /// The directory of the last entry: most entries are in the same as the one before.
-    parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
-    /// Attributes of described directories, applied at the end.
-    directories: BTreeMap<Vec<u8>, Attributes>,
-    implicit: BTreeSet<Vec<u8>>,
-    /// Memory that the two take, about.
-    directory_bytes: usize,
+    directories: Directories,
     entries: u64,
     unpacked: Unpacked,
 }
@@ -156,11 +144,7 @@ struct Unpacker {
 impl Unpacker {
     fn new(root: OwnedFd) -> Self {
         Self {
-            root: Rc::new(root),
-            parent: None,
-            directories: BTreeMap::new(),
-            implicit: BTreeSet::new(),
-            directory_bytes: 0,
+            directories: Directories::new(root),
             entries: 0,
             unpacked: Unpacked::default(),
         }
@@ -196,38 +180,14 @@ impl Unpacker {
         let attributes = Attributes::of(entry)?;
         let Attributes { mode, uid, gid, .. } = attributes;
         self.unpacked.root = Some(RootAttributes { mode, uid, gid });
-        self.describe(Vec::new(), attributes)
+        self.directories.describe(Vec::new(), attributes)
     }
 
     fn add_directory(&mut self, path: &Path, entry: &Entry) -> Result<(), Error> {
         let attributes = Attributes::of(entry)?;
-        let parent = self.parent(&path.parent)?;
-        let whole = path.whole();
-        match mkdirat(&*parent, os(&path.name), MODE_WHILE_UNPACKING) {
-            Ok(()) => self.count(0),
-            Err(Errno::EEXIST) => self.replace_by_directory(&parent, path)?,
-            Err(errno) => return Err(Error::io("make the directory", &whole, errno)),
-        }
-        if self.implicit.remove(&whole) {
-            self.directory_bytes -= whole.len();
-        }
-        self.describe(whole, attributes)
-    }
-
-    /// A directory that exists stays; one in the place of a whiteout hides what is below.
-    fn replace_by_directory(&mut self, parent: &OwnedFd, path: &Path) -> Result<(), Error> {
-        let stat = stat_at(parent, path)?;
-        if kind_of(&stat) == SFlag::S_IFDIR {
-            return Ok(());
-        }
-        self.remove(parent, path)?;
-        mkdirat(parent, os(&path.name), MODE_WHILE_UNPACKING)
-            .map_err(|errno| Error::io("make the directory", &path.whole(), errno))?;
-        self.count(0);
-        if is_whiteout(&stat) {
-            set_opaque(parent, path)?;
-        }
-        Ok(())
+        let parent = self.directories.open(&path.parent)?;
+        self.directories.make(&parent, path)?;
+        self.directories.describe(path.whole(), attributes)
     }
 
     fn add_file<R: BufRead>(
@@ -237,7 +197,7 @@ impl Unpacker {
         archive: &mut Archive<R>,
     ) -> Result<(), Error> {
         let attributes = Attributes::of(entry)?;
-        let parent = self.parent(&path.parent)?;
+        let parent = self.directories.open(&path.parent)?;
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
@@ -260,7 +220,7 @@ impl Unpacker {
             ));
         }
         let attributes = Attributes::of(entry)?;
-        let parent = self.parent(&path.parent)?;
+        let parent = self.directories.open(&path.parent)?;
         self.replacing(&parent, path, "make the symbolic link", || {
             symlinkat(os(&entry.link), &*parent, os(&path.name))
         })?;
@@ -276,7 +236,7 @@ impl Unpacker {
         if target == *path {
             return Err(Error::refused(&entry.path, "it is a hard link to itself"));
         }
-        let target_parent = self.existing_parent(&target)?;
+        let target_parent = self.directories.existing(&target)?;
         let stat = stat_at(&target_parent, &target).map_err(|_| dangling(&entry.path))?;
         if kind_of(&stat) == SFlag::S_IFDIR || is_whiteout(&stat) {
             return Err(Error::refused(
@@ -284,7 +244,7 @@ impl Unpacker {
                 "it is a hard link to a directory or a whiteout",
             ));
         }
-        let parent = self.parent(&path.parent)?;
+        let parent = self.directories.open(&path.parent)?;
         self.replacing(&parent, path, "make the hard link", || {
             linkat(
                 &*target_parent,
@@ -305,7 +265,7 @@ impl Unpacker {
             _ => return Err(Error::refused(&entry.path, "it is a device")),
         };
         let attributes = Attributes::of(entry)?;
-        let parent = self.parent(&path.parent)?;
+        let parent = self.directories.open(&path.parent)?;
         self.replacing(&parent, path, "make the node", || {
             mknodat(&*parent, os(&path.name), kind, Mode::empty(), device)
         })?;
@@ -317,7 +277,7 @@ impl Unpacker {
 
     /// A whiteout hides what is below this layer, not what this layer itself puts there.
     fn hide(&mut self, path: &Path) -> Result<(), Error> {
-        let parent = self.parent(&path.parent)?;
+        let parent = self.directories.open(&path.parent)?;
         match mknodat(&*parent, os(&path.name), SFlag::S_IFCHR, Mode::empty(), 0) {
             Ok(()) => {
                 self.count(0);
@@ -336,10 +296,8 @@ impl Unpacker {
             self.unpacked.opaque_root = true;
             return Ok(());
         }
-        self.parent(directory)?;
-        let directory_fd = self.open(directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
-        xattr::set(&directory_fd, opaque_xattr(), b"y")
-            .map_err(|errno| Error::io("make opaque", directory, errno))
+        self.directories.open(directory)?;
+        self.directories.set_opaque(directory)
     }
 
     /// Makes something; what is in its place goes first.
@@ -352,7 +310,7 @@ impl Unpacker {
     ) -> Result<T, Error> {
         let made = match make() {
             Err(Errno::EEXIST) => {
-                self.remove(parent, path)?;
+                self.directories.remove(parent, path)?;
                 make()
             }
             result => result,
@@ -360,145 +318,14 @@ impl Unpacker {
         made.map_err(|errno| Error::io(op, &path.whole(), errno))
     }
 
-    fn remove(&mut self, parent: &OwnedFd, path: &Path) -> Result<(), Error> {
-        let whole = path.whole();
-        match unlinkat(parent, os(&path.name), UnlinkatFlags::NoRemoveDir) {
-            Err(Errno::EISDIR) => {}
-            result => return result.map_err(|errno| Error::io("replace", &whole, errno)),
-        }
-        self.parent = None;
-        self.forget_below(&whole);
-        tree::remove_at(parent, os(&path.name)).map_err(|errno| Error::io("replace", &whole, errno))
-    }
-
-    /// Forgets a directory that was removed and all in it.
-    fn forget_below(&mut self, removed: &[u8]) {
-        let below = path::join(removed, b"");
-        let inside = |path: &[u8]| path == removed || path.starts_with(&below);
-        self.directories.retain(|path, _| !inside(path));
-        self.implicit.retain(|path| !inside(path));
-    }
-
-    /// Remembers what a directory is to have at the end.
-    fn describe(&mut self, path: Vec<u8>, attributes: Attributes) -> Result<(), Error> {
-        self.reserve(&path, path.len() + attributes.len())?;
-        self.directories.insert(path, attributes);
-        Ok(())
-    }
-
-    fn reserve(&mut self, path: &[u8], bytes: usize) -> Result<(), Error> {
-        self.directory_bytes += bytes;
-        if self.directory_bytes > MAX_DIRECTORY_BYTES {
-            return Err(Error::refused(path, "the layer has too many directories"));
-        }
-        Ok(())
-    }
-
     fn count(&mut self, bytes: u64) {
         self.unpacked.inodes += 1;
         self.unpacked.bytes += bytes.next_multiple_of(BLOCK_BYTES);
     }
 
-    /// Opens a directory of this layer, and makes it if it is not there.
-    fn parent(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, Error> {
-        if path.is_empty() {
-            return Ok(self.root.clone());
-        }
-        if let Some((known, parent)) = &self.parent
-            && known == path
-        {
-            return Ok(parent.clone());
-        }
-        let parent = match self.open_directory(path) {
-            Err(Errno::ENOENT | Errno::ENOTDIR) => self.make_directories(path)?,
-            result => result.map_err(|errno| lookup_error(path, errno))?,
-        };
-        let parent = Rc::new(parent);
-        self.parent = Some((path.to_vec(), parent.clone()));
-        Ok(parent)
-    }
-
-    fn existing_parent(&self, target: &Path) -> Result<Rc<OwnedFd>, Error> {
-        if target.parent.is_empty() {
-            return Ok(self.root.clone());
-        }
-        match self.open_directory(&target.parent) {
-            Ok(parent) => Ok(Rc::new(parent)),
-            Err(Errno::ENOENT | Errno::ENOTDIR) => Err(dangling(&target.whole())),
-            Err(errno) => Err(lookup_error(&target.parent, errno)),
-        }
-    }
-
-    /// Walks down component by component; what is missing becomes an implicit directory.
-    fn make_directories(&mut self, path: &[u8]) -> Result<OwnedFd, Error> {
-        let mut parent = self.root.clone();
-        let mut at = 0;
-        loop {
-            let end = path[at..]
-                .iter()
-                .position(|&b| b == b'/')
-                .map_or(path.len(), |len| at + len);
-            let directory = &path[..end];
-            let opened = match self.open_directory(directory) {
-                Err(Errno::ENOENT | Errno::ENOTDIR) => {
-                    let path = Path {
-                        parent: path[..at.saturating_sub(1)].into(),
-                        name: path[at..end].into(),
-                    };
-                    self.make_implicit(&parent, &path)?;
-                    self.open_directory(directory)
-                }
-                result => result,
-            };
-            let opened = opened.map_err(|errno| lookup_error(directory, errno))?;
-            if end == path.len() {
-                return Ok(opened);
-            }
-            parent = Rc::new(opened);
-            at = end + 1;
-        }
-    }
-
-    fn make_implicit(&mut self, parent: &OwnedFd, path: &Path) -> Result<(), Error> {
-        let whole = path.whole();
-        match mkdirat(parent, os(&path.name), MODE_WHILE_UNPACKING) {
-            Ok(()) => self.count(0),
-            Err(Errno::EEXIST) if is_whiteout(&stat_at(parent, path)?) => {
-                self.replace_by_directory(parent, path)?;
-            }
-            Err(Errno::EEXIST) => return Err(lookup_error(&whole, Errno::ENOTDIR)),
-            Err(errno) => return Err(Error::io("make the directory", &whole, errno)),
-        }
-        self.reserve(&whole, whole.len())?;
-        self.implicit.insert(whole);
-        Ok(())
-    }
-
-    fn open_directory(&self, path: &[u8]) -> nix::Result<OwnedFd> {
-        open_beneath(&self.root, path, OFlag::O_PATH | OFlag::O_DIRECTORY)
-    }
-
-    fn open(&self, path: &[u8], flags: OFlag) -> Result<OwnedFd, Error> {
-        open_beneath(&self.root, path, flags).map_err(|errno| lookup_error(path, errno))
-    }
-
-    /// Gives directories their attributes, those inside of others first.
     fn finish(mut self) -> Result<Unpacked, Error> {
-        let directories = std::mem::take(&mut self.directories);
-        let implicit = std::mem::take(&mut self.implicit);
-        for path in implicit.iter().rev() {
-            let directory = self.open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
-            fchmod(&directory, mode(IMPLICIT_MODE))
-                .map_err(|errno| Error::io("change the mode of", path, errno))?;
-        }
-        for (path, attributes) in directories.iter().rev() {
-            let path: &[u8] = if path.is_empty() { b"." } else { path };
-            let directory = self.open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
-            attributes
-                .apply_to_file(&directory)
-                .map_err(|(op, errno)| Error::io(op, path, errno))?;
-        }
-        self.unpacked.implicit_dirs = implicit.into_iter().collect();
+        self.unpacked.inodes += self.directories.made();
+        self.unpacked.implicit_dirs = self.directories.finish()?;
         Ok(self.unpacked)
     }
 }
@@ -542,17 +369,6 @@ fn write_error(entry: &Entry, error: &std::io::Error) -> Error {
     Error::io("write", &entry.path, errno)
 }
 
-fn open_beneath(root: &OwnedFd, path: &[u8], flags: OFlag) -> nix::Result<OwnedFd> {
-    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-    openat2(
-        root,
-        os(path),
-        OpenHow::new()
-            .flags(flags | OFlag::O_CLOEXEC)
-            .resolve(resolve),
-    )
-}
-
 fn stat_at(parent: &OwnedFd, path: &Path) -> Result<FileStat, Error> {
     fstatat(parent, os(&path.name), AtFlags::AT_SYMLINK_NOFOLLOW)
         .map_err(|errno| Error::io("look up", &path.whole(), errno))
@@ -570,17 +386,6 @@ fn dangling(path: &[u8]) -> Error {
         path,
         "it is a hard link to something that the layer does not hold",
     )
-}
-
-fn lookup_error(path: &[u8], errno: Errno) -> Error {
-    match errno {
-        Errno::EXDEV | Errno::ELOOP => Error::refused(
-            path,
-            "a symbolic link on its way leads out of the layer or in circles",
-        ),
-        Errno::ENOTDIR => Error::refused(path, "something on its way is not a directory"),
-        errno => Error::io("open the directory", path, errno),
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::tar::tests::{end, entry, pax};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
