@@ -3,7 +3,11 @@
 //! needs and explains its options.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stdout, reason = "the verdicts are for whoever runs it")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the verdicts are for whoever runs it"
+)]
 
 mod images;
 mod options;
@@ -21,30 +25,38 @@ use suite::Suite;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<ExitCode> {
+async fn main() -> ExitCode {
+    match test_unless_interrupted().await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Either way all that was started is dropped in the end, which ends it.
+async fn test_unless_interrupted() -> Result<bool> {
     let options = Options::parse(std::env::args().skip(1))?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    // Either way all that was started is dropped, which ends it.
-    let all_passed = tokio::select! {
-        outcome = test(&options) => outcome?,
+    tokio::select! {
+        all_passed = test(&options) => all_passed,
         _ = interrupt.recv() => bail!("interrupted"),
         _ = terminate.recv() => bail!("terminated"),
-    };
-    Ok(if all_passed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    }
 }
 
 /// Whether no spec failed in any run.
 async fn test(options: &Options) -> Result<bool> {
     let slot = Slot::take();
-    let _lock = lock_host_ports()?;
-    let results = results_dir()?;
+    let euid = tools::program("critest/euid");
+    let work = euid.parent().context("a program is in a directory")?;
+    let _lock = lock_host_ports(&work.join("lock"))?;
+    let results = empty(work.join("results"))?;
     let registry = Registry::shared();
-    let digest = images::publish(registry, &tools::program("critest/euid"));
+    let digest = images::publish(registry, &euid);
     let suite = Suite::prepare(slot.dir(), &digest)?;
     match &options.target {
         Target::Endpoint { endpoint, mirrors } => {
@@ -87,18 +99,17 @@ async fn run_all(suite: &Suite, endpoint: &str, options: &Options, results: &Pat
 }
 
 /// An empty directory that stays, for a person to look into.
-fn results_dir() -> Result<PathBuf> {
-    let dir = tools::target_dir().join("critest/results");
+fn empty(dir: PathBuf) -> Result<PathBuf> {
     if dir.exists() {
         fs::remove_dir_all(&dir)?;
     }
-    fs::create_dir_all(&dir)?;
+    fs::create_dir(&dir)?;
     Ok(dir)
 }
 
 /// The suite's specs use fixed ports of the host: one suite at a time.
-fn lock_host_ports() -> Result<File> {
-    let lock = File::create(tools::target_dir().join("critest/lock"))?;
+fn lock_host_ports(path: &Path) -> Result<File> {
+    let lock = File::create(path)?;
     if lock.try_lock().is_err() {
         println!("waiting for another run of the suite to end");
         lock.lock()?;
