@@ -1,7 +1,8 @@
 //! What a client has sent on one stream and nobody has taken yet.
 //!
-//! The bytes are slices of what was read from the connection, not copies. Pushing waits when a stream
-//! or all streams of a connection together hold too much: the connection is not read meanwhile.
+//! Large pieces are slices of what was read from the connection, not copies; a small one would hold a
+//! whole buffer for itself. Pushing waits when a stream or all streams of a connection together hold
+//! too much: the connection is not read meanwhile.
 
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -15,6 +16,8 @@ pub const STREAM_QUEUE_MAX_BYTES: usize = 256 << 10;
 pub const CONNECTION_QUEUE_MAX_BYTES: usize = 4 << 20;
 /// What an entry of a queue costs beside its bytes, so that many small ones are bounded too.
 const ENTRY_BYTES: usize = 64;
+/// Pieces below this are copied: the rest hold at most four times their size.
+const SLICE_MIN_BYTES: usize = 16 << 10;
 
 /// What comes out of an inbox.
 #[derive(Debug, PartialEq, Eq)]
@@ -99,6 +102,10 @@ impl Sender {
         if queue.abandoned || queue.ending.is_some() {
             return;
         }
+        let bytes = match bytes.len() {
+            ..SLICE_MIN_BYTES => Bytes::copy_from_slice(&bytes),
+            _ => bytes,
+        };
         let cost = bytes.len() + ENTRY_BYTES;
         queue.used += cost;
         self.0.room.used.fetch_add(cost, Ordering::Relaxed);

@@ -24,6 +24,8 @@ mod command;
 mod descriptor;
 mod error;
 mod failure;
+#[doc(hidden)]
+pub mod fuzz;
 mod inbox;
 mod negotiate;
 mod outbox;
@@ -37,6 +39,8 @@ mod session;
 mod settings;
 mod spdy;
 mod status;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod tokens;
 mod transport;

@@ -237,7 +237,6 @@ async fn upgrade(stream: TcpStream, shared: &Arc<Shared>) -> Option<Upgraded> {
     });
     hyper::server::conn::http1::Builder::new()
         .max_buf_size(HTTP_HEAD_MAX_BYTES)
-        .keep_alive(false)
         .serve_connection(hyper_util::rt::TokioIo::new(transport), service)
         .with_upgrades()
         .await
@@ -298,7 +297,7 @@ fn answer(status: http::StatusCode, headers: http::HeaderMap, text: String) -> H
     response
 }
 
-/// Decides on a request. A token is used up only by a request that is granted.
+/// Decides on a request. A token is used up by a request that is granted, or never could be.
 fn grant(shared: &Shared, request: &HttpRequest) -> Result<(Granted, http::HeaderMap), Refusal> {
     let not_found = || Refusal::new(http::StatusCode::NOT_FOUND, "404 page not found");
     let (purpose, token) = route(request.uri().path()).ok_or_else(not_found)?;

@@ -94,6 +94,9 @@ impl Connection {
     }
 
     async fn handle(&mut self, event: Event) -> Result<(), Failure> {
+        if self.opened.is_closed() {
+            self.headers = None;
+        }
         match event {
             Event::Data { stream, bytes, end } => self.data(stream, bytes, end).await,
             Event::SynStream {
@@ -189,9 +192,6 @@ impl Connection {
 
     /// None when no more streams are wanted.
     fn read_headers(&mut self, block: &[u8]) -> Result<Option<Headers>, Failure> {
-        if self.opened.is_closed() {
-            self.headers = None;
-        }
         self.headers
             .as_mut()
             .map(|reader| reader.read(block))
