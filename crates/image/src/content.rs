@@ -85,6 +85,9 @@ impl Content {
             let text = br#"{"imageLayoutVersion":"1.0.0"}"#;
             content.replace(&marker, text)?;
         }
+        if !content.index_path().exists() {
+            content.write_index(&[])?;
+        }
         Ok(content)
     }
 
@@ -92,9 +95,13 @@ impl Content {
         &self.dir
     }
 
+    fn index_path(&self) -> PathBuf {
+        self.dir.join("index.json")
+    }
+
     /// What `index.json` says; nothing if it is not there.
     pub(crate) fn read_index(&self) -> Result<Vec<Indexed>, Error> {
-        let path = self.dir.join("index.json");
+        let path = self.index_path();
         let text = match read_bounded(&path, MAX_INDEX_BYTES) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             result => result.map_err(|error| Error::io("read", &path, error))?,
@@ -111,7 +118,7 @@ impl Content {
             manifests: images.iter().flat_map(descriptors).collect(),
         };
         let text = serde_json::to_vec(&index).expect("strings and numbers always serialise");
-        self.replace(&self.dir.join("index.json"), &text)
+        self.replace(&self.index_path(), &text)
     }
 
     /// Reads a blob and checks its digest.

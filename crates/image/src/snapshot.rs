@@ -15,6 +15,7 @@ use crate::layers::{Layer, Layers};
 use crate::unpack::RootAttributes;
 use crate::{Error, ImageId, tree};
 use crisp_model::ContainerId;
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder, Permissions};
@@ -186,7 +187,11 @@ impl Snapshots {
             return Err(Error::not_found(container.as_str()));
         }
         let upper = self.snapshot_dir(container).join("fs");
-        tree::measure(&upper).map_err(|errno| Error::io("measure", &upper, errno))
+        match tree::measure(&upper) {
+            // It is just being removed.
+            Err(Errno::ENOENT) => Err(Error::not_found(container.as_str())),
+            measured => measured.map_err(|errno| Error::io("measure", &upper, errno)),
+        }
     }
 
     fn discard(&self, container: &ContainerId) -> Result<(), Error> {
