@@ -234,7 +234,7 @@ mod tests {
 
     impl Store {
         fn new() -> Self {
-            let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+            let dir = tempfile::tempdir().unwrap();
             let layers = Layers::open(dir.path()).unwrap();
             Self { _dir: dir, layers }
         }

@@ -20,7 +20,7 @@ struct Layer {
 
 impl Layer {
     fn new() -> Self {
-        let outside = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let outside = tempfile::tempdir().unwrap();
         fs::create_dir(outside.path().join("layer")).unwrap();
         fs::write(outside.path().join("secret"), "secret").unwrap();
         Self { outside }
