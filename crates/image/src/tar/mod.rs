@@ -300,6 +300,7 @@ fn kind(block: &Block) -> Result<Kind, Error> {
 pub(crate) mod tests {
     use super::*;
     use header::tests::raw_header;
+    use nix::unistd::geteuid;
 
     /// One entry with its data, padded to whole blocks.
     pub(crate) fn entry(path: &str, type_flag: u8, link: &str, mode: u32, data: &[u8]) -> Vec<u8> {
@@ -399,7 +400,10 @@ pub(crate) mod tests {
             }
         );
         assert_eq!(pax.xattrs, [(b"user.a".to_vec(), b"1\n2".to_vec())]);
-        assert_eq!((&found[2].0.path[..], found[2].0.uid), (&b"plain"[..], 0));
+        assert_eq!(
+            (&found[2].0.path[..], found[2].0.uid),
+            (&b"plain"[..], geteuid().as_raw().into())
+        );
     }
 
     #[test]
