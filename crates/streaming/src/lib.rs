@@ -26,6 +26,8 @@ mod error;
 mod failure;
 #[doc(hidden)]
 pub mod fuzz;
+
+mod handshake;
 mod inbox;
 mod negotiate;
 mod outbox;
@@ -44,6 +46,7 @@ mod tests;
 mod tls;
 mod tokens;
 mod transport;
+mod upgraded;
 mod websocket;
 
 pub use error::Error;

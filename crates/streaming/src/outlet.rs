@@ -2,12 +2,11 @@
 
 use crate::buffer::Chunk;
 use crate::outbox::Outbox;
-use crate::spdy::{self, StreamId};
+use crate::spdy::{self, ServerSide, StreamId};
 use crate::websocket::channel::Codec;
 use crate::websocket::frame;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where bytes for one stream of a client go.
 pub(crate) struct Outlet {
@@ -18,7 +17,7 @@ pub(crate) struct Outlet {
 enum Framing {
     Spdy {
         stream: StreamId,
-        finished: Arc<AtomicBool>,
+        side: Arc<ServerSide>,
     },
     WebSocket {
         channel: u8,
@@ -27,9 +26,9 @@ enum Framing {
 }
 
 impl Outlet {
-    /// `finished` is set when nothing more will be sent.
-    pub(crate) fn spdy(outbox: Arc<Outbox>, stream: StreamId, finished: Arc<AtomicBool>) -> Self {
-        let framing = Framing::Spdy { stream, finished };
+    /// The end is noted in `side`.
+    pub(crate) fn spdy(outbox: Arc<Outbox>, stream: StreamId, side: Arc<ServerSide>) -> Self {
+        let framing = Framing::Spdy { stream, side };
         Self { outbox, framing }
     }
 
@@ -65,7 +64,7 @@ impl Outlet {
     /// Nothing more follows. A WebSocket has no words for that: its channels end together.
     pub(crate) fn finish(&self) -> io::Result<()> {
         match &self.framing {
-            Framing::Spdy { stream, finished } if !finished.swap(true, Ordering::Relaxed) => self
+            Framing::Spdy { stream, side } if side.finish() => self
                 .outbox
                 .queue(&spdy::frame::data_header(*stream, 0, true)),
             _ => Ok(()),
@@ -75,8 +74,8 @@ impl Outlet {
     /// The stream is given up, in both directions.
     pub(crate) fn reset(&self) -> io::Result<()> {
         match &self.framing {
-            Framing::Spdy { stream, finished } => {
-                finished.store(true, Ordering::Relaxed);
+            Framing::Spdy { stream, side } => {
+                side.give_up();
                 let frame = spdy::frame::reset(*stream, spdy::frame::ResetStatus::Cancel);
                 self.outbox.queue(&frame)
             }

@@ -1,5 +1,6 @@
 //! A SPDY connection: its streams, and what a client does with them.
 
+use super::ServerSide;
 use super::frame::{self, Decoder, Event, ResetStatus, StreamId};
 use super::headers::{HeaderReader, Headers};
 use crate::failure::Failure;
@@ -10,7 +11,6 @@ use crate::websocket::tunnel::Source;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
 
 /// Streams that a client may have open at once: two for each connection that is forwarded.
@@ -32,12 +32,12 @@ pub(crate) struct Stream {
 struct Entry {
     sender: Sender,
     client_finished: bool,
-    server_finished: Arc<AtomicBool>,
+    server: Arc<ServerSide>,
 }
 
 impl Entry {
     fn is_over(&self) -> bool {
-        self.client_finished && self.server_finished.load(Ordering::Relaxed)
+        self.server.is_over(self.client_finished)
     }
 }
 
@@ -99,19 +99,14 @@ impl Connection {
         }
         match event {
             Event::Data { stream, bytes, end } => self.data(stream, bytes, end).await,
-            Event::SynStream {
-                stream,
-                end,
-                unidirectional,
-                block,
-            } => return self.open(stream, end, unidirectional, &block).await,
+            Event::SynStream { stream, end, block } => return self.open(stream, end, &block).await,
             Event::Headers { stream, end, block } => {
                 self.read_headers(&block)?;
                 self.data(stream, Bytes::new(), end).await;
             }
             Event::Reset { stream } => {
                 if let Some(entry) = self.streams.remove(&stream) {
-                    entry.server_finished.store(true, Ordering::Relaxed);
+                    entry.server.give_up();
                     entry.sender.reset();
                 }
             }
@@ -138,13 +133,7 @@ impl Connection {
         }
     }
 
-    async fn open(
-        &mut self,
-        id: StreamId,
-        end: bool,
-        unidirectional: bool,
-        block: &[u8],
-    ) -> Result<(), Failure> {
+    async fn open(&mut self, id: StreamId, end: bool, block: &[u8]) -> Result<(), Failure> {
         let headers = self.read_headers(block)?;
         if id.is_multiple_of(2) || id <= self.last {
             return self.refuse(id, ResetStatus::ProtocolError);
@@ -159,7 +148,7 @@ impl Connection {
         }
         self.outbox.queue(&frame::reply(id, !self.replied))?;
         self.replied = true;
-        let stream = self.accept(id, headers, unidirectional);
+        let stream = self.accept(id, headers);
         if self.opened.send(stream).await.is_err() {
             // Its outlet is gone too, and so nobody else will say it.
             self.streams.remove(&id);
@@ -169,20 +158,20 @@ impl Connection {
         Ok(())
     }
 
-    fn accept(&mut self, id: StreamId, headers: Headers, unidirectional: bool) -> Stream {
+    fn accept(&mut self, id: StreamId, headers: Headers) -> Stream {
         let (sender, inbox) = inbox(&self.room);
-        let finished = Arc::new(AtomicBool::new(unidirectional));
+        let side = Arc::<ServerSide>::default();
         let entry = Entry {
             sender,
             client_finished: false,
-            server_finished: finished.clone(),
+            server: side.clone(),
         };
         self.streams.insert(id, entry);
         Stream {
             id,
             headers,
             inbox,
-            outlet: Outlet::spdy(self.outbox.clone(), id, finished),
+            outlet: Outlet::spdy(self.outbox.clone(), id, side),
         }
     }
 

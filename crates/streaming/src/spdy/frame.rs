@@ -13,13 +13,12 @@ use bytes::{Buf, Bytes, BytesMut};
 pub(crate) type StreamId = u32;
 
 /// The longest control frame that is taken, in bytes. Those of Kubernetes' clients have some dozen.
-pub(crate) const CONTROL_FRAME_MAX_BYTES: usize = 16 << 10;
+pub(crate) const CONTROL_FRAME_MAX_BYTES: usize = 4 << 10;
 
 const HEAD_BYTES: usize = 8;
 const VERSION: u16 = 3;
 const CONTROL: u16 = 0x8000;
 const FLAG_FIN: u8 = 1;
-const FLAG_UNIDIRECTIONAL: u8 = 2;
 
 const SYN_STREAM: u16 = 1;
 const SYN_REPLY: u16 = 2;
@@ -43,8 +42,6 @@ pub(crate) enum Event {
         stream: StreamId,
         /// The client will send nothing on it.
         end: bool,
-        /// The server must send nothing on it.
-        unidirectional: bool,
         block: Bytes,
     },
     Headers {
@@ -149,7 +146,6 @@ fn control(kind: u16, flags: u8, mut payload: Bytes) -> Result<Option<Event>, Fa
             Event::SynStream {
                 stream,
                 end,
-                unidirectional: flags & FLAG_UNIDIRECTIONAL != 0,
                 block: payload,
             }
         }
@@ -291,7 +287,6 @@ mod tests {
                 Event::SynStream {
                     stream: 7,
                     end: false,
-                    unidirectional: false,
                     block: Bytes::from_static(b"block")
                 },
                 Event::Data {

@@ -6,9 +6,9 @@ use bytes::{Buf, Bytes};
 use flate2::{Decompress, FlushDecompress, Status};
 
 /// The longest header block that is taken, in bytes, without compression.
-pub(crate) const HEADER_BLOCK_MAX_BYTES: usize = 16 << 10;
+pub(crate) const HEADER_BLOCK_MAX_BYTES: usize = 4 << 10;
 /// How many headers a block may have.
-pub(crate) const HEADERS_MAX: usize = 64;
+pub(crate) const HEADERS_MAX: usize = 32;
 
 /// What a stream was opened with; names are in lower case.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -167,6 +167,19 @@ async fn what_cannot_be_dialled_is_explained_and_the_session_goes_on() {
 }
 
 #[tokio::test]
+async fn connections_that_failed_do_not_use_up_the_streams() {
+    let server = server().await;
+    let closed = closed_port().await;
+    let mut client = Spdy::open(&server.port_forward(request(&[])).unwrap(), VERSION).await;
+    for number in 0..600 {
+        let (error, data) = pair(&mut client, closed, &number.to_string()).await;
+        client.data(error, b"", true).await;
+        let got = until_ended(&mut client, &[error, data]).await;
+        assert!(got[&error].text().contains("refused"), "{number}: {got:?}");
+    }
+}
+
+#[tokio::test]
 async fn streams_that_make_no_pair_are_refused() {
     let server = Server::start(Settings {
         creation_timeout: Duration::from_millis(100),

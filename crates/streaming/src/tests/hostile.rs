@@ -1,6 +1,6 @@
 //! Clients that break the rules, or never take what they asked for.
 
-use super::client::{Frame, Spdy, WebSocket, ask, syn_stream};
+use super::client::{Frame, Spdy, WebSocket, syn_stream};
 use super::forward::{request, shouting};
 use super::process::script;
 use super::{server, soon};
@@ -24,7 +24,7 @@ async fn last_words(client: &mut Spdy) -> Option<Frame> {
 async fn spdy_that_breaks_the_rules_ends_the_connection() {
     let server = server().await;
     let mut bomb = crate::spdy::headers::tests::HeaderWriter::new();
-    let bomb = bomb.compress(&vec![0; 8 << 20]);
+    let bomb = bomb.compress(&vec![0; 2 << 20]);
     for (what, bytes) in [
         (
             "another version",
@@ -203,20 +203,17 @@ async fn messages_for_channels_that_are_not_there_are_thrown_away() {
 }
 
 #[tokio::test]
-async fn requests_that_are_no_http_or_too_long_are_not_answered_for_ever() {
+async fn requests_that_are_no_http_or_too_long_are_not_read_for_ever() {
     let server = server().await;
-    let url = server.exec(script("")).unwrap();
-    let long = "x".repeat(20 << 10);
-    assert_eq!(ask("GET", &url, &[("X-Long", &long)]).await.status, 431);
-    let mut stream = tokio::net::TcpStream::connect(server.address())
-        .await
-        .unwrap();
-    stream
-        .write_all(b"\x16\x03\x01 not HTTP\r\n\r\n")
-        .await
-        .unwrap();
-    let mut rest = Vec::new();
-    soon(tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest))
-        .await
-        .unwrap();
+    let long = format!("GET / HTTP/1.1\r\nX-Long: {}", "x".repeat(1 << 20));
+    for request in ["\x16\x03\x01 not HTTP\r\n\r\n", &long] {
+        let mut stream = tokio::net::TcpStream::connect(server.address())
+            .await
+            .unwrap();
+        // The server may have closed by the time that all is written.
+        let _ = soon(stream.write_all(request.as_bytes())).await;
+        let mut rest = Vec::new();
+        let _ = soon(tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest)).await;
+        assert!(rest.len() < 1000, "{} bytes", rest.len());
+    }
 }
