@@ -32,7 +32,7 @@ pub use image::{Digest, Flavour, Image};
 pub use kernel::{Cgroup, Process, xattr};
 pub use layer::{Entry, Layer, PackedLayer, Packing};
 pub use log::{LogLine, parse_log};
-pub use net::{http_get, udp_ask};
+pub use net::{http_get, in_netns};
 pub use node::{Node, Output, image_spec};
 pub use pod::{Container, Executed, Pod, resources, security, sh};
 pub use registry::Registry;

@@ -122,6 +122,12 @@ impl Node {
         self.dir().join("root")
     }
 
+    /// Where the network namespaces of pods are shown.
+    #[must_use]
+    pub fn netns_dir(&self) -> PathBuf {
+        self.dir().join("netns")
+    }
+
     fn dir(&self) -> &Path {
         self.slot.dir()
     }
@@ -361,6 +367,8 @@ impl Node {
             self.daemon.log_path(),
             // Written with the first image; it lists none in the end.
             self.root_dir().join("images/index.json"),
+            // What the kubelet said last.
+            self.root_dir().join("pod-cidrs.json"),
         ];
         let mut found = leftovers::find(&self.slot, self.daemon_pid(), &self.files_before);
         found.retain(|line| {

@@ -210,6 +210,12 @@ impl<'a> Pod<'a> {
             .with_context(|| format!("pod has only {addresses:?}"))
     }
 
+    /// Its network namespace, unless the daemon was told another place.
+    #[must_use]
+    pub fn netns(&self) -> PathBuf {
+        self.node.netns_dir().join(format!("crisp-{}", self.id))
+    }
+
     /// # Errors
     /// StopPodSandbox's.
     pub async fn stop(&self) -> Result<(), Status> {

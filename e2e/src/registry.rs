@@ -93,9 +93,12 @@ impl Registry {
     /// # Errors
     /// They cannot be written.
     pub fn mirror(&self, certs_dir: &Path) -> io::Result<()> {
+        // The server that is asked when the mirror has not what is wanted: not the public one, so that
+        // tests have no say in what the outside answers.
         let address = self.address;
-        let hosts =
-            format!("[host.\"http://{address}\"]\ncapabilities = [\"pull\", \"resolve\"]\n");
+        let hosts = format!(
+            "server = \"http://{address}\"\n[host.\"http://{address}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
+        );
         MIRRORED.into_iter().try_for_each(|public| {
             let dir = certs_dir.join(public);
             fs::create_dir_all(&dir)?;

@@ -105,7 +105,7 @@ async fn privileged_image_that_the_registry_has_not_is_not_found() -> Result<()>
         .await
         .err()
         .context("it was pulled")?;
-    ensure!(error.message().contains("platform"), "{error}");
+    ensure!(error.message().contains("linux/"), "{error}");
     node.finish().await
 }
 
@@ -225,10 +225,6 @@ async fn privileged_files_keep_links_owners_modes_and_attributes() -> Result<()>
     );
     ensure!(container.sh("readlink /data/soft").await? == "/etc/passwd");
     ensure!(container.sh("stat -c %Y /data/file").await? == "1700000000");
-    // A write through one name shows under the other, and in no other container.
-    container
-        .sh("echo more >> /data/hard && grep -q more /data/file")
-        .await?;
     let root = PathBuf::from(format!("/proc/{}/root", container.process().await?.0));
     ensure!(xattr(&root.join("data/file"), "user.colour")? == b"blue");
     ensure!(xattr(&root.join("data/capable"), "security.capability")? == CAP_NET_RAW);
@@ -239,6 +235,18 @@ async fn privileged_files_keep_links_owners_modes_and_attributes() -> Result<()>
 const CAP_NET_RAW: [u8; 20] = [
     1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 ];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_absolute_paths_are_below_the_root_of_the_layer() -> Result<()> {
+    let node = Node::start_empty(|_| ()).await?;
+    let outside = node.scratch()?.join("absolute");
+    let layer = Layer::new([Entry::file(&outside.display().to_string(), "inside")]);
+    let name = publish("absolute", &Image::new(vec![busybox_layer(), layer.gzip()]));
+    let container = start(&node, &name).await?;
+    let read = container.sh(&format!("cat {}", outside.display())).await?;
+    ensure!(read == "inside" && !outside.exists());
+    node.finish().await
+}
 
 /// Pulls what must be refused, and checks that it left nothing: no image, no file.
 async fn refuse(node: &Node, name: &str, image: &str) -> Result<()> {
@@ -271,7 +279,6 @@ async fn privileged_hostile_layers_are_refused_and_leave_nothing() -> Result<()>
     let to = outside.display().to_string();
     let evil = |path: &str| Entry::file(path, "evil");
     let cases = [
-        ("absolute", vec![evil(&format!("{to}/absolute"))]),
         (
             "dots",
             vec![evil("../../../../../../../../../../tmp/crisp-e2e-dots")],

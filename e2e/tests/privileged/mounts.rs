@@ -187,7 +187,7 @@ async fn privileged_mount_propagation_is_as_asked() -> Result<()> {
         .err()
         .context("a mount that is not shared cannot propagate")?;
     ensure!(error.message().contains("unshared"), "{error}");
-    drop(later);
+    drop((later, unshared, shared));
     node.finish().await
 }
 
@@ -213,7 +213,7 @@ async fn privileged_recursive_read_only_reaches_mounts_below() -> Result<()> {
     let deep = start("deep", true).await?;
     let write = deep.exec(&["touch", "/mnt/inner/file"]).await?;
     ensure!(write.stderr.contains("Read-only file system"), "{write:?}");
-    drop(inner);
+    drop((inner, outer));
     node.finish().await
 }
 

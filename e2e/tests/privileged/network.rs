@@ -5,10 +5,15 @@ use crisp_cri_api::v1::{
     ContainerConfig, NetworkConfig, PortMapping, Protocol, RuntimeConfig,
     UpdateRuntimeConfigRequest,
 };
-use crisp_e2e::catalog::{NGINX, NGINX_PAGE, busybox};
-use crisp_e2e::{Node, http_get, image_spec, sh, udp_ask, until};
-use std::net::{IpAddr, SocketAddr};
-use std::process::{Child, Command};
+use crisp_e2e::catalog::{NGINX, NGINX_PAGE};
+use crisp_e2e::{Node, http_get, image_spec, in_netns, until};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// For a connection to come.
+const BOUND: Duration = Duration::from_secs(30);
 
 /// The image's own command: nginx on port 80.
 fn nginx(config: &mut ContainerConfig) {
@@ -112,18 +117,21 @@ async fn privileged_host_ports_lead_to_the_pod() -> Result<()> {
         .run_pod("ports", |config| config.port_mappings.clone_from(&ports))
         .await?;
     pod.start("nginx", nginx).await?;
-    pod.start("echo", |config| {
-        config.command = sh("udpsvd 0.0.0.0 9999 cat")
-    })
-    .await?;
     let bridge: IpAddr = node_address(&node)?.parse()?;
     await_page((bridge, tcp)).await?;
     await_page(([127, 0, 0, 1], tcp)).await?;
-    let answer = until("an answer over UDP", async || {
-        udp_ask((bridge, udp).into(), "hello").ok()
-    })
-    .await?;
-    ensure!(answer == "hello", "{answer}");
+    let server = in_netns(&pod.netns(), || UdpSocket::bind("0.0.0.0:9999"))?;
+    let client = UdpSocket::bind("0.0.0.0:0")?;
+    for socket in [&server, &client] {
+        socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    }
+    client.send_to(b"question", (bridge, udp))?;
+    let mut datagram = [0; 16];
+    let (length, caller) = server.recv_from(&mut datagram)?;
+    ensure!(&datagram[..length] == b"question");
+    server.send_to(b"answer", caller)?;
+    let (length, answerer) = client.recv_from(&mut datagram)?;
+    ensure!(&datagram[..length] == b"answer" && answerer == (bridge, udp).into());
     // A pod reaches it too, even the one that serves it.
     let client = node
         .run_pod("client", |_| ())
@@ -196,35 +204,41 @@ async fn privileged_pod_reaches_the_outside_under_the_nodes_address() -> Result<
         .await?
         .start("main", |_| ())
         .await?;
-    // The peer answers only to its own network: without masquerade there is no way back.
-    let call = format!("echo | nc -w 5 {} 9000", outside.address);
-    let seen = until("an answer from outside", async || {
-        container.sh(&call).await.ok()
-    })
-    .await?;
-    ensure!(seen.contains(&outside.node_address), "{seen}");
+    // The peer knows only its own network: without masquerade there is no way back.
+    let listen = format!("{}:9000", outside.address);
+    let listener = in_netns(&outside.path(), || TcpListener::bind(listen))?;
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    // The connection is closed at once, which ends the caller.
+    let accept = async { anyhow::Ok(listener.accept().await?.1.ip().to_string()) };
+    let call = format!("nc -w 20 {} 9000 < /dev/null", outside.address);
+    let (caller, called) = tokio::join!(tokio::time::timeout(BOUND, accept), container.sh(&call));
+    let caller = caller??;
+    ensure!(caller == outside.node_address, "{caller}");
+    called?;
     node.finish().await
 }
 
-/// A network behind the node, with a peer that tells each caller's address.
+/// A network behind the node, with a namespace for a peer.
 struct Outside {
     namespace: String,
     address: String,
     node_address: String,
-    server: Option<Child>,
 }
 
 impl Outside {
     fn new(number: u8) -> Result<Self> {
-        let mut outside = Self {
+        let outside = Self {
             namespace: format!("out-{number}"),
             address: format!("10.214.{number}.2"),
             node_address: format!("10.214.{number}.1"),
-            server: None,
         };
         outside.connect(&format!("e2eo{number}"), &format!("e2ep{number}"))?;
-        outside.server = Some(outside.serve()?);
         Ok(outside)
+    }
+
+    fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.namespace)
     }
 
     fn connect(&self, link: &str, peer: &str) -> Result<()> {
@@ -244,26 +258,10 @@ impl Outside {
         ip(&format!("-n {namespace} link set {peer} up"))?;
         Ok(())
     }
-
-    fn serve(&self) -> Result<Child> {
-        let answer = ["sh", "-c", "echo $TCPREMOTEADDR"];
-        let mut server = Command::new("ip");
-        server
-            .args(["netns", "exec", &self.namespace])
-            .arg(busybox());
-        Ok(server
-            .args(["tcpsvd", &self.address, "9000"])
-            .args(answer)
-            .spawn()?)
-    }
 }
 
 impl Drop for Outside {
     fn drop(&mut self) {
-        if let Some(server) = &mut self.server {
-            let _ = server.kill();
-            let _ = server.wait();
-        }
         let _ = ip(&format!("netns delete {}", self.namespace));
     }
 }

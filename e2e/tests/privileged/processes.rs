@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{ContainerState, NamespaceMode, NamespaceOption, PodSandboxConfig, Signal};
 use crisp_e2e::catalog::busybox_layer;
-use crisp_e2e::{Entry, Image, Layer, Node, Process, Registry, eventually, image_spec, sh};
+use crisp_e2e::{Entry, Image, Layer, Node, Process, Registry, eventually, image_spec, sh, until};
 use serde_json::json;
 
 fn share_pids(config: &mut PodSandboxConfig) {
@@ -35,17 +35,14 @@ async fn privileged_orphans_in_a_shared_pid_namespace_are_reaped() -> Result<()>
         .start("first", |config| config.command = sh(script))
         .await?;
     let second = pod.start("second", |_| ()).await?;
-    ensure!(
-        second
-            .sh("ps -o args")
-            .await?
-            .lines()
-            .filter(|args| *args == "sleep 1000000")
-            .count()
-            == 2
-    );
+    until("both see all processes", async || {
+        let listing = second.sh("ps -o args").await.ok()?;
+        let sleeping = listing.lines().filter(|args| *args == "sleep 1000000");
+        (sleeping.count() == 2).then_some(())
+    })
+    .await?;
     ensure!(first.process().await?.namespace("pid")? == second.process().await?.namespace("pid")?);
-    crisp_e2e::until("all orphans are gone, none as a zombie", async || {
+    until("all orphans are gone, none as a zombie", async || {
         let listing = second.sh("ps -o stat,args").await.ok()?;
         let gone =
             !listing.contains("sleep 0.1") && !listing.lines().any(|line| line.starts_with('Z'));
