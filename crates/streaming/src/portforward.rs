@@ -299,7 +299,7 @@ async fn relay(stream: TcpStream, inbox: Inbox, data: &Outlet) -> Result<(), Bro
     }
 }
 
-/// From the client to the port.
+/// From the client to the port. A port that takes no more may still have something to say.
 async fn upward(
     mut inbox: Inbox,
     mut port: OwnedWriteHalf,
@@ -308,16 +308,20 @@ async fn upward(
     loop {
         match inbox.next().await {
             Received::Data(bytes) => {
-                port.write_all(&bytes).await.map_err(|_| Broken::Port)?;
+                if port.write_all(&bytes).await.is_err() {
+                    break;
+                }
                 progress.activity.touch();
             }
             Received::End => break,
             Received::Reset => return Err(Broken::Client),
         }
     }
+    // It fails when the other side has closed already.
+    let _ = port.shutdown().await;
     progress.activity.touch();
     progress.half_closed.notify_one();
-    port.shutdown().await.map_err(|_| Broken::Port)
+    Ok(())
 }
 
 /// From the port to the client.

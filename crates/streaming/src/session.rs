@@ -12,10 +12,10 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// How long a client may take to accept the last words.
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may take to close its side after that. Closing ours while it still sends would
 /// have the kernel reset the connection, and what is under way to the client would be lost.
-const LINGER: Duration = Duration::from_secs(10);
+const LINGER: Duration = Duration::from_secs(30);
 
 /// What the last words are in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

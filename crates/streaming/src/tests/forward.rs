@@ -126,6 +126,23 @@ async fn a_side_that_has_ended_can_still_be_spoken_to() {
 }
 
 #[tokio::test]
+async fn an_answer_is_passed_on_by_a_port_that_does_not_listen_to_the_end() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = server().await;
+    let mut client = Spdy::open(&server.port_forward(request(&[])).unwrap(), VERSION).await;
+    let (error, data) = pair(&mut client, port, "1").await;
+    let (mut accepted, _) = soon(listener.accept()).await.unwrap();
+    accepted.write_all(b"too long").await.unwrap();
+    accepted.shutdown().await.unwrap();
+    client.data(data, &vec![0; 100_000], false).await;
+    drop(accepted);
+    client.data(data, &vec![0; 100_000], true).await;
+    let got = until_ended(&mut client, &[data, error]).await;
+    assert_eq!((got[&data].text(), got[&error].text()), ("too long", ""));
+}
+
+#[tokio::test]
 async fn clients_without_request_ids_are_understood() {
     let server = server().await;
     let port = shouting().await.to_string();
