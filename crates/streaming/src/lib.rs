@@ -13,9 +13,10 @@
 //! # Bounds
 //! A session is one task and what it spawns, all of which end with it. Bytes for a stream that takes
 //! none wait, up to [`STREAM_QUEUE_MAX_BYTES`] each and [`CONNECTION_QUEUE_MAX_BYTES`] together; beyond
-//! that the connection is not read. SPDY's flow control is not used: no Kubernetes client keeps it, and
-//! ones that wait for a WINDOW_UPDATE do not exist. In the other direction nothing is read from a
-//! process that the client has not taken. Frames are handled as they come, whatever length they claim.
+//! that the connection is not read. SPDY's flow control is not used, because the clients of Kubernetes
+//! neither send nor heed WINDOW_UPDATE. In the other direction nothing is read from a process that the
+//! client has not taken. Data is handled as it comes, whatever length its frame claims; control frames
+//! and headers are bounded.
 #![forbid(unsafe_code)]
 
 mod activity;
