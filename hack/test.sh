@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks everything: format, lints, unit tests, and the privileged tests in e2e/.
+# Checks everything: format, lints, unit tests, the privileged tests in e2e/, and critest.
 #
 #   hack/test.sh              all of it, on a machine that has Rust and Go
 #   hack/test.sh --prepare    only what `cargo test -p crisp-e2e` needs: packages, peers, binaries
@@ -52,7 +52,11 @@ if [ "${1:-}" != --prepare ]; then
     step "unit tests" unit_tests
 fi
 step build hack/build.sh
-[ "${1:-}" = --prepare ] || step "privileged tests" privileged_tests
+if [ "${1:-}" != --prepare ]; then
+    step "privileged tests" privileged_tests
+    step "critest" e2e/critest.sh --no-build
+    step "critest, in parallel and over WebSocket" e2e/critest.sh --no-build --parallel 4 --websocket
+fi
 
 echo "== summary"
 printf '%s\n' "${summary[@]}"

@@ -38,6 +38,8 @@ pub(crate) enum Transport {
 #[derive(Debug)]
 pub(crate) struct Suite {
     program: PathBuf,
+    /// Where its specs keep the volumes and logs of their pods.
+    temporary: PathBuf,
 }
 
 impl Suite {
@@ -49,24 +51,26 @@ impl Suite {
         for place in places {
             program[place..][..PUBLIC_DIGEST.len()].copy_from_slice(digest.hex().as_bytes());
         }
-        let path = dir.join("critest");
-        fs::write(&path, program)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-        Ok(Self { program: path })
+        let suite = Self {
+            program: dir.join("critest"),
+            temporary: dir.join("tmp"),
+        };
+        fs::write(&suite.program, program)?;
+        fs::set_permissions(&suite.program, fs::Permissions::from_mode(0o755))?;
+        fs::create_dir(&suite.temporary)?;
+        Ok(suite)
     }
 
     /// Runs it to its end in a directory of its own, where it leaves `report.json` and what it printed.
     /// Its verdict is in the report: when there is none, what it printed says why.
     pub(crate) async fn run(&self, endpoint: &str, options: &Options, dir: &Path) -> Result<()> {
-        let temporary = dir.join("tmp");
-        fs::create_dir_all(&temporary)?;
         let log = File::create(dir.join("critest.log"))?;
         let child = Command::new(&self.program)
             .args(["-runtime-endpoint", endpoint, "-config", "/dev/null"])
             .args(["-ginkgo.no-color", "-ginkgo.json-report", "report.json"])
             .args(options.flags())
             .env("PATH", path_with_tools()?)
-            .env("TMPDIR", &temporary)
+            .env("TMPDIR", &self.temporary)
             .current_dir(dir)
             .stdout(log.try_clone()?)
             .stderr(log)
