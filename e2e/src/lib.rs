@@ -13,6 +13,7 @@
 mod archive;
 pub mod catalog;
 mod child;
+mod command;
 mod daemon;
 mod image;
 mod kernel;
@@ -28,12 +29,13 @@ pub mod tools;
 mod wait;
 
 pub use archive::{docker_archive, oci_archive};
+pub use command::Output;
 pub use image::{Digest, Flavour, Image};
 pub use kernel::{Cgroup, Process, xattr};
 pub use layer::{Entry, Layer, PackedLayer, Packing};
 pub use log::{LogLine, parse_log};
 pub use net::{http_get, in_netns};
-pub use node::{Node, Output, image_spec};
+pub use node::{Node, image_spec};
 pub use pod::{Container, Executed, Pod, resources, security, sh};
 pub use registry::Registry;
 pub use slot::Slot;

@@ -6,9 +6,8 @@ use crate::leftovers;
 use crate::pod::{Pod, pod_config};
 use crate::registry::Registry;
 use crate::slot::Slot;
-use crate::tools;
 use crate::wait::until;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use crisp_cri_api::v1::image_service_client::ImageServiceClient;
 use crisp_cri_api::v1::runtime_service_client::RuntimeServiceClient;
 use crisp_cri_api::v1::*;
@@ -19,14 +18,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use toml::Table;
 use tonic::Status;
 use tonic::transport::Channel;
-
-/// What a command printed and how it ended.
-#[derive(Debug, Clone)]
-pub struct Output {
-    pub stdout: String,
-    pub stderr: String,
-    pub code: Option<i32>,
-}
 
 /// A running daemon. All it made is removed when this is dropped, whatever state it is in.
 #[derive(Debug)]
@@ -120,6 +111,12 @@ impl Node {
     #[must_use]
     pub fn root_dir(&self) -> PathBuf {
         self.dir().join("root")
+    }
+
+    /// The file that the daemon is configured by.
+    #[must_use]
+    pub fn config_path(&self) -> PathBuf {
+        self.daemon.config_path()
     }
 
     /// Where the network namespaces of pods are shown.
@@ -250,47 +247,6 @@ impl Node {
         Ok(answer.into_inner().containers)
     }
 
-    /// Runs crictl against the daemon.
-    ///
-    /// # Errors
-    /// crictl fails; the message has what it printed.
-    pub async fn crictl(&self, arguments: &[&str]) -> Result<Output> {
-        let endpoint = format!("unix://{}", self.socket().display());
-        let connection = [
-            "--runtime-endpoint",
-            &endpoint,
-            "--image-endpoint",
-            &endpoint,
-            "--timeout",
-            "60s",
-        ];
-        let output = run(
-            &tools::program("tools/bin/crictl"),
-            &[&connection, arguments].concat(),
-        )
-        .await?;
-        ensure!(
-            output.code == Some(0),
-            "crictl {}: {output:?}",
-            arguments.join(" ")
-        );
-        Ok(output)
-    }
-
-    /// Runs the daemon's own command line against it.
-    ///
-    /// # Errors
-    /// The command cannot be started.
-    pub async fn crisp(&self, arguments: &[&str]) -> Result<Output> {
-        let config = self.daemon.config_path();
-        let config = config.to_str().context("temporary paths are UTF-8")?;
-        run(
-            &tools::program("dist/crisp"),
-            &[&["--config", config], arguments].concat(),
-        )
-        .await
-    }
-
     /// The daemon's process id; none while it is killed.
     #[must_use]
     pub fn daemon_pid(&self) -> Option<u32> {
@@ -394,16 +350,4 @@ pub fn image_spec(image: &str) -> ImageSpec {
         image: image.to_owned(),
         ..ImageSpec::default()
     }
-}
-
-async fn run(program: &Path, arguments: &[&str]) -> Result<Output> {
-    let output = tokio::process::Command::new(program)
-        .args(arguments)
-        .output()
-        .await?;
-    Ok(Output {
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        code: output.status.code(),
-    })
 }

@@ -1,11 +1,13 @@
 //! Containers: what they run, what is told about them, and several in one pod.
 
 use anyhow::{Context, Result, ensure};
-use crisp_cri_api::v1::{ContainerState, KeyValue};
+use crisp_cri_api::v1::{ContainerEventType, ContainerState, GetEventsRequest, KeyValue};
 use crisp_e2e::catalog::{BUSYBOX, busybox_layer};
-use crisp_e2e::{Image, Node, Registry, image_spec, sh};
+use crisp_e2e::{Image, Node, Pod, Registry, image_spec, sh};
 use serde_json::json;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_command_and_environment_come_from_config_and_image() -> Result<()> {
@@ -158,5 +160,69 @@ async fn privileged_containers_of_a_pod_are_apart_and_end_with_it() -> Result<()
     }
     pod.remove().await?;
     ensure!(node.containers().await?.is_empty());
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_many_pods_start_and_stop_side_by_side() -> Result<()> {
+    let node = Node::start().await?;
+    let one = async |index: usize| {
+        let pod = node.run_pod(&format!("pod-{index}"), |_| ()).await?;
+        let container = pod
+            .start("main", |config| config.command = sh("echo done"))
+            .await?;
+        ensure!(container.wait_exit().await?.exit_code == 0);
+        let address = pod.addresses().await?[0];
+        ensure!(node.pods().await?.iter().any(|listed| listed.id == pod.id));
+        anyhow::Ok((pod, address))
+    };
+    // On the heap: sixteen of them are too much for a test's stack.
+    let boxed = |index| Box::pin(one(index));
+    let four = async |at| tokio::try_join!(boxed(at), boxed(at + 1), boxed(at + 2), boxed(at + 3));
+    let (a, b, c, d) = tokio::try_join!(four(0), four(4), four(8), four(12))?;
+    let made: Vec<_> = [a, b, c, d].into_iter().flat_map(<[_; 4]>::from).collect();
+    let addresses: BTreeSet<_> = made.iter().map(|(_, address)| address).collect();
+    ensure!(addresses.len() == 16, "{addresses:?}");
+    let (first, second) = made.split_at(8);
+    let stop = async |pods: &[(Pod<'_>, IpAddr)]| {
+        for (pod, _) in pods {
+            pod.stop().await?;
+            pod.remove().await?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::try_join!(stop(first), stop(second))?;
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_events_tell_what_became_of_a_container() -> Result<()> {
+    let node = Node::start().await?;
+    let mut events = node
+        .runtime()
+        .get_container_events(GetEventsRequest {})
+        .await?
+        .into_inner();
+    let pod = node.run_pod("events", |_| ()).await?;
+    let container = pod
+        .start("main", |config| config.command = sh("exit 3"))
+        .await?;
+    container.wait_exit().await?;
+    container.remove().await?;
+    let mut seen = Vec::new();
+    while seen.last() != Some(&ContainerEventType::ContainerDeletedEvent) {
+        let next = tokio::time::timeout(Duration::from_secs(30), events.message()).await;
+        let event = next??.context("the stream ended")?;
+        if event.container_id == container.id {
+            seen.push(event.container_event_type());
+        }
+    }
+    let expected = [
+        ContainerEventType::ContainerCreatedEvent,
+        ContainerEventType::ContainerStartedEvent,
+        ContainerEventType::ContainerStoppedEvent,
+        ContainerEventType::ContainerDeletedEvent,
+    ];
+    ensure!(seen == expected, "{seen:?}");
     node.finish().await
 }

@@ -46,6 +46,22 @@ async fn privileged_archives_of_both_kinds_are_imported_and_run() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn privileged_archive_is_imported_from_standard_input() -> Result<()> {
+    let node = Node::start_empty(|_| ()).await?;
+    let path = node.scratch()?.join("piped.tar");
+    std::fs::write(
+        &path,
+        oci_archive("docker.io/test/piped:1", &image("piped")),
+    )?;
+    let imported = node
+        .crisp_with_input(&["image", "import", "-"], &path)
+        .await?;
+    ensure!(imported.code == Some(0), "{imported:?}");
+    ensure!(node.image("docker.io/test/piped:1").await?.is_some());
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn privileged_file_that_is_no_archive_is_refused_and_leaves_nothing() -> Result<()> {
     let node = Node::start_empty(|_| ()).await?;
     let whole = oci_archive("docker.io/test/broken:1", &image("broken"));

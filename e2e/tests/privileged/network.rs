@@ -117,8 +117,9 @@ async fn privileged_host_ports_lead_to_the_pod() -> Result<()> {
         .run_pod("ports", |config| config.port_mappings.clone_from(&ports))
         .await?;
     pod.start("nginx", nginx).await?;
-    let bridge: IpAddr = node_address(&node)?.parse()?;
+    let bridge = node_address(&node, "-4")?;
     await_page((bridge, tcp)).await?;
+    await_page((node_address(&node, "-6")?, tcp)).await?;
     await_page(([127, 0, 0, 1], tcp)).await?;
     let server = in_netns(&pod.netns(), || UdpSocket::bind("0.0.0.0:9999"))?;
     let client = UdpSocket::bind("0.0.0.0:0")?;
@@ -170,14 +171,17 @@ fn free_port() -> Result<u16> {
         .port())
 }
 
-/// The first IPv4 address of the node's bridge.
-fn node_address(node: &Node) -> Result<String> {
-    let listing = ip(&format!("-4 -o addr show dev {}", node.bridge()))?;
-    let address = listing
+/// The address of one family that the node's bridge has.
+fn node_address(node: &Node, family: &str) -> Result<IpAddr> {
+    let listing = ip(&format!(
+        "{family} -o addr show scope global dev {}",
+        node.bridge()
+    ))?;
+    let network = listing
         .split_whitespace()
         .nth(3)
-        .and_then(|network| network.split('/').next());
-    Ok(address.context("the bridge has no address")?.to_owned())
+        .context("the bridge has no address")?;
+    Ok(network.split('/').next().unwrap_or(network).parse()?)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,13 @@
 //! Processes of a pod: who reaps them, who ends them, and what starting them can fail with.
 
 use anyhow::{Context, Result, ensure};
-use crisp_cri_api::v1::{ContainerState, NamespaceMode, NamespaceOption, PodSandboxConfig, Signal};
+use crisp_cri_api::v1::{
+    ContainerState, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxState, Signal,
+};
 use crisp_e2e::catalog::busybox_layer;
-use crisp_e2e::{Entry, Image, Layer, Node, Process, Registry, eventually, image_spec, sh, until};
+use crisp_e2e::{
+    Container, Entry, Image, Layer, Node, Pod, Process, Registry, eventually, image_spec, sh, until,
+};
 use serde_json::json;
 
 fn share_pids(config: &mut PodSandboxConfig) {
@@ -279,5 +283,91 @@ async fn privileged_start_that_fails_tells_the_path_and_leaves_start_error() -> 
     }
     // The pod is none the worse for it.
     ensure!(pod.start("fine", |_| ()).await?.sh("echo fine").await? == "fine");
+    node.finish().await
+}
+
+/// The shim of a container's pod, and its other children: pause.
+async fn shim_and_pause(container: &Container<'_>) -> Result<(Process, Vec<Process>)> {
+    let init = container.process().await?;
+    let shim = init.status("PPid").and_then(|pid| pid.parse().ok());
+    let shim = Process(shim.context("no parent")?);
+    let others = shim.children().into_iter().filter(|child| *child != init);
+    Ok((shim, others.collect()))
+}
+
+fn kill(process: Process) -> Result<()> {
+    use nix::sys::signal::{Signal, kill};
+    Ok(kill(
+        nix::unistd::Pid::from_raw(process.0),
+        Signal::SIGKILL,
+    )?)
+}
+
+async fn await_not_ready(pod: &Pod<'_>) -> Result<()> {
+    until("the pod is not ready", async || {
+        let status = pod.status().await.ok()?;
+        (status.state() == PodSandboxState::SandboxNotready).then_some(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_pod_whose_pause_is_killed_is_not_ready_and_can_be_removed() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("headless", |_| ()).await?;
+    let container = pod.start("main", |_| ()).await?;
+    let (_, pause) = shim_and_pause(&container).await?;
+    ensure!(pause.len() == 1, "{pause:?}");
+    kill(pause[0])?;
+    await_not_ready(&pod).await?;
+    pod.stop().await?;
+    ensure!(container.status().await?.state() == ContainerState::ContainerExited);
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_pod_whose_shim_is_killed_is_not_ready_and_leaves_no_trace() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("orphaned", |_| ()).await?;
+    let container = pod.start("main", |_| ()).await?;
+    let init = container.process().await?;
+    let (shim, _) = shim_and_pause(&container).await?;
+    kill(shim)?;
+    await_not_ready(&pod).await?;
+    pod.stop().await?;
+    ensure!(!init.runs(), "the container's process outlived its pod");
+    // How it ended nobody can know.
+    let status = container.status().await?;
+    ensure!(
+        status.state() == ContainerState::ContainerExited,
+        "{status:?}"
+    );
+    ensure!(
+        status.exit_code == 255 || status.exit_code == 137,
+        "{status:?}"
+    );
+    // The name is free for the pod that takes its place.
+    pod.remove().await?;
+    node.run_pod("orphaned", |_| ())
+        .await?
+        .start("main", |_| ())
+        .await?;
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_container_killed_from_outside_has_exited_by_the_signal() -> Result<()> {
+    let node = Node::start().await?;
+    let container = node
+        .run_pod("victim", |_| ())
+        .await?
+        .start("main", |_| ())
+        .await?;
+    kill(container.process().await?)?;
+    let status = container.wait_exit().await?;
+    ensure!(
+        (status.exit_code, status.reason.as_str()) == (137, "Error"),
+        "{status:?}"
+    );
     node.finish().await
 }
