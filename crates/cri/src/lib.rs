@@ -13,11 +13,13 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod deadline;
 mod error;
 mod events;
 mod filter;
 mod images;
 mod incoming;
+mod metrics;
 mod node;
 mod pieces;
 mod progress;

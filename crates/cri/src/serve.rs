@@ -1,5 +1,6 @@
 //! The server on the socket.
 
+use crate::deadline::Deadlines;
 use crate::images::ImageServer;
 use crate::node::NodeServer;
 
@@ -54,6 +55,7 @@ pub async fn serve(
     };
     let server = Server::builder()
         .layer(RpcSpans)
+        .layer(Deadlines)
         .add_service(bounded_runtime(&engine, streaming))
         .add_service(bounded_images(&engine))
         .add_service(bounded_node(&engine))

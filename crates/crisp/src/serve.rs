@@ -5,10 +5,11 @@ use anyhow::{Context, Result, bail};
 use crisp_engine::{Config, Engine};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File, Permissions};
+use std::io::{self, IsTerminal};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{Level, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -55,20 +56,21 @@ fn ours(level: Level) -> Targets {
 fn log_lines<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> {
     tracing_subscriber::fmt::layer()
         .with_target(false)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_writer(std::io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
 }
 
 async fn serve(config: Config, socket: &Path) -> Result<()> {
     fs::create_dir_all(&config.run_dir)
         .with_context(|| format!("making {}", config.run_dir.display()))?;
+    let shutdown = Shutdown::watch().context("watching signals")?;
     let _lock = lock(&config.run_dir)?;
     let engine = Engine::open(config).await.context("opening the node")?;
     let listener = listen(socket)?;
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving the CRI");
     // Nobody to tell, unless systemd started this.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    crisp_cri::serve(engine.clone(), listener, shutdown()).await?;
+    crisp_cri::serve(engine.clone(), listener, shutdown.asked()).await?;
     let _ = fs::remove_file(socket);
     engine.close().await;
     tracing::info!("the daemon ends; its pods go on");
@@ -94,7 +96,7 @@ fn listen(path: &Path) -> Result<UnixListener> {
         fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     }
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(error)
                 .with_context(|| format!("removing the old socket {}", path.display()));
         }
@@ -107,16 +109,25 @@ fn listen(path: &Path) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// SIGTERM or SIGINT.
-async fn shutdown() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that end the daemon. They are watched from the start: one that comes early is not lost,
+/// and does not end the daemon half-way.
+struct Shutdown {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Shutdown {
+    fn watch() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn asked(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
