@@ -96,12 +96,29 @@ impl Store {
         find(&self.read().containers, Kind::Container, id)
     }
 
+    /// A pod that may be gone already.
+    pub(crate) fn pod_if_known(&self, id: &str) -> Result<Option<Arc<Pod>>> {
+        if_known(self.pod(id))
+    }
+
+    /// A container that may be gone already.
+    pub(crate) fn container_if_known(&self, id: &str) -> Result<Option<Arc<Container>>> {
+        if_known(self.container(id))
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, Tables> {
         self.tables.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Tables> {
         self.tables.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn if_known<T>(found: Result<T>) -> Result<Option<T>> {
+    match found {
+        Err(Error::NotFound { .. }) => Ok(None),
+        found => found.map(Some),
     }
 }
 

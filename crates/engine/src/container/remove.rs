@@ -15,9 +15,8 @@ impl Engine {
     /// # Errors
     /// If something could not be taken away; asked again, it goes on with what is left.
     pub async fn remove_container(self: &Arc<Self>, id: &str) -> Result<()> {
-        let container = match self.store.container(id) {
-            Err(Error::NotFound { .. }) => return Ok(()),
-            container => container?,
+        let Some(container) = self.store.container_if_known(id)? else {
+            return Ok(());
         };
         let engine = self.clone();
         detached(async move { engine.remove_known_container(&container).await }).await

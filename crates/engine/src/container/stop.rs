@@ -60,9 +60,8 @@ impl Engine {
     /// # Errors
     /// If it does not end in spite of SIGKILL.
     pub async fn stop_container(self: &Arc<Self>, id: &str, grace: Duration) -> Result<()> {
-        let container = match self.store.container(id) {
-            Err(Error::NotFound { .. }) => return Ok(()),
-            container => container?,
+        let Some(container) = self.store.container_if_known(id)? else {
+            return Ok(());
         };
         let engine = self.clone();
         detached(async move { engine.stop_known(&container, grace).await }).await

@@ -25,9 +25,8 @@ impl Engine {
     /// # Errors
     /// If something could not be taken down; asked again, it goes on with what is left.
     pub async fn stop_pod(self: &Arc<Self>, id: &str) -> Result<()> {
-        let pod = match self.store.pod(id) {
-            Err(Error::NotFound { .. }) => return Ok(()),
-            pod => pod?,
+        let Some(pod) = self.store.pod_if_known(id)? else {
+            return Ok(());
         };
         let engine = self.clone();
         detached(async move {
@@ -43,9 +42,8 @@ impl Engine {
     /// # Errors
     /// As [`Engine::stop_pod`].
     pub async fn remove_pod(self: &Arc<Self>, id: &str) -> Result<()> {
-        let pod = match self.store.pod(id) {
-            Err(Error::NotFound { .. }) => return Ok(()),
-            pod => pod?,
+        let Some(pod) = self.store.pod_if_known(id)? else {
+            return Ok(());
         };
         let engine = self.clone();
         detached(async move {
