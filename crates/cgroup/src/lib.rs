@@ -64,4 +64,6 @@ pub use hierarchies::Hierarchies;
 pub use limits::Limits;
 pub use path::CgroupPath;
 pub use pressure::{Pressure, Stall};
-pub use stats::{CpuStats, HugetlbStats, IoStats, MemoryStats, PidsStats, PressureStats, Stats};
+pub use stats::{
+    CpuStats, HugetlbStats, IoStats, IoTimes, MemoryStats, PidsStats, PressureStats, Stats,
+};

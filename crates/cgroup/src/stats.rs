@@ -1,7 +1,10 @@
 //! What a cgroup has used and uses: one shape of figures for both versions.
 
+mod bfq;
 mod v1;
 mod v2;
+
+pub use bfq::IoTimes;
 
 use std::time::SystemTime;
 

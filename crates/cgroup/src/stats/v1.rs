@@ -140,7 +140,7 @@ fn io_stats(bytes: &str, operations: &str) -> Vec<IoStats> {
     devices
 }
 
-fn io_line(line: &str) -> Option<((u32, u32), &str, u64)> {
+pub(super) fn io_line(line: &str) -> Option<((u32, u32), &str, u64)> {
     let mut fields = line.split_whitespace();
     let number = parse::device(fields.next()?)?;
     Some((number, fields.next()?, fields.next()?.parse().ok()?))
