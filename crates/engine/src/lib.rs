@@ -7,6 +7,7 @@
 
 pub mod config;
 mod container;
+mod details;
 mod engine;
 mod error;
 mod events;
@@ -14,6 +15,7 @@ mod host;
 mod info;
 mod making;
 mod pod;
+mod processes;
 mod reaper;
 mod record;
 mod recover;
@@ -26,9 +28,11 @@ mod users;
 mod view;
 
 pub use config::Config;
+pub use details::{Details, FileSystem, PodMetrics};
 pub use engine::Engine;
 pub use error::{Error, Kind, Result};
 pub use events::{Event, EventKind, Heard, Listening};
+pub use processes::{Processes, TaskStates};
 pub use stream::{StreamControl, Streams, Wanted};
 pub use view::{
     CgroupDriver, ContainerStats, ContainerView, DiskUsage, ExecOutput, Handler, NodeStatus,
