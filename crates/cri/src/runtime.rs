@@ -2,14 +2,14 @@
 
 use crate::error::{not_built, of_engine};
 use crate::events::{Events, events};
-use crate::pieces::{Pieces, pieces};
+use crate::pieces::{Pieces, large_pieces, pieces};
 use crate::request::Parsed;
 use crate::streams::of_streaming;
-use crate::{Reply, answer, filter, images, reply, request, span, streams};
+use crate::{Reply, answer, filter, images, metrics, reply, request, span, streams};
 use crisp_cri_api::v1;
 use crisp_cri_api::v1::runtime_service_server::RuntimeService;
 use crisp_engine::{ContainerStats, Engine, PodStats};
-use crisp_model::{ContainerState, PodId};
+use crisp_model::{ContainerState, PodId, PodState};
 use crisp_streaming::Server;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -88,6 +88,14 @@ impl Runtime {
         wanted.retain(|pod| filter::pod_stats(&filter, pod));
         let stats = self.engine.pod_stats(wanted).await;
         stats.iter().map(answer::pod_stats).collect()
+    }
+
+    /// Of pods that are not ready nothing is left to measure.
+    async fn metrics_of_pods(&self) -> Vec<v1::PodSandboxMetrics> {
+        let mut ready = self.engine.pods();
+        ready.retain(|pod| pod.state == PodState::Ready);
+        let pods = self.engine.pod_metrics(ready).await;
+        pods.iter().map(metrics::of_pod).collect()
     }
 }
 
@@ -460,24 +468,30 @@ impl RuntimeService for Runtime {
         &self,
         _: Request<v1::ListMetricDescriptorsRequest>,
     ) -> Reply<v1::ListMetricDescriptorsResponse> {
-        Err(not_built("ListMetricDescriptors"))
+        let descriptors = metrics::descriptors();
+        reply(v1::ListMetricDescriptorsResponse { descriptors })
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<v1::ListPodSandboxMetricsRequest>,
     ) -> Reply<v1::ListPodSandboxMetricsResponse> {
-        Err(not_built("ListPodSandboxMetrics"))
+        let pod_metrics = self.metrics_of_pods().await;
+        reply(v1::ListPodSandboxMetricsResponse { pod_metrics })
     }
 
-    type StreamPodSandboxMetricsStream =
-        tokio_stream::Empty<Result<v1::StreamPodSandboxMetricsResponse, Status>>;
+    type StreamPodSandboxMetricsStream = Pieces<v1::StreamPodSandboxMetricsResponse>;
 
     async fn stream_pod_sandbox_metrics(
         &self,
         _: Request<v1::StreamPodSandboxMetricsRequest>,
     ) -> Reply<Self::StreamPodSandboxMetricsStream> {
-        Err(not_built("StreamPodSandboxMetrics"))
+        let metrics = self.metrics_of_pods().await;
+        reply(large_pieces(metrics, |pod_sandbox_metrics| {
+            v1::StreamPodSandboxMetricsResponse {
+                pod_sandbox_metrics,
+            }
+        }))
     }
 
     async fn update_pod_sandbox_resources(

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 const NS_PER_US: u64 = 1000;
 
 /// A pod's one interface beside its loopback, as the pod sees it.
-const POD_INTERFACE: &str = "eth0";
+pub(crate) const POD_INTERFACE: &str = "eth0";
 
 /// Usage of a container; of one that does not run only its writable layer.
 pub(crate) fn container_stats(stats: &ContainerStats) -> v1::ContainerStats {

@@ -1,0 +1,52 @@
+//! Processor time, its limit's effect, and waiting for processors.
+
+use super::Samples::{Each, One};
+use super::figures::seconds_of;
+use super::{Metric, counter};
+
+pub(super) const METRICS: &[Metric] = &[
+    counter(
+        "container_cpu_usage_seconds_total",
+        "Processor time used, in seconds, over all processors.",
+        Each(&["cpu"], |f| {
+            let total =
+                |cpu: crisp_cgroup::CpuStats| (vec!["total".to_owned()], seconds_of(cpu.usage_ns));
+            f.cpu().map(total).into_iter().collect()
+        }),
+    ),
+    counter(
+        "container_cpu_user_seconds_total",
+        "Processor time used in user mode, in seconds.",
+        One(|f| Some(seconds_of(f.cpu()?.user_ns))),
+    ),
+    counter(
+        "container_cpu_system_seconds_total",
+        "Processor time used in the kernel, in seconds.",
+        One(|f| Some(seconds_of(f.cpu()?.system_ns))),
+    ),
+    counter(
+        "container_cpu_cfs_periods_total",
+        "Periods of the processor quota in which anything ran.",
+        One(|f| Some(f.cpu()?.periods)),
+    ),
+    counter(
+        "container_cpu_cfs_throttled_periods_total",
+        "Periods in which the processor quota ran out.",
+        One(|f| Some(f.cpu()?.throttled_periods)),
+    ),
+    counter(
+        "container_cpu_cfs_throttled_seconds_total",
+        "Time for which the processor quota kept processes from running, in seconds, summed over processors.",
+        One(|f| Some(seconds_of(f.cpu()?.throttled_ns))),
+    ),
+    counter(
+        "container_pressure_cpu_stalled_seconds_total",
+        "Time in which every process that could have run waited for a processor, in seconds.",
+        One(|f| f.stalled(|pressure| pressure.cpu)),
+    ),
+    counter(
+        "container_pressure_cpu_waiting_seconds_total",
+        "Time in which at least one process waited for a processor, in seconds.",
+        One(|f| f.waiting(|pressure| pressure.cpu)),
+    ),
+];
