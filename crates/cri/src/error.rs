@@ -12,6 +12,9 @@ use tonic::{Code, Status};
 /// It looks for it only in errors of the code UNKNOWN (cri-api, package errors).
 const REGISTRY_UNAVAILABLE: &str = "RegistryUnavailable: ";
 
+/// The same for a container whose image volume cannot be mounted.
+const IMAGE_VOLUME_MOUNT_FAILED: &str = "ImageVolumeMountFailed: ";
+
 impl From<Invalid> for Status {
     fn from(invalid: Invalid) -> Self {
         Self::invalid_argument(invalid.to_string())
@@ -22,6 +25,10 @@ impl From<Invalid> for Status {
 pub(crate) fn of_engine(error: EngineError) -> Status {
     match &error {
         EngineError::Image(image) => named(image, &error),
+        EngineError::ImageVolume { .. } => {
+            let message = format!("{IMAGE_VOLUME_MOUNT_FAILED}{}", chain(&error));
+            Status::new(engine_code(&error), message)
+        }
         _ => Status::new(engine_code(&error), chain(&error)),
     }
 }
@@ -53,6 +60,7 @@ fn engine_code(error: &EngineError) -> Code {
         EngineError::DeadlineExceeded { .. } => Code::DeadlineExceeded,
         EngineError::Exhausted(_) => Code::ResourceExhausted,
         EngineError::Image(error) => image_code(error),
+        EngineError::ImageVolume { .. } => Code::Unknown,
         EngineError::Network(error) => network_code(error),
         EngineError::Cgroup(error) => cgroup_code(error),
         EngineError::Shim(_) | EngineError::Io { .. } | EngineError::Internal(_) => Code::Internal,
@@ -76,6 +84,7 @@ fn image_code(error: &ImageError) -> Code {
         ImageError::Corrupt { .. } => Code::DataLoss,
         ImageError::Refused { .. }
         | ImageError::InvalidConfig { .. }
+        | ImageError::NoSuchPath { .. }
         | ImageError::SnapshotExists { .. } => Code::FailedPrecondition,
         ImageError::NoSpace { .. } => Code::ResourceExhausted,
         ImageError::Io { .. } => Code::Internal,
@@ -205,6 +214,24 @@ mod tests {
             assert!(message.starts_with("RegistryUnavailable: "), "{message}");
             assert!(message.ends_with("connection refused"), "{message}");
         }
+    }
+
+    #[test]
+    fn the_kubelet_finds_the_name_of_an_image_volume_that_fails() {
+        let missing = ImageError::NoSuchPath {
+            image: "sha256:ab".to_owned(),
+            path: "weights".to_owned(),
+        };
+        let status = of_engine(EngineError::ImageVolume {
+            container_path: "/model".to_owned(),
+            source: Arc::new(missing),
+        });
+        assert_eq!(status.code(), Code::Unknown);
+        assert_eq!(
+            status.message(),
+            "ImageVolumeMountFailed: image volume at /model: \
+             image sha256:ab has no file or directory \"weights\""
+        );
     }
 
     #[test]

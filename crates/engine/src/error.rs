@@ -44,6 +44,13 @@ pub enum Error {
     NotExecutable(String),
     #[error("the image cannot be had")]
     Image(#[source] Arc<crisp_image::Error>),
+    /// An image that is here cannot be mounted in a container.
+    #[error("image volume at {container_path}")]
+    ImageVolume {
+        container_path: String,
+        #[source]
+        source: Arc<crisp_image::Error>,
+    },
     #[error("the pod's network cannot be made")]
     Network(#[source] Arc<crisp_network::Error>),
     #[error("a limit cannot be set")]

@@ -51,6 +51,10 @@ pub enum Error {
     #[error("container {container} has a snapshot of image {image}")]
     SnapshotExists { container: String, image: String },
 
+    /// There is nothing in the image at this path that could be mounted.
+    #[error("image {image} has no file or directory {path:?}")]
+    NoSuchPath { image: String, path: String },
+
     /// The kernel refused an operation.
     #[error("cannot {op} {}", path.display())]
     Io {

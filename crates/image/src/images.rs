@@ -225,6 +225,26 @@ impl Images {
             .await
     }
 
+    /// Lends an image to a container for which a snapshot was prepared: its layers stay until the
+    /// snapshot is removed. Gives what the container is to mount, read-only: directories to be laid over
+    /// each other, topmost first, or a single directory or file. `sub_path` is looked up in the image,
+    /// whose symbolic links lead nowhere but into it; empty: the whole image. To be called by one at a
+    /// time for each container.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for the image or the snapshot, [`Error::NoSuchPath`], [`Error::Io`].
+    pub async fn lend(
+        &self,
+        container: &ContainerId,
+        image: &ImageId,
+        sub_path: &str,
+    ) -> Result<Vec<PathBuf>, Error> {
+        let (container, image) = (container.clone(), image.clone());
+        let sub_path = sub_path.to_owned();
+        self.blocking(move |store| store.lend(&container, &image, &sub_path))
+            .await
+    }
+
     /// The snapshot that was prepared for a container, by this process or an earlier one.
     #[must_use]
     pub fn snapshot(&self, container: &ContainerId) -> Option<Snapshot> {

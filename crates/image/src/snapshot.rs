@@ -3,7 +3,8 @@
 //! ```text
 //! <containers_dir>/<container id>/fs             the upper directory
 //! <containers_dir>/<container id>/work           overlayfs's own
-//! <containers_dir>/<container id>/snapshot.json  the image and its layers
+//! <containers_dir>/<container id>/snapshot.json  the image and its layers, and those of other images
+//!                                                that are lent to the container
 //! <containers_dir>/staging/                      what is being made or removed; emptied at start
 //! ```
 //!
@@ -42,6 +43,27 @@ struct Record {
     image: ImageId,
     /// The numbers of the layers, topmost first.
     layers: Vec<u64>,
+    /// Images that the container mounts beside its own.
+    #[serde(default)]
+    lent: Vec<Lent>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Lent {
+    image: ImageId,
+    layers: Vec<u64>,
+}
+
+impl Record {
+    fn all_layers(&self) -> impl Iterator<Item = u64> {
+        let lent = self.lent.iter().flat_map(|lent| &lent.layers);
+        self.layers.iter().chain(lent).copied()
+    }
+
+    fn into_images(self) -> impl Iterator<Item = ImageId> {
+        let lent = self.lent.into_iter().map(|lent| lent.image);
+        [self.image].into_iter().chain(lent)
+    }
 }
 
 /// All snapshots of one store.
@@ -81,7 +103,7 @@ impl Snapshots {
             }
             return;
         };
-        if let Some(&highest) = record.layers.iter().max() {
+        if let Some(highest) = record.all_layers().max() {
             self.layers.reserve_up_to(highest);
         }
         self.records().insert(id, record);
@@ -101,7 +123,7 @@ impl Snapshots {
     pub(crate) fn uses(&self) -> HashSet<u64> {
         self.records()
             .values()
-            .flat_map(|record| record.layers.iter().copied())
+            .flat_map(Record::all_layers)
             .collect()
     }
 
@@ -116,7 +138,8 @@ impl Snapshots {
         let record = Record {
             version: VERSION,
             image: image.clone(),
-            layers: stack.iter().map(|layer| layer.number).collect(),
+            layers: numbers(stack),
+            lent: Vec::new(),
         };
         {
             let mut records = self.records();
@@ -157,8 +180,7 @@ impl Snapshots {
                 &upper,
                 Permissions::from_mode(root.map_or(0o755, |root| root.mode)),
             )?;
-            let text = serde_json::to_vec(record)?;
-            fs::write(staged.join("snapshot.json"), text)?;
+            write_record(&staged, record)?;
             fs::rename(&staged, self.snapshot_dir(container))
         };
         write().map_err(|error| {
@@ -169,11 +191,36 @@ impl Snapshots {
         })
     }
 
-    /// Removes a snapshot, and tells of which image it was; that there is none is fine. Fails if
+    /// Counts the layers of another image, topmost first, as used for as long as the snapshot is there.
+    /// To be called by one at a time for each container.
+    pub(crate) fn lend(
+        &self,
+        container: &ContainerId,
+        image: &ImageId,
+        stack: &[Arc<Layer>],
+    ) -> Result<(), Error> {
+        let lent = Lent {
+            image: image.clone(),
+            layers: numbers(stack),
+        };
+        let record = match self.records().get_mut(container) {
+            None => return Err(Error::not_found(container.as_str())),
+            Some(record) if record.lent.contains(&lent) => return Ok(()),
+            Some(record) => {
+                record.lent.push(lent);
+                record.clone()
+            }
+        };
+        let dir = self.snapshot_dir(container);
+        write_record(&dir, &record).map_err(|error| Error::io("write the record of", &dir, error))
+    }
+
+    /// Removes a snapshot, and tells which images it had; that there is none is fine. Fails if
     /// something of it cannot be removed, and can then be tried again.
-    pub(crate) fn remove(&self, container: &ContainerId) -> Result<Option<ImageId>, Error> {
+    pub(crate) fn remove(&self, container: &ContainerId) -> Result<Vec<ImageId>, Error> {
         self.discard(container)?;
-        Ok(self.records().remove(container).map(|record| record.image))
+        let record = self.records().remove(container);
+        Ok(record.into_iter().flat_map(Record::into_images).collect())
     }
 
     /// The containers that have a snapshot.
@@ -237,6 +284,17 @@ fn read_record(dir: &Path) -> Option<Record> {
     let text = fs::read(dir.join("snapshot.json")).ok()?;
     let record: Record = serde_json::from_slice(&text).ok()?;
     (record.version == VERSION).then_some(record)
+}
+
+/// Replaces the record as a whole: one that is torn costs the snapshot.
+fn write_record(dir: &Path, record: &Record) -> std::io::Result<()> {
+    let new = dir.join("snapshot.json.new");
+    fs::write(&new, serde_json::to_vec(record)?)?;
+    fs::rename(new, dir.join("snapshot.json"))
+}
+
+fn numbers(stack: &[Arc<Layer>]) -> Vec<u64> {
+    stack.iter().map(|layer| layer.number).collect()
 }
 
 /// overlayfs shows the upper directory's attributes for the root: they have to be those of the topmost
@@ -315,6 +373,31 @@ mod tests {
         let again = Snapshots::open(&store.dir.path().join("containers"), layers).unwrap();
         assert_eq!(again.get(&id), Some(snapshot));
         assert_eq!(again.uses(), HashSet::from([store.layer.number]));
+    }
+
+    #[test]
+    fn layers_of_other_images_are_used_for_as_long_as_they_are_lent() {
+        let store = Store::new();
+        let id = ContainerId::generate();
+        let staged = store.snapshots.layers.stage().unwrap();
+        let other = staged
+            .commit(Digest::of(b"other"), &Unpacked::default())
+            .unwrap();
+        let lend = || {
+            let stack = std::slice::from_ref(&other);
+            store.snapshots.lend(&id, &image("volume"), stack)
+        };
+        assert!(matches!(lend(), Err(Error::NotFound { .. })));
+        store.prepare(&id, "a").unwrap();
+        lend().unwrap();
+        lend().unwrap();
+
+        let layers = Layers::open(&store.dir.path().join("layers")).unwrap();
+        let again = Snapshots::open(&store.dir.path().join("containers"), layers).unwrap();
+        let used = HashSet::from([store.layer.number, other.number]);
+        assert_eq!(again.uses(), used);
+        assert_eq!(again.remove(&id).unwrap(), [image("a"), image("volume")]);
+        assert!(again.uses().is_empty());
     }
 
     #[test]

@@ -7,13 +7,13 @@ use crate::unpack::{is_whiteout, opaque_xattr};
 use crate::{Error, tree::kind_of};
 use crisp_sys::xattr;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -33,6 +33,14 @@ pub(crate) struct Part {
     /// Counted from the top.
     pub(crate) layer: usize,
     pub(crate) fd: Rc<OwnedFd>,
+}
+
+impl Part {
+    /// Without symbolic links, as none was followed to get here.
+    fn place(&self) -> nix::Result<PathBuf> {
+        let link = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        readlinkat(AT_FDCWD, link.as_str()).map(PathBuf::from)
+    }
 }
 
 /// What a name stands for.
@@ -129,6 +137,23 @@ impl Directory {
             }
         }
         Ok(way.pop().map(Node::Directory))
+    }
+
+    /// Where on disk a directory is, in each layer that has a part in it, topmost first; or a regular
+    /// file. None if the path leads nowhere or to something else.
+    pub(crate) fn places(&self, path: &str) -> Result<Option<Vec<PathBuf>>, Error> {
+        let io = |errno| Error::io("look up", path, errno);
+        match self.resolve(OsStr::new(path)).map_err(io)? {
+            Some(Node::Directory(directory)) => {
+                let places = directory.parts.iter().map(Part::place);
+                places.collect::<nix::Result<_>>().map(Some).map_err(io)
+            }
+            Some(Node::Other { parent, name, stat }) if kind_of(&stat) == SFlag::S_IFREG => {
+                let place = parent.place().map_err(io)?;
+                Ok(Some(vec![place.join(name)]))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The content of a regular file; none if the path leads nowhere or to something else.
@@ -284,6 +309,29 @@ mod tests {
             root.read_file("etc/loop", 100),
             Err(Error::Io { .. })
         ));
+    }
+
+    #[test]
+    fn a_path_is_found_in_every_layer_that_has_a_part_in_it() {
+        let layers = Layers::new();
+        layers.write("lower/model/big", "weights");
+        layers.write("lower/model/old/x", "");
+        layers.write("upper/model/small", "weights");
+        layers.write("lower/only/file", "");
+        symlink("/model", layers.path("upper/link")).unwrap();
+        let root = Directory::root(&[layers.path("upper"), layers.path("lower")]).unwrap();
+        let places = |path| root.places(path).unwrap();
+        let at = |paths: &[&str]| Some(paths.iter().map(|path| layers.path(path)).collect());
+        assert_eq!(places(""), at(&["upper", "lower"]));
+        assert_eq!(places("model"), at(&["upper/model", "lower/model"]));
+        assert_eq!(places("link"), at(&["upper/model", "lower/model"]));
+        assert_eq!(places("../../link/big"), at(&["lower/model/big"]));
+        assert_eq!(places("only"), at(&["lower/only"]));
+        for missing in ["none", "model/small/x"] {
+            assert_eq!(places(missing), None, "{missing}");
+        }
+        whiteout(&layers.path("upper/only"));
+        assert_eq!(places("only/file"), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::layers::{Layer, Layers};
 use crate::locks::KeyedLocks;
 use crate::manifest::{Document, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Manifest};
 use crate::snapshot::{Snapshot, Snapshots};
+use crate::stack::Directory;
 use crate::{Config, Digest, Error, Image, ImageId, fixup};
 use crisp_model::ContainerId;
 use nix::unistd::syncfs;
@@ -197,11 +198,34 @@ impl Store {
             .prepare(container, image, &self.stack(entry)?)
     }
 
-    /// Removes a container's snapshot, and the layers of its image if that is gone. Blocks.
+    /// Lends an image to a container that has a snapshot: what is to be mounted. Blocks.
+    pub(crate) fn lend(
+        &self,
+        container: &ContainerId,
+        image: &ImageId,
+        sub_path: &str,
+    ) -> Result<Vec<PathBuf>, Error> {
+        let catalogue = self.catalogue();
+        let entry = catalogue
+            .get(image)
+            .ok_or_else(|| Error::not_found(image.as_str()))?;
+        // As in `prepare`.
+        let _pins = self
+            .layers
+            .pin(layer_keys(&entry.diff_ids, entry.has_fixup));
+        self.snapshots.lend(container, image, &self.stack(entry)?)?;
+        let found = Directory::root(&self.lower_dirs(image)?)?.places(sub_path)?;
+        found.ok_or_else(|| Error::NoSuchPath {
+            image: image.to_string(),
+            path: sub_path.to_owned(),
+        })
+    }
+
+    /// Removes a container's snapshot, and the layers of its images that are gone. Blocks.
     pub(crate) fn remove_snapshot(&self, container: &ContainerId) -> Result<(), Error> {
-        if let Some(image) = self.snapshots.remove(container)?
-            && self.catalogue().get(&image).is_none()
-        {
+        let images = self.snapshots.remove(container)?;
+        let catalogue = self.catalogue();
+        if images.iter().any(|image| catalogue.get(image).is_none()) {
             self.collect_layers();
         }
         Ok(())

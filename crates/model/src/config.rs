@@ -251,7 +251,7 @@ pub struct Mount {
     pub uid_mappings: Vec<IdMapping>,
     pub gid_mappings: Vec<IdMapping>,
     pub image: Option<ImageSpec>,
-    /// A directory inside `image`.
+    /// A directory or file inside `image`; empty: all of it.
     pub image_sub_path: String,
 }
 

@@ -4,6 +4,7 @@
 mod cgroups;
 mod devices;
 mod limits;
+mod overlay;
 mod propagation;
 mod rootfs;
 mod sources;

@@ -18,3 +18,4 @@ mod processes;
 mod restart;
 mod seccomp;
 mod users;
+mod volumes;

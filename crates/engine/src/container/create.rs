@@ -14,7 +14,8 @@ use crisp_cgroup::CgroupPath;
 use crisp_image::Image;
 use crisp_model::signal::{SIGTERM, signal_number};
 use crisp_model::spec::{
-    ImageDefaults, NamespacePaths, SpecInput, container_spec, effective_capabilities,
+    HostDevice, ImageDefaults, ImageMount, NamespacePaths, SpecInput, container_spec,
+    effective_capabilities,
 };
 use crisp_model::{
     ContainerConfig, ContainerId, ContainerState, Mount, NamespaceMode, PodConfig, PodState,
@@ -142,8 +143,9 @@ impl Engine {
         let devices = host_files(&record.config);
         let (snapshot, devices) = tokio::join!(snapshot, devices);
         let (_, devices) = (snapshot?, devices?);
+        let image_mounts = self.lend_images(&record).await?;
         let confinement = self.confinement(&record)?;
-        let spec = self.spec(pod, &record, &devices, &confinement)?;
+        let spec = self.spec(pod, &record, &devices, &image_mounts, &confinement)?;
         self.make_container_cgroup(&record, &spec).await?;
         self.write_bundle(&record, &spec, &confinement)
     }
@@ -159,7 +161,8 @@ impl Engine {
         &self,
         pod: &Pod,
         record: &ContainerRecord,
-        devices: &[crisp_model::spec::HostDevice],
+        devices: &[HostDevice],
+        image_mounts: &[ImageMount],
         confinement: &Confinement,
     ) -> Result<Spec> {
         let pod_record = pod.record();
@@ -177,7 +180,7 @@ impl Engine {
             unified_cgroups: self.hierarchies.version() == crisp_cgroup::Version::V2,
             held_capabilities: &self.host.held_capabilities,
             devices,
-            volumes: &[],
+            image_mounts,
             seccomp: confinement.profile.clone(),
             apparmor_profile: None,
             pids_limit: limits.and_then(|l| l.container),
@@ -293,11 +296,6 @@ fn check(config: &ContainerConfig) -> Result<()> {
             "CDI devices are not supported yet".to_owned(),
         ));
     }
-    if config.mounts.iter().any(|m| m.image.is_some()) {
-        return Err(Error::Unsupported(
-            "image volumes are not supported yet".to_owned(),
-        ));
-    }
     Ok(())
 }
 
@@ -369,7 +367,7 @@ fn log_path(pod: &PodConfig, config: &ContainerConfig) -> Result<Option<PathBuf>
 
 /// Looks at what the container uses of the host's files: makes the sources of its mounts that are
 /// missing, and its devices' numbers out.
-async fn host_files(config: &ContainerConfig) -> Result<Vec<crisp_model::spec::HostDevice>> {
+async fn host_files(config: &ContainerConfig) -> Result<Vec<HostDevice>> {
     let (mounts, asked) = (config.mounts.clone(), config.devices.clone());
     let privileged = config.security.privileged;
     let work = tokio::task::spawn_blocking(move || {

@@ -8,6 +8,7 @@ mod remove;
 mod start;
 mod stop;
 mod update;
+mod volumes;
 
 pub(crate) use start::started_event;
 

@@ -11,6 +11,7 @@ mod resources;
 
 pub use capabilities::{CapabilitySet, capability, effective_capabilities};
 pub use devices::HostDevice;
+pub use mounts::ImageMount;
 pub use process::{ImageDefaults, arguments, environment, exec_process};
 pub use resources::{linux_resources, merge};
 
@@ -18,7 +19,7 @@ use crate::{ContainerConfig, NamespaceMode, PodConfig, ResolvedUser, UserNamespa
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     Linux, LinuxBuilder, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace,
-    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp, Mount, RootBuilder, Spec, SpecBuilder,
+    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp, RootBuilder, Spec, SpecBuilder,
 };
 use std::path::{Path, PathBuf};
 
@@ -43,8 +44,8 @@ pub struct SpecInput<'a> {
     pub held_capabilities: &'a CapabilitySet,
     /// Those of the configuration, or every one of the host for a privileged container.
     pub devices: &'a [HostDevice],
-    /// Mounts of image volumes, before those of the configuration.
-    pub volumes: &'a [Mount],
+    /// What the configuration's mounts of images mount, in the order of the configuration.
+    pub image_mounts: &'a [ImageMount],
     pub seccomp: Option<LinuxSeccomp>,
     /// Name of a loaded AppArmor profile.
     pub apparmor_profile: Option<&'a str>,

@@ -5,19 +5,27 @@ use crate::{Mount as Asked, MountPropagation, NamespaceMode};
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Mount, MountBuilder};
 use std::path::{Component, Path, PathBuf};
 
+/// An image, or a part of it, as a mount of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageMount {
+    pub container_path: String,
+    /// Directories that are laid over each other, topmost first; or a single file.
+    pub places: Vec<PathBuf>,
+    /// Empty: those of the pod's user namespace, if it has one.
+    pub uid_mappings: Vec<crate::IdMapping>,
+    pub gid_mappings: Vec<crate::IdMapping>,
+}
+
 /// All mounts of a container, parents before what is mounted below them. One that was asked for takes
 /// the place of a default one at the same path.
 pub(super) fn container_mounts(input: &SpecInput<'_>) -> Result<Vec<Mount>, SpecError> {
-    let asked: Vec<Mount> = input
-        .container
-        .mounts
-        .iter()
-        .map(bind)
-        .collect::<Result<_, _>>()?;
+    let mounts = input.container.mounts.iter();
+    let binds = mounts.filter(|asked| asked.image.is_none()).map(bind);
+    let images = input.image_mounts.iter().map(|asked| image(asked, input));
+    let asked: Vec<Mount> = binds.chain(images).collect::<Result<_, _>>()?;
     let asked_for = |path: &Path| asked.iter().any(|m| m.destination() == path);
     let mut all = system_mounts(input)?;
     all.extend(pod_files(input)?);
-    all.extend(input.volumes.iter().cloned());
     all.retain(|m| !asked_for(m.destination()));
     let mut asked = asked;
     asked.sort_by_key(|m| m.destination().components().count());
@@ -131,6 +139,59 @@ fn bind(asked: &Asked) -> Result<Mount, SpecError> {
         mount.set_gid_mappings(Some(mappings(&asked.gid_mappings)?));
     }
     Ok(mount)
+}
+
+/// Images are mounted read-only whatever was asked for.
+fn image(asked: &ImageMount, input: &SpecInput<'_>) -> Result<Mount, SpecError> {
+    let destination = destination(&asked.container_path)?;
+    let mut mount = match asked.places.as_slice() {
+        [place] => mount(
+            destination,
+            "bind",
+            place,
+            &["bind", "rprivate", "ro", "nosuid", "nodev"],
+        )?,
+        places => {
+            let lower_dirs = format!("lowerdir={}", joined(places)?);
+            mount(
+                destination,
+                "overlay",
+                "overlay",
+                &["ro", "nosuid", "nodev", &lower_dirs],
+            )?
+        }
+    };
+    let user = input.pod.security.namespaces.user.as_ref();
+    let of_pod = user.map(|user| (vec![user.uids], vec![user.gids]));
+    let own = (asked.uid_mappings.clone(), asked.gid_mappings.clone());
+    let (uids, gids) = match (own.0.is_empty() && own.1.is_empty(), of_pod) {
+        (true, None) => return Ok(mount),
+        (true, Some(of_pod)) => of_pod,
+        (false, _) => own,
+    };
+    mount.set_uid_mappings(Some(mappings(&uids)?));
+    mount.set_gid_mappings(Some(mappings(&gids)?));
+    Ok(mount)
+}
+
+/// Directories as the option `lowerdir` takes them; commas would end the option.
+fn joined(places: &[PathBuf]) -> Result<String, SpecError> {
+    let mut text = String::new();
+    for (index, place) in places.iter().enumerate() {
+        let place = place.to_str().ok_or_else(|| {
+            SpecError::field("mounts.image_sub_path", format!("{place:?} is not UTF-8"))
+        })?;
+        if index > 0 {
+            text.push(':');
+        }
+        for character in place.chars() {
+            if matches!(character, ':' | ',' | '\\') {
+                text.push('\\');
+            }
+            text.push(character);
+        }
+    }
+    Ok(text)
 }
 
 fn access(asked: &Asked) -> Result<&'static str, SpecError> {

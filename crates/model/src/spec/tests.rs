@@ -9,6 +9,7 @@ struct Case {
     container: ContainerConfig,
     image: ImageDefaults,
     namespaces: NamespacePaths,
+    image_mounts: Vec<ImageMount>,
 }
 
 impl Case {
@@ -31,6 +32,7 @@ impl Case {
                 uts: Some("/proc/7/ns/uts".into()),
                 ..NamespacePaths::default()
             },
+            image_mounts: Vec::new(),
         }
     }
 
@@ -62,7 +64,7 @@ impl Case {
             unified_cgroups: false,
             held_capabilities: &held.into_iter().collect(),
             devices: &[],
-            volumes: &[],
+            image_mounts: &self.image_mounts,
             seccomp: None,
             apparmor_profile: None,
             pids_limit: Some(99),
@@ -272,4 +274,75 @@ fn limits_become_oci_resources_and_updates_keep_the_rest() {
             .cpu()
             .is_none()
     );
+}
+
+fn image_mount(container_path: &str, places: &[&str]) -> ImageMount {
+    ImageMount {
+        container_path: container_path.into(),
+        places: places.iter().map(PathBuf::from).collect(),
+        uid_mappings: Vec::new(),
+        gid_mappings: Vec::new(),
+    }
+}
+
+fn mount_at<'a>(spec: &'a Spec, path: &str) -> &'a oci_spec::runtime::Mount {
+    let mut mounts = spec.mounts().as_ref().unwrap().iter();
+    mounts
+        .find(|mount| mount.destination() == Path::new(path))
+        .unwrap()
+}
+
+#[test]
+fn images_are_mounted_read_only_and_as_one() {
+    let mut case = Case::new();
+    case.image_mounts = vec![
+        image_mount("/model", &["/l/2/fs/a:b,c", r"/l/1/fs/\"]),
+        image_mount("/model/file", &["/l/1/fs/file"]),
+    ];
+    let spec = case.spec().unwrap();
+    let whole = mount_at(&spec, "/model");
+    assert_eq!(whole.typ().as_deref(), Some("overlay"));
+    assert_eq!(
+        whole.options().as_deref().unwrap(),
+        [
+            "ro",
+            "nosuid",
+            "nodev",
+            r"lowerdir=/l/2/fs/a\:b\,c:/l/1/fs/\\"
+        ]
+    );
+    assert!(whole.uid_mappings().is_none());
+    let file = mount_at(&spec, "/model/file");
+    assert_eq!(file.source().as_deref(), Some(Path::new("/l/1/fs/file")));
+    assert!(file.options().as_ref().unwrap().contains(&"ro".to_owned()));
+    case.image_mounts = vec![image_mount("/", &["/l/1/fs"])];
+    assert!(case.refused().contains("container_path"));
+}
+
+#[test]
+fn owners_in_an_image_are_mapped_as_those_of_the_pod() {
+    let mapping = |host_id| crate::IdMapping {
+        container_id: 0,
+        host_id,
+        length: 65536,
+    };
+    let mut case = Case::new();
+    case.pod.security.namespaces.user = Some(UserNamespace {
+        uids: mapping(100_000),
+        gids: mapping(200_000),
+    });
+    let own = ImageMount {
+        uid_mappings: vec![mapping(300_000)],
+        gid_mappings: vec![mapping(300_000)],
+        ..image_mount("/own", &["/l/1/fs"])
+    };
+    case.image_mounts = vec![image_mount("/pods", &["/l/2/fs", "/l/1/fs"]), own];
+    let spec = case.spec().unwrap();
+    let host_ids = |path| {
+        let first = |ids: &Option<Vec<LinuxIdMapping>>| ids.as_ref().unwrap()[0].host_id();
+        let mount = mount_at(&spec, path);
+        (first(mount.uid_mappings()), first(mount.gid_mappings()))
+    };
+    assert_eq!(host_ids("/pods"), (100_000, 200_000));
+    assert_eq!(host_ids("/own"), (300_000, 300_000));
 }

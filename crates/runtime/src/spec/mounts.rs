@@ -21,6 +21,8 @@ pub(crate) struct MountPlan {
 pub(crate) enum Source {
     /// A directory or file of the host.
     Bind { path: PathBuf, recursion: Recursion },
+    /// Directories of the host, topmost first, laid over each other; read-only.
+    Overlay { lower_dirs: Vec<PathBuf> },
     /// A new instance of a file system.
     FileSystem {
         fs_type: String,
@@ -113,11 +115,7 @@ fn mount(mount: &Mount) -> Result<MountPlan, StartError> {
         (Some(recursion), _) => bind(mount, recursion, &words.data),
         (None, "bind") => bind(mount, Recursion::WholeTree, &words.data),
         (None, "cgroup" | "cgroup2") => Ok(Source::Cgroup),
-        (None, fs_type) => Ok(Source::FileSystem {
-            fs_type: fs_type.to_owned(),
-            source: text(mount.source().as_deref()),
-            data: words.data,
-        }),
+        (None, fs_type) => Ok(file_system(fs_type, mount, words.data)),
     };
     let source = source
         .map_err(|why| StartError::invalid(format!("mount at {}: {why}", target.display())))?;
@@ -146,6 +144,36 @@ fn bind(mount: &Mount, recursion: Recursion, data: &[FsOption]) -> Result<Source
         }),
         _ => Err("a bind mount needs a source".to_owned()),
     }
+}
+
+/// An overlay of nothing but lower directories is made of the host's, as its spec names them.
+fn file_system(fs_type: &str, mount: &Mount, data: Vec<FsOption>) -> Source {
+    match (fs_type, data.as_slice()) {
+        ("overlay", [FsOption::Value(key, directories)]) if key == "lowerdir" => Source::Overlay {
+            lower_dirs: split_escaped(directories),
+        },
+        _ => Source::FileSystem {
+            fs_type: fs_type.to_owned(),
+            source: text(mount.source().as_deref()),
+            data,
+        },
+    }
+}
+
+/// Parts at colons, but those after a backslash (kernel, filesystems/overlayfs.rst, "Multiple lower
+/// layers").
+fn split_escaped(directories: &str) -> Vec<PathBuf> {
+    let mut all = vec![String::new()];
+    let mut characters = directories.chars();
+    while let Some(character) = characters.next() {
+        let last = all.len() - 1;
+        match character {
+            ':' => all.push(String::new()),
+            '\\' => all[last].extend(characters.next()),
+            other => all[last].push(other),
+        }
+    }
+    all.into_iter().map(PathBuf::from).collect()
 }
 
 fn text(source: Option<&Path>) -> String {

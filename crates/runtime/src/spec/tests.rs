@@ -203,6 +203,22 @@ fn options_go_to_the_file_system_or_are_refused() {
 }
 
 #[test]
+fn an_overlay_of_lower_directories_is_made_of_the_hosts() {
+    let overlay = |options: &[&str]| {
+        let mount = json!([{
+            "destination": "/data", "type": "overlay", "source": "overlay", "options": options,
+        }]);
+        plan("/mounts", mount).unwrap().mounts.remove(0)
+    };
+    let read_only = overlay(&["ro", r"lowerdir=/a/fs:/b\:c/\,\\"]);
+    let lower_dirs = ["/a/fs", r"/b:c/,\"].map(PathBuf::from).to_vec();
+    assert_eq!(read_only.source, Source::Overlay { lower_dirs });
+    assert!(read_only.options.set.contains(Attributes::READ_ONLY));
+    let writable = overlay(&["lowerdir=/a", "upperdir=/b", "workdir=/c"]);
+    assert!(matches!(writable.source, Source::FileSystem { .. }));
+}
+
+#[test]
 fn a_dev_of_the_host_keeps_its_own_nodes() {
     let dev = json!([{ "destination": "/dev", "type": "bind", "source": "/dev" }]);
     assert!(plan("/mounts", dev).unwrap().devices.is_empty());

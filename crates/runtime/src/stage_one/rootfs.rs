@@ -1,19 +1,13 @@
 //! The root file system as a detached mount.
 
+use super::overlay;
 use crate::error::{Context, StartError};
 use crate::plan::{ContainerPlan, Overlay as Layers, Rootfs};
 use crate::spec::{Container, IdMaps};
-use crate::stage_two::hide_from_host;
-use crisp_sys::mount::{
-    Attributes, Change, FsContext, Overlay, Propagation, Recursion, Upper, attach_at, change,
-    clone_mount,
-};
-use crisp_sys::namespace::{Kind, unshare};
+use crisp_sys::mount::{Change, Overlay, Propagation, Recursion, Upper, change, clone_mount};
 use crisp_sys::process::SingleThreaded;
-use nix::mount::{MntFlags, umount2};
-use nix::unistd::{chdir, fchdir};
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 
@@ -27,13 +21,13 @@ pub(super) fn make(
     match &plan.rootfs {
         Rootfs::Overlay(layers) => {
             own_upper(layers.upper_dir, &container.id_maps)?;
-            overlay(layers, container, users, witness)
+            layered(layers, container, users, witness)
         }
         Rootfs::Directory => directory(plan, container, users),
     }
 }
 
-fn overlay(
+fn layered(
     layers: &Layers<'_>,
     container: &Container,
     users: Option<BorrowedFd<'_>>,
@@ -49,38 +43,7 @@ fn overlay(
         context: container.mount_label.as_deref(),
         id_map: users,
     };
-    let mounted = match overlay.needs_staging() {
-        true => {
-            let staging = staging(witness)?;
-            let mounted = overlay.mount_attaching(staging.as_fd());
-            detach(&staging)?;
-            mounted
-        }
-        false => overlay.mount(),
-    };
-    mounted.step("over", layers.upper_dir)
-}
-
-/// An empty directory to attach mounts in, where nobody sees them: in a mount namespace of this
-/// stage's own, on top of the root, where no path leads to.
-fn staging(witness: &SingleThreaded) -> Result<OwnedFd, StartError> {
-    let root = Path::new("/");
-    unshare(Kind::Mount.flag(), witness).step("make a mount namespace", "")?;
-    hide_from_host()?;
-    let staging = FsContext::open("tmpfs")
-        .and_then(|context| context.mount(Attributes::NONE))
-        .step("on", root)?;
-    attach_at(&staging, root).step("attach a mount at", root)?;
-    Ok(staging)
-}
-
-/// The mounts of the staging directory would be locked in the mount namespace that the container's
-/// user namespace owns, and the root below them could not be taken out of it.
-fn detach(staging: &OwnedFd) -> Result<(), StartError> {
-    fchdir(staging)
-        .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
-        .and_then(|()| chdir("/"))
-        .step("detach the lower directories", "")
+    overlay::mount(&overlay, layers.upper_dir, witness)
 }
 
 /// The upper directory shows as the root directory, so that its owner must have an id inside. An owner

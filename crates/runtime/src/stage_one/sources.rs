@@ -1,12 +1,12 @@
 //! What is mounted in a container and comes from the host, as detached mounts.
 
-use super::propagation;
 use super::users::new_namespace;
+use super::{overlay, propagation};
 use crate::error::{Context, StartError};
 use crate::plan::ContainerPlan;
 use crate::spec::{Container, IdMapped, MountPlan, Options, Source};
 use crisp_sys::mount::{
-    Attributes, Change, Propagation, Recursion, change, clone_mount, clone_mount_at,
+    Attributes, Change, Overlay, Propagation, Recursion, change, clone_mount, clone_mount_at,
 };
 use crisp_sys::namespace::Kind;
 use crisp_sys::process::SingleThreaded;
@@ -46,29 +46,67 @@ pub(super) fn open(
     users: Option<BorrowedFd<'_>>,
     witness: &SingleThreaded,
 ) -> Result<Vec<Prepared>, StartError> {
-    let mut all = Vec::with_capacity(container.mounts.len() + 1);
-    for mount in &container.mounts {
-        let opened = match &mount.source {
-            Source::Bind { path, recursion } => {
-                let users = id_map_of(&mount.options, users, witness)?;
-                let users = users.as_ref().map(Users::as_fd);
-                Opened::Mount(bind(path, *recursion, &mount.options, users)?)
-            }
-            Source::FileSystem { fs_type, .. } if fs_type == "sysfs" && users.is_some() => {
-                sysfs(container)?
-            }
-            Source::FileSystem { .. } => Opened::FileSystem,
-            Source::Cgroup => cgroups(plan.cgroup_dirs)?,
-        };
-        all.push(Prepared {
-            plan: mount.clone(),
-            opened,
-        });
+    let is_overlay = |mount: &MountPlan| matches!(mount.source, Source::Overlay { .. });
+    let mut order: Vec<(usize, &MountPlan)> = container.mounts.iter().enumerate().collect();
+    // An overlay may leave the host's mount namespace, of which the others are clones.
+    order.sort_by_key(|(_, mount)| is_overlay(mount));
+    let mut all = Vec::with_capacity(order.len() + 1);
+    for (place, mount) in order {
+        let opened = open_one(plan, container, mount, users, witness)?;
+        let plan = mount.clone();
+        all.push((place, Prepared { plan, opened }));
     }
+    all.sort_by_key(|(place, _)| *place);
+    let mut all = all.into_iter().map(|(_, prepared)| prepared).collect();
     if let Some(shm) = plan.shm {
         insert_shm(&mut all, shm)?;
     }
     Ok(all)
+}
+
+fn open_one(
+    plan: &ContainerPlan<'_>,
+    container: &Container,
+    mount: &MountPlan,
+    users: Option<BorrowedFd<'_>>,
+    witness: &SingleThreaded,
+) -> Result<Opened, StartError> {
+    Ok(match &mount.source {
+        Source::Bind { path, recursion } => {
+            let users = id_map_of(&mount.options, users, witness)?;
+            let users = users.as_ref().map(Users::as_fd);
+            Opened::Mount(bind(path, *recursion, &mount.options, users)?)
+        }
+        Source::Overlay { lower_dirs } => {
+            let users = id_map_of(&mount.options, users, witness)?;
+            let overlay = Overlay {
+                lower_dirs,
+                upper: None,
+                context: container.mount_label.as_deref(),
+                id_map: users.as_ref().map(Users::as_fd),
+            };
+            Opened::Mount(read_only_overlay(&overlay, mount, witness)?)
+        }
+        Source::FileSystem { fs_type, .. } if fs_type == "sysfs" && users.is_some() => {
+            sysfs(container)?
+        }
+        Source::FileSystem { .. } => Opened::FileSystem,
+        Source::Cgroup => cgroups(plan.cgroup_dirs)?,
+    })
+}
+
+/// Its lower directories are what is id-mapped: overlayfs has no id-mapped mounts.
+fn read_only_overlay(
+    overlay: &Overlay<'_>,
+    mount: &MountPlan,
+    witness: &SingleThreaded,
+) -> Result<OwnedFd, StartError> {
+    let target = &mount.target;
+    let made = overlay::mount(overlay, target, witness)?;
+    for (step, recursion) in mount.options.changes() {
+        change(&made, &step, recursion).step("set the options of the mount at", target)?;
+    }
+    Ok(made)
 }
 
 /// A user namespace that maps the owners of a mount's files.

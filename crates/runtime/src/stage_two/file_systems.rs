@@ -44,10 +44,10 @@ fn make_one(plan: &MountPlan, container: &Container) -> Result<OwnedFd, StartErr
         } => (fs_type.as_str(), source.as_str(), data),
         // The first stage leaves this to us where there is version 2 only.
         Source::Cgroup => ("cgroup2", "cgroup", &none),
-        Source::Bind { path, .. } => {
+        Source::Bind { .. } | Source::Overlay { .. } => {
             unreachable!(
-                "the first stage opens bind mounts, such as {}",
-                path.display()
+                "the first stage makes what comes from the host, such as {}",
+                plan.target.display()
             )
         }
     };
