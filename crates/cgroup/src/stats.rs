@@ -26,7 +26,8 @@ pub struct Stats {
     /// Processes and threads.
     pub pids: Option<PidsStats>,
     /// Block devices, those only that were used. On version 1 this counts what reached the device from
-    /// the process itself: buffered writes are the kernel's and not in it.
+    /// the process itself: buffered writes are the kernel's and not in it. Recent kernels count there only
+    /// for devices that were throttled once.
     pub io: Option<Vec<IoStats>>,
     /// One for each size of huge pages.
     pub hugetlb: Vec<HugetlbStats>,

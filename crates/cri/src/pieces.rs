@@ -6,7 +6,7 @@ use tonic::Status;
 /// about a megabyte.
 const PIECE_ITEMS_MAX: usize = 512;
 
-/// The same for items that have some hundred kilobytes each, such as all metrics of a pod.
+/// The same for items that have some ten kilobytes for every container, such as the metrics of a pod.
 const PIECE_LARGE_ITEMS_MAX: usize = 16;
 
 /// Messages that each carry some of the items of a list.

@@ -1,18 +1,14 @@
 //! Processor time, its limit's effect, and waiting for processors.
 
 use super::Samples::{Each, One};
-use super::figures::seconds_of;
-use super::{Metric, counter};
+use super::figures::{Figures, seconds_of};
+use super::{Labelled, Metric, counter};
 
 pub(super) const METRICS: &[Metric] = &[
     counter(
         "container_cpu_usage_seconds_total",
         "Processor time used, in seconds, over all processors.",
-        Each(&["cpu"], |f| {
-            let total =
-                |cpu: crisp_cgroup::CpuStats| (vec!["total".to_owned()], seconds_of(cpu.usage_ns));
-            f.cpu().map(total).into_iter().collect()
-        }),
+        Each(&["cpu"], usage),
     ),
     counter(
         "container_cpu_user_seconds_total",
@@ -36,7 +32,7 @@ pub(super) const METRICS: &[Metric] = &[
     ),
     counter(
         "container_cpu_cfs_throttled_seconds_total",
-        "Time for which the processor quota kept processes from running, in seconds, summed over processors.",
+        "Time for which the processor quota held processes back, in seconds.",
         One(|f| Some(seconds_of(f.cpu()?.throttled_ns))),
     ),
     counter(
@@ -50,3 +46,10 @@ pub(super) const METRICS: &[Metric] = &[
         One(|f| f.waiting(|pressure| pressure.cpu)),
     ),
 ];
+
+/// All processors in one sample, as cAdvisor has it unless told otherwise.
+fn usage(figures: &Figures<'_>) -> Vec<Labelled> {
+    let usage = figures.cpu().map(|cpu| seconds_of(cpu.usage_ns));
+    let sample = |seconds| (vec!["total".to_owned()], seconds);
+    usage.map(sample).into_iter().collect()
+}
