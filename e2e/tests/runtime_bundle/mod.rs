@@ -11,9 +11,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
-/// Debian's busybox-static.
-const BUSYBOX: &str = "/bin/busybox";
-
 const APPLETS: [&str; 26] = [
     "cat", "chmod", "echo", "env", "false", "grep", "hostname", "id", "kill", "ls", "mkdir",
     "mknod", "mount", "ps", "pwd", "readlink", "sh", "sleep", "stat", "stty", "test", "touch",
@@ -130,8 +127,8 @@ impl Bundle {
             fs::create_dir_all(dir.path().join(name)).unwrap();
         }
         let bin = dir.path().join("rootfs/bin");
-        fs::copy(BUSYBOX, bin.join("busybox"))
-            .expect("busybox-static is installed: 'sudo hack/test.sh --prepare' does it");
+        fs::copy(crisp_e2e::catalog::busybox(), bin.join("busybox"))
+            .expect("the busybox of the tests can be copied");
         for applet in APPLETS {
             symlink("busybox", bin.join(applet)).unwrap();
         }
