@@ -6,19 +6,16 @@
 //! would show is not what the layers say together, the image gets one more layer on top, which holds
 //! nothing but directories with the right attributes. Hardly any image needs one.
 
+use crate::attributes::Attributes;
 use crate::layers::{Layer, Layers};
 use crate::stack::{Directory, Node, Part};
-use crate::tree::kind_of;
 use crate::unpack::Unpacked;
 use crate::{Digest, Error};
-use crisp_sys::xattr;
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, SFlag, fchmod, fstat, futimens, mkdirat};
-use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchown, getegid, geteuid};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{getegid, geteuid};
 use std::collections::{BTreeMap, HashSet};
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -26,16 +23,6 @@ use std::sync::Arc;
 
 /// The mode of a directory that no layer describes.
 const DEFAULT_MODE: u32 = 0o755;
-
-/// What a directory has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Attributes {
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    mtime: Option<TimeSpec>,
-    xattrs: Vec<(CString, Vec<u8>)>,
-}
 
 /// Directories and what they ought to have, parents before what is in them.
 type Plan = BTreeMap<Vec<u8>, Attributes>;
@@ -159,35 +146,7 @@ fn same(a: &Attributes, b: &Attributes) -> bool {
 }
 
 fn attributes(part: &Part) -> nix::Result<Attributes> {
-    let stat = fstat(&*part.fd)?;
-    debug_assert_eq!(kind_of(&stat), SFlag::S_IFDIR);
-    Ok(Attributes {
-        mode: stat.st_mode & 0o7777,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        mtime: Some(TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec)),
-        xattrs: xattrs(&part.fd)?,
-    })
-}
-
-/// All but overlayfs's own.
-fn xattrs(directory: &OwnedFd) -> nix::Result<Vec<(CString, Vec<u8>)>> {
-    let names = match xattr::list(directory) {
-        Err(Errno::ENOTSUP) => return Ok(Vec::new()),
-        names => names?,
-    };
-    let is_overlay = |name: &CString| {
-        name.to_bytes().starts_with(b"trusted.overlay.")
-            || name.to_bytes().starts_with(b"user.overlay.")
-    };
-    let mut found = Vec::new();
-    for name in names.into_iter().filter(|name| !is_overlay(name)) {
-        if let Some(value) = xattr::get(directory, &name)? {
-            found.push((name, value));
-        }
-    }
-    found.sort();
-    Ok(found)
+    Attributes::read(&part.fd)
 }
 
 fn write(root: &OwnedFd, plan: &Plan) -> nix::Result<()> {
@@ -199,19 +158,7 @@ fn write(root: &OwnedFd, plan: &Plan) -> nix::Result<()> {
         mkdirat(root, OsStr::from_bytes(path), Mode::S_IRWXU)?;
     }
     for (path, attributes) in plan.iter().rev() {
-        let directory = open(path)?;
-        fchown(
-            &directory,
-            Some(Uid::from_raw(attributes.uid)),
-            Some(Gid::from_raw(attributes.gid)),
-        )?;
-        fchmod(&directory, Mode::from_bits_truncate(attributes.mode))?;
-        for (name, value) in &attributes.xattrs {
-            xattr::set(&directory, name, value)?;
-        }
-        if let Some(mtime) = &attributes.mtime {
-            futimens(&directory, mtime, mtime)?;
-        }
+        attributes.apply(&open(path)?)?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use crisp_model::ContainerId;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -242,6 +242,24 @@ impl Images {
         let (container, image) = (container.clone(), image.clone());
         let sub_path = sub_path.to_owned();
         self.blocking(move |store| store.lend(&container, &image, &sub_path))
+            .await
+    }
+
+    /// Makes a directory of a container's own for a volume that its image declares, with all that the
+    /// image has there; without anything, it is root's and of mode 0755. `path` is looked up in the
+    /// image, whose symbolic links lead nowhere but into it. The directory goes with the snapshot.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for the snapshot, [`Error::Refused`] if the image has no directory there but
+    /// something else, [`Error::Io`], also when there is a volume of this number.
+    pub async fn make_volume(
+        &self,
+        container: &ContainerId,
+        number: usize,
+        path: &Path,
+    ) -> Result<PathBuf, Error> {
+        let (container, path) = (container.clone(), path.to_owned());
+        self.blocking(move |store| store.make_volume(&container, number, &path))
             .await
     }
 

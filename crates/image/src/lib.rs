@@ -25,10 +25,12 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod attributes;
 mod auth;
 mod catalogue;
 mod config;
 mod content;
+mod copy_up;
 mod digest;
 mod error;
 mod fixup;

@@ -3,6 +3,7 @@
 //! ```text
 //! <containers_dir>/<container id>/fs             the upper directory
 //! <containers_dir>/<container id>/work           overlayfs's own
+//! <containers_dir>/<container id>/volumes/<n>    volumes that the image declares
 //! <containers_dir>/<container id>/snapshot.json  the image and its layers, and those of other images
 //!                                                that are lent to the container
 //! <containers_dir>/staging/                      what is being made or removed; emptied at start
@@ -215,6 +216,21 @@ impl Snapshots {
         write_record(&dir, &record).map_err(|error| Error::io("write the record of", &dir, error))
     }
 
+    /// Where a volume of a container that has a snapshot belongs. The directory around it is there then.
+    pub(crate) fn volume_dir(
+        &self,
+        container: &ContainerId,
+        number: usize,
+    ) -> Result<PathBuf, Error> {
+        let volumes = self.snapshot_dir(container).join("volumes");
+        match DirBuilder::new().mode(0o700).create(&volumes) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                Err(Error::io("make the directory", &volumes, error))
+            }
+            _ => Ok(volumes.join(number.to_string())),
+        }
+    }
+
     /// Removes a snapshot, and tells which images it had; that there is none is fine. Fails if
     /// something of it cannot be removed, and can then be tried again.
     pub(crate) fn remove(&self, container: &ContainerId) -> Result<Vec<ImageId>, Error> {
@@ -228,17 +244,26 @@ impl Snapshots {
         self.records().keys().cloned().collect()
     }
 
-    /// What a container has written.
+    /// What a container has written, and what its volumes hold.
     pub(crate) fn size(&self, container: &ContainerId) -> Result<tree::Size, Error> {
         if !self.records().contains_key(container) {
             return Err(Error::not_found(container.as_str()));
         }
-        let upper = self.snapshot_dir(container).join("fs");
-        match tree::measure(&upper) {
-            // It is just being removed.
-            Err(Errno::ENOENT) => Err(Error::not_found(container.as_str())),
-            measured => measured.map_err(|errno| Error::io("measure", &upper, errno)),
-        }
+        let dir = self.snapshot_dir(container);
+        let measure = |path: PathBuf| match tree::measure(&path) {
+            Err(Errno::ENOENT) => Ok(None),
+            measured => measured
+                .map(Some)
+                .map_err(|errno| Error::io("measure", &path, errno)),
+        };
+        let volumes = measure(dir.join("volumes"))?.unwrap_or_default();
+        // Without it, it is just being removed.
+        let upper = measure(dir.join("fs"))?;
+        let upper = upper.ok_or_else(|| Error::not_found(container.as_str()))?;
+        Ok(tree::Size {
+            bytes: upper.bytes + volumes.bytes,
+            inodes: upper.inodes + volumes.inodes,
+        })
     }
 
     fn discard(&self, container: &ContainerId) -> Result<(), Error> {

@@ -6,10 +6,11 @@
 use crate::unpack::{is_whiteout, opaque_xattr};
 use crate::{Error, tree::kind_of};
 use crisp_sys::xattr;
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
@@ -107,8 +108,23 @@ impl Directory {
         Ok((!parts.is_empty()).then_some(Node::Directory(Self { parts })))
     }
 
+    /// The names that any layer has in it; one that is hidden by a layer above is no child.
+    pub(crate) fn names(&self) -> nix::Result<BTreeSet<OsString>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut names = BTreeSet::new();
+        for part in &self.parts {
+            for entry in Dir::openat(&*part.fd, ".", flags, Mode::empty())?.into_iter() {
+                let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();
+                if name != "." && name != ".." {
+                    names.insert(name);
+                }
+            }
+        }
+        Ok(names)
+    }
+
     /// Looks a path up, following symbolic links, with `self` as `/`.
-    fn resolve(&self, path: &OsStr) -> nix::Result<Option<Node>> {
+    pub(crate) fn resolve(&self, path: &OsStr) -> nix::Result<Option<Node>> {
         let mut way = vec![self.clone()];
         let mut todo = components(path);
         let mut links = 0;

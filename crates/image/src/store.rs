@@ -3,17 +3,19 @@
 
 use crate::catalogue::{Catalogue, Entry};
 use crate::content::{Content, Indexed};
+use crate::copy_up::copy_up;
 use crate::image::RawConfig;
 use crate::layers::{Layer, Layers};
 use crate::locks::KeyedLocks;
 use crate::manifest::{Document, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Manifest};
 use crate::snapshot::{Snapshot, Snapshots};
-use crate::stack::Directory;
+use crate::stack::{Directory, Node};
 use crate::{Config, Digest, Error, Image, ImageId, fixup};
 use crisp_model::ContainerId;
 use nix::unistd::syncfs;
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -221,6 +223,29 @@ impl Store {
         })
     }
 
+    /// Makes a volume that a container's image declares, with what the image has there. Blocks.
+    pub(crate) fn make_volume(
+        &self,
+        container: &ContainerId,
+        number: usize,
+        path: &Path,
+    ) -> Result<PathBuf, Error> {
+        let snapshot = self.snapshots.get(container);
+        let snapshot = snapshot.ok_or_else(|| Error::not_found(container.as_str()))?;
+        let volume = self.snapshots.volume_dir(container, number)?;
+        let found = Directory::root(&snapshot.lower_dirs)?.resolve(path.as_os_str());
+        match found.map_err(|errno| Error::io("look up", path, errno))? {
+            Some(Node::Directory(directory)) => copy_up(&directory, &volume)?,
+            None => make_plain(&volume)
+                .map_err(|error| Error::io("make the directory", &volume, error))?,
+            Some(Node::Other { .. }) => {
+                let reason = "the image declares it, but has something else than a directory there";
+                return Err(Error::refused(format!("volume {}", path.display()), reason));
+            }
+        }
+        Ok(volume)
+    }
+
     /// Removes a container's snapshot, and the layers of its images that are gone. Blocks.
     pub(crate) fn remove_snapshot(&self, container: &ContainerId) -> Result<(), Error> {
         let images = self.snapshots.remove(container)?;
@@ -375,6 +400,12 @@ pub(crate) fn visible(mut layers: Vec<Arc<Layer>>) -> Vec<Arc<Layer>> {
         layers.truncate(opaque + 1);
     }
     layers
+}
+
+/// A volume that the image says nothing more about.
+fn make_plain(dir: &Path) -> std::io::Result<()> {
+    fs::create_dir(dir)?;
+    fs::set_permissions(dir, Permissions::from_mode(0o755))
 }
 
 fn sync_file_system(dir: &Path) -> std::io::Result<()> {

@@ -1,8 +1,10 @@
-//! What comes into a container from images beside its own root: images mounted as volumes.
+//! What comes into a container from images beside its own root: images mounted as volumes, and volumes
+//! that its own image declares.
 
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{IdMapping, Mount, NamespaceMode, PodSandboxConfig, UserNamespace};
-use crisp_e2e::{Entry, Image, Layer, Node, Packing, Registry, image_spec};
+use crisp_e2e::catalog::busybox_layer;
+use crisp_e2e::{Entry, Image, Layer, Node, Packing, Registry, image_spec, security, xattr};
 use tonic::Code;
 
 /// Publishes an image of files alone, as models are shipped: in the lower layer `weights/{big,old,gone}`
@@ -200,5 +202,131 @@ async fn privileged_image_volume_that_cannot_be_is_refused_by_the_kubelets_name(
         .err()
         .context("an image that is not here was mounted")?;
     ensure!(unknown.code() == Code::NotFound, "{unknown}");
+    node.finish().await
+}
+
+/// Publishes a busybox with volumes: one with content, one that the image does not have, one that a
+/// link leads to, one that would be above the root, and one of the kernel's.
+async fn pull_with_volumes(node: &Node) -> Result<&'static str> {
+    let content = Layer::new([
+        Entry::directory("data").mode(0o2750).owner(1000, 1000),
+        Entry::file("data/file", "of the image")
+            .owner(1000, 33)
+            .mode(0o640),
+        Entry::file("data/marked", "").xattr("user.mark", b"kept"),
+        Entry::symlink("data/link", "/etc/hostname"),
+        Entry::directory("real"),
+        Entry::file("real/file", "behind a link"),
+        Entry::symlink("linked", "/real"),
+        Entry::symlink("escape", "/../../../../etc"),
+    ]);
+    let volumes = [
+        "/data",
+        "/fresh/one",
+        "/linked",
+        "/escape/kubernetes",
+        "/../../../up",
+        "/sys/fs/cgroup",
+    ];
+    let volumes: serde_json::Map<_, _> = volumes
+        .map(|path| (path.to_owned(), serde_json::json!({})))
+        .into_iter()
+        .collect();
+    let image = Image::new(vec![busybox_layer(), content.gzip()]).with("Volumes", volumes.into());
+    Registry::shared().publish("test/volumes", "1", &image);
+    node.pull(WITH_VOLUMES).await?;
+    Ok(WITH_VOLUMES)
+}
+
+const WITH_VOLUMES: &str = "registry.k8s.io/test/volumes:1";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_declared_volume_has_what_the_image_has_and_is_writable() -> Result<()> {
+    let node = Node::start().await?;
+    let image = pull_with_volumes(&node).await?;
+    for (name, edit) in [("plain", None), ("users", Some(own_users))] {
+        let pod = node
+            .run_pod(name, |config| {
+                if let Some(edit) = edit {
+                    edit(config);
+                }
+            })
+            .await?;
+        let container = pod
+            .start("main", |config| {
+                config.image = Some(image_spec(image));
+                security(config).readonly_rootfs = true;
+            })
+            .await?;
+        for (script, expected) in [
+            ("cat /data/file /linked/file", "of the imagebehind a link"),
+            (
+                "stat -c %a:%u:%g /data /data/file",
+                "2750:1000:1000\n640:1000:33",
+            ),
+            ("readlink /data/link", "/etc/hostname"),
+            ("stat -c %a:%u:%g /fresh/one", "755:0:0"),
+            (
+                "echo x > /data/new && echo y > /fresh/one/new && cat /data/new /fresh/one/new",
+                "x\ny",
+            ),
+            ("echo z > /up/new && cat /up/new", "z"),
+            (
+                "ls -d /etc/kubernetes && touch /etc/kubernetes/x",
+                "/etc/kubernetes",
+            ),
+            (
+                "chown 1000 /fresh/one/new && stat -c %u /fresh/one/new",
+                "1000",
+            ),
+        ] {
+            let shown = container.sh(script).await?;
+            ensure!(shown.ends_with(expected), "{name}: {script}: {shown:?}");
+        }
+        let of_root = container.exec(&["touch", "/etc/x"]).await?;
+        ensure!(
+            of_root.stderr.contains("Read-only file system"),
+            "{of_root:?}"
+        );
+        // A mount of the kind that another container runtime's volumes are: not an overlay.
+        let mounts = container.sh("grep ' /data ' /proc/mounts").await?;
+        ensure!(!mounts.starts_with("overlay"), "{mounts}");
+        let volumes = node
+            .root_dir()
+            .join("containers")
+            .join(&container.id)
+            .join("volumes");
+        let marked = xattr(&volumes.join("0/marked"), "user.mark")?;
+        ensure!(marked == b"kept", "{marked:?}");
+        container.remove().await?;
+        ensure!(!volumes.exists(), "volumes outlive their container");
+    }
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_declared_volume_yields_to_a_mount() -> Result<()> {
+    let node = Node::start().await?;
+    let image = pull_with_volumes(&node).await?;
+    let scratch = node.scratch()?;
+    std::fs::write(scratch.join("file"), "of the host")?;
+    let pod = node.run_pod("mount", |_| ()).await?;
+    let start = async |name: &str| {
+        pod.start(name, |config| {
+            config.image = Some(image_spec(image));
+            config.mounts = vec![Mount {
+                host_path: scratch.display().to_string(),
+                container_path: "/data".to_owned(),
+                ..Mount::default()
+            }];
+        })
+        .await
+    };
+    let container = start("main").await?;
+    ensure!(container.sh("cat /data/file").await? == "of the host");
+    // Each container has volumes of its own.
+    container.sh("echo mine > /fresh/one/file").await?;
+    let other = start("other").await?;
+    ensure!(other.sh("ls /fresh/one").await?.is_empty());
     node.finish().await
 }

@@ -14,7 +14,7 @@ use crisp_cgroup::CgroupPath;
 use crisp_image::Image;
 use crisp_model::signal::{SIGTERM, signal_number};
 use crisp_model::spec::{
-    HostDevice, ImageDefaults, ImageMount, NamespacePaths, SpecInput, container_spec,
+    HostDevice, ImageDefaults, ImageMount, NamespacePaths, SpecInput, Volume, container_spec,
     effective_capabilities,
 };
 use crisp_model::{
@@ -144,8 +144,16 @@ impl Engine {
         let (snapshot, devices) = tokio::join!(snapshot, devices);
         let (_, devices) = (snapshot?, devices?);
         let image_mounts = self.lend_images(&record).await?;
+        let volumes = self.make_volumes(&record).await?;
         let confinement = self.confinement(&record)?;
-        let spec = self.spec(pod, &record, &devices, &image_mounts, &confinement)?;
+        let spec = self.spec(
+            pod,
+            &record,
+            &devices,
+            &image_mounts,
+            &volumes,
+            &confinement,
+        )?;
         self.make_container_cgroup(&record, &spec).await?;
         self.write_bundle(&record, &spec, &confinement)
     }
@@ -163,6 +171,7 @@ impl Engine {
         record: &ContainerRecord,
         devices: &[HostDevice],
         image_mounts: &[ImageMount],
+        volumes: &[Volume],
         confinement: &Confinement,
     ) -> Result<Spec> {
         let pod_record = pod.record();
@@ -181,6 +190,7 @@ impl Engine {
             held_capabilities: &self.host.held_capabilities,
             devices,
             image_mounts,
+            volumes,
             seccomp: confinement.profile.clone(),
             apparmor_profile: None,
             pids_limit: limits.and_then(|l| l.container),

@@ -11,7 +11,7 @@ mod resources;
 
 pub use capabilities::{CapabilitySet, capability, effective_capabilities};
 pub use devices::HostDevice;
-pub use mounts::ImageMount;
+pub use mounts::{ImageMount, Volume};
 pub use process::{ImageDefaults, arguments, environment, exec_process};
 pub use resources::{linux_resources, merge};
 
@@ -46,6 +46,8 @@ pub struct SpecInput<'a> {
     pub devices: &'a [HostDevice],
     /// What the configuration's mounts of images mount, in the order of the configuration.
     pub image_mounts: &'a [ImageMount],
+    /// The volumes that the image declares.
+    pub volumes: &'a [Volume],
     pub seccomp: Option<LinuxSeccomp>,
     /// Name of a loaded AppArmor profile.
     pub apparmor_profile: Option<&'a str>,

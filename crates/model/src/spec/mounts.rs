@@ -16,6 +16,14 @@ pub struct ImageMount {
     pub gid_mappings: Vec<crate::IdMapping>,
 }
 
+/// A directory of a container's own, for a volume that its image declares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Plain and absolute.
+    pub container_path: PathBuf,
+    pub place: PathBuf,
+}
+
 /// All mounts of a container, parents before what is mounted below them. One that was asked for takes
 /// the place of a default one at the same path.
 pub(super) fn container_mounts(input: &SpecInput<'_>) -> Result<Vec<Mount>, SpecError> {
@@ -25,6 +33,7 @@ pub(super) fn container_mounts(input: &SpecInput<'_>) -> Result<Vec<Mount>, Spec
     let asked: Vec<Mount> = binds.chain(images).collect::<Result<_, _>>()?;
     let asked_for = |path: &Path| asked.iter().any(|m| m.destination() == path);
     let mut all = system_mounts(input)?;
+    all.extend(volumes(input)?);
     all.extend(pod_files(input)?);
     all.retain(|m| !asked_for(m.destination()));
     let mut asked = asked;
@@ -139,6 +148,24 @@ fn bind(asked: &Asked) -> Result<Mount, SpecError> {
         mount.set_gid_mappings(Some(mappings(&asked.gid_mappings)?));
     }
     Ok(mount)
+}
+
+/// The files of volumes have the owners that the image gives them.
+fn volumes(input: &SpecInput<'_>) -> Result<Vec<Mount>, SpecError> {
+    let mut volumes: Vec<&Volume> = input.volumes.iter().collect();
+    volumes.sort_by_key(|volume| volume.container_path.components().count());
+    let user = input.pod.security.namespaces.user.as_ref();
+    let make = |volume: &Volume| {
+        let path = &volume.container_path;
+        let options = ["bind", "rprivate", "rw"];
+        let mut mount = mount(path, "bind", &volume.place, &options)?;
+        if let Some(user) = user {
+            mount.set_uid_mappings(Some(mappings(&[user.uids])?));
+            mount.set_gid_mappings(Some(mappings(&[user.gids])?));
+        }
+        Ok(mount)
+    };
+    volumes.into_iter().map(make).collect()
 }
 
 /// Images are mounted read-only whatever was asked for.

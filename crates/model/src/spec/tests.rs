@@ -10,6 +10,7 @@ struct Case {
     image: ImageDefaults,
     namespaces: NamespacePaths,
     image_mounts: Vec<ImageMount>,
+    volumes: Vec<Volume>,
 }
 
 impl Case {
@@ -33,6 +34,7 @@ impl Case {
                 ..NamespacePaths::default()
             },
             image_mounts: Vec::new(),
+            volumes: Vec::new(),
         }
     }
 
@@ -65,6 +67,7 @@ impl Case {
             held_capabilities: &held.into_iter().collect(),
             devices: &[],
             image_mounts: &self.image_mounts,
+            volumes: &self.volumes,
             seccomp: None,
             apparmor_profile: None,
             pids_limit: Some(99),
@@ -345,4 +348,27 @@ fn owners_in_an_image_are_mapped_as_those_of_the_pod() {
     };
     assert_eq!(host_ids("/pods"), (100_000, 200_000));
     assert_eq!(host_ids("/own"), (300_000, 300_000));
+}
+
+#[test]
+fn volumes_are_writable_below_the_files_of_the_pod_and_the_mounts() {
+    let volume = |path: &str| Volume {
+        container_path: path.into(),
+        place: Path::new("/volumes").join(path.trim_start_matches('/')),
+    };
+    let mut case = Case::new();
+    case.container.security.readonly_rootfs = true;
+    case.volumes = vec![volume("/etc/deep/er"), volume("/etc")];
+    case.container.mounts = vec![Asked {
+        host_path: "/srv".into(),
+        container_path: "/etc/deep".into(),
+        ..Asked::default()
+    }];
+    let spec = case.spec().unwrap();
+    let all = destinations(&spec);
+    let order = ["/sys", "/etc", "/etc/deep/er", "/etc/hosts", "/etc/deep"];
+    let places = order.map(|path| all.iter().position(|found| found == path).unwrap());
+    assert!(places.is_sorted(), "{all:?}");
+    let options = mount_at(&spec, "/etc").options().as_ref().unwrap();
+    assert!(options.contains(&"rw".to_owned()));
 }
