@@ -29,6 +29,7 @@ pub struct Config {
     pub pod_pids_limit: i64,
     pub container_pids_limit: i64,
     pub unset_seccomp_profile: UnsetSeccomp,
+    pub cdi_dirs: Vec<PathBuf>,
     pub cgroup: CgroupSettings,
     pub network: crisp_network::Settings,
     pub image: crisp_image::Settings,
@@ -124,6 +125,7 @@ impl Default for Config {
             pod_pids_limit: 16_384,
             container_pids_limit: 0,
             unset_seccomp_profile: UnsetSeccomp::Unconfined,
+            cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             cgroup: CgroupSettings::default(),
             network: crisp_network::Settings::default(),
             image: crisp_image::Settings::default(),
@@ -238,14 +240,16 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), (String, String)> {
-        for (setting, path) in [
+        let cdi_dirs = self.cdi_dirs.iter().map(|dir| ("cdi_dirs", dir));
+        let paths = [
             ("root_dir", &self.root_dir),
             ("run_dir", &self.run_dir),
             ("socket", &self.socket),
             ("netns_dir", &self.netns_dir),
             ("shim_path", &self.shim_path),
             ("cgroup.root", &self.cgroup.root),
-        ] {
+        ];
+        for (setting, path) in paths.into_iter().chain(cdi_dirs) {
             if !path.as_os_str().is_empty() && !path.is_absolute() {
                 let reason = format!("{:?} is not an absolute path", path.display().to_string());
                 return Err((setting.to_owned(), reason));

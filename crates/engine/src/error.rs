@@ -118,6 +118,15 @@ impl From<crisp_image::Error> for Error {
     }
 }
 
+impl From<crisp_cdi::Error> for Error {
+    fn from(error: crisp_cdi::Error) -> Self {
+        match error {
+            crisp_cdi::Error::Unsupported { .. } => Self::Unsupported(error.to_string()),
+            _ => Self::FailedPrecondition(error.to_string()),
+        }
+    }
+}
+
 impl From<crisp_network::Error> for Error {
     fn from(error: crisp_network::Error) -> Self {
         Self::Network(Arc::new(error))

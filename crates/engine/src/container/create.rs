@@ -1,6 +1,6 @@
 //! Creating a container: everything that can be prepared before its first process is started.
 
-use super::{Container, devices};
+use super::{Container, cdi, devices};
 use crate::engine::{Engine, detached};
 use crate::error::{Error, Kind, Result};
 use crate::events::EventKind;
@@ -140,13 +140,13 @@ impl Engine {
         let record = container.record();
         self.records.write_container(&record)?;
         let snapshot = self.images.prepare(&record.id, &image.id);
-        let devices = host_files(&record.config);
-        let (snapshot, devices) = tokio::join!(snapshot, devices);
-        let (_, devices) = (snapshot?, devices?);
+        let host = host_files(&record, self.config().cdi_dirs.clone());
+        let (snapshot, host) = tokio::join!(snapshot, host);
+        let (_, HostFiles { devices, edits }) = (snapshot?, host?);
         let image_mounts = self.lend_images(&record).await?;
         let volumes = self.make_volumes(&record).await?;
         let confinement = self.confinement(&record)?;
-        let spec = self.spec(
+        let mut spec = self.spec(
             pod,
             &record,
             &devices,
@@ -154,6 +154,7 @@ impl Engine {
             &volumes,
             &confinement,
         )?;
+        cdi::apply(&edits, &mut spec)?;
         self.make_container_cgroup(&record, &spec).await?;
         self.write_bundle(&record, &spec, &confinement)
     }
@@ -301,11 +302,6 @@ fn check(config: &ContainerConfig) -> Result<()> {
     if config.metadata.name.is_empty() {
         return Err(Error::invalid("config.metadata.name", "is empty"));
     }
-    if !config.cdi_devices.is_empty() {
-        return Err(Error::Unsupported(
-            "CDI devices are not supported yet".to_owned(),
-        ));
-    }
     Ok(())
 }
 
@@ -375,14 +371,24 @@ fn log_path(pod: &PodConfig, config: &ContainerConfig) -> Result<Option<PathBuf>
     Ok(Some(directory.join(relative)))
 }
 
+/// What a container uses of the host's files.
+struct HostFiles {
+    devices: Vec<HostDevice>,
+    /// What CDI devices change beside the device nodes.
+    edits: crisp_cdi::Edits,
+}
+
 /// Looks at what the container uses of the host's files: makes the sources of its mounts that are
 /// missing, and its devices' numbers out.
-async fn host_files(config: &ContainerConfig) -> Result<Vec<HostDevice>> {
-    let (mounts, asked) = (config.mounts.clone(), config.devices.clone());
-    let privileged = config.security.privileged;
+async fn host_files(record: &ContainerRecord, cdi_dirs: Vec<PathBuf>) -> Result<HostFiles> {
+    let (config, user) = (record.config.clone(), record.user.clone());
     let work = tokio::task::spawn_blocking(move || {
-        make_sources(&mounts)?;
-        devices::of_container(&asked, privileged)
+        make_sources(&config.mounts)?;
+        let privileged = config.security.privileged;
+        let mut devices = devices::of_container(&config.devices, privileged)?;
+        let edits = crisp_cdi::edits(&cdi_dirs, &config.cdi_devices)?;
+        cdi::add_nodes(&mut devices, &edits, &user)?;
+        Ok(HostFiles { devices, edits })
     });
     match tokio::time::timeout(HOST_FILES_TIMEOUT, work).await {
         Ok(done) => done.map_err(|e| Error::Internal(e.to_string()))?,

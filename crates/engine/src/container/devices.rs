@@ -57,7 +57,7 @@ pub(super) fn of_container(asked: &[Device], privileged: bool) -> Result<Vec<Hos
     Ok(all)
 }
 
-fn access(permissions: &str) -> Result<&str> {
+pub(super) fn access(permissions: &str) -> Result<&str> {
     match permissions {
         "" => Ok("rwm"),
         given if given.chars().all(|c| "rwm".contains(c)) => Ok(given),
@@ -96,7 +96,7 @@ fn collect_dir(host: &Path, inside: &Path, access: &str, all: &mut Vec<HostDevic
     Ok(())
 }
 
-fn describe(metadata: &Metadata, inside: &Path, access: &str) -> Option<HostDevice> {
+pub(super) fn describe(metadata: &Metadata, inside: &Path, access: &str) -> Option<HostDevice> {
     let kind = metadata.file_type();
     let kind = if kind.is_char_device() {
         LinuxDeviceType::C

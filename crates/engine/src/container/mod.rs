@@ -1,5 +1,6 @@
 //! One container: what is known of it, its state, and the lock under which it is changed.
 
+mod cdi;
 mod create;
 mod devices;
 pub(crate) mod exec;
