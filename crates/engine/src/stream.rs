@@ -182,11 +182,10 @@ impl Engine {
     /// If the pod is not ready, or nobody listens.
     pub async fn dial(self: &Arc<Self>, pod: &str, port: u16) -> Result<TcpStream> {
         let pod = self.store.pod(pod)?;
-        let not_ready = || Error::FailedPrecondition(format!("pod {} is not ready", pod.id()));
         let shim = pod
             .shim()
             .filter(|_| pod.state() == PodState::Ready)
-            .ok_or_else(not_ready)?;
+            .ok_or_else(|| pod.not_ready())?;
         match connect(&shim, Family::Ipv4, (Ipv4Addr::LOCALHOST, port).into()).await {
             Ok(stream) => Ok(stream),
             Err(first) => {

@@ -1,10 +1,13 @@
 //! One container: what is known of it, its state, and the lock under which it is changed.
 
+mod bundle;
 mod cdi;
 mod create;
 mod devices;
 pub(crate) mod exec;
 mod exec_sync;
+mod host_files;
+mod plan;
 mod remove;
 mod start;
 mod stop;

@@ -50,12 +50,7 @@ impl Engine {
     pub(crate) fn shim_of(&self, container: &Container) -> Result<Arc<Shim>> {
         let pod = self.store.pod(container.pod().as_str())?;
         let ready = pod.state() == PodState::Ready;
-        pod.shim().filter(|_| ready).ok_or_else(|| {
-            Error::FailedPrecondition(format!(
-                "pod {} is not ready: it was stopped, or stops",
-                pod.id()
-            ))
-        })
+        pod.shim().filter(|_| ready).ok_or_else(|| pod.not_ready())
     }
 
     async fn start_first_process(&self, container: &Arc<Container>, shim: &Shim) -> Result<()> {

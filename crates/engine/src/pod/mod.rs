@@ -9,6 +9,7 @@ mod update;
 
 pub(crate) use start::hostname;
 
+use crate::error::Error;
 use crate::making::Making;
 use crate::record::PodRecord;
 use crate::shim::Shim;
@@ -52,6 +53,12 @@ impl Pod {
 
     pub(crate) fn state(&self) -> PodState {
         self.locked().state
+    }
+
+    /// For a request that takes a pod that is ready.
+    pub(crate) fn not_ready(&self) -> Error {
+        let id = &self.id;
+        Error::FailedPrecondition(format!("pod {id} is not ready: it was stopped, or stops"))
     }
 
     pub(crate) fn record(&self) -> PodRecord {

@@ -1,7 +1,7 @@
 //! Changing what a pod as a whole may use.
 
 use crate::engine::{Engine, detached};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crisp_model::spec::merge;
 use crisp_model::{PodState, Resources};
 use std::sync::Arc;
@@ -24,10 +24,7 @@ impl Engine {
         detached(async move {
             let _operation = pod.operation.lock().await;
             if pod.state() != PodState::Ready {
-                return Err(Error::FailedPrecondition(format!(
-                    "pod {} was stopped",
-                    pod.id()
-                )));
+                return Err(pod.not_ready());
             }
             let mut config = (*pod.config()).clone();
             if let Some(update) = resources {

@@ -1,0 +1,133 @@
+//! A container's bundle: its OCI runtime spec and its seccomp filter, as files for its shim.
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::pod::{Pod, files, hostname, netns};
+use crate::record::{ContainerRecord, make_private_dir, replace_file};
+use crate::seccomp::Confinement;
+use crisp_model::spec::{
+    HostDevice, ImageMount, NamespacePaths, SpecInput, Volume, container_spec,
+    effective_capabilities,
+};
+use crisp_model::{ContainerConfig, ContainerId, NamespaceMode, SecurityProfile};
+use oci_spec::runtime::Spec;
+use std::path::PathBuf;
+
+/// File of the bundle that holds the OCI runtime spec.
+const SPEC_FILE: &str = "config.json";
+
+impl Engine {
+    pub(super) fn confinement(&self, record: &ContainerRecord) -> Result<Confinement> {
+        let security = &record.config.security;
+        let capabilities = effective_capabilities(security, &self.host.held_capabilities)?;
+        self.profiles
+            .of(security, &capabilities, self.config().unset_seccomp_profile)
+    }
+
+    pub(super) fn spec(
+        &self,
+        pod: &Pod,
+        record: &ContainerRecord,
+        devices: &[HostDevice],
+        image_mounts: &[ImageMount],
+        volumes: &[Volume],
+        confinement: &Confinement,
+    ) -> Result<Spec> {
+        let pod_record = pod.record();
+        let limits = self.config().pids_limits(&pod_record.handler);
+        self.check_apparmor(&record.config.security.apparmor)?;
+        let input = SpecInput {
+            pod: &pod_record.config,
+            container: &record.config,
+            image: &record.image,
+            user: &record.user,
+            hostname: &hostname(&pod_record.config)?,
+            namespaces: &self.namespaces(pod, &record.config)?,
+            files: &files::paths(&self.pod_run_dir(pod.id())),
+            cgroups_path: &record.cgroup,
+            unified_cgroups: self.hierarchies.version() == crisp_cgroup::Version::V2,
+            held_capabilities: &self.host.held_capabilities,
+            devices,
+            image_mounts,
+            volumes,
+            seccomp: confinement.profile.clone(),
+            apparmor_profile: None,
+            pids_limit: limits.and_then(|l| l.container),
+        };
+        Ok(container_spec(&input)?)
+    }
+
+    /// A profile that the kernel cannot enforce is an error only when it was asked for by name.
+    fn check_apparmor(&self, profile: &SecurityProfile) -> Result<()> {
+        match profile {
+            SecurityProfile::Localhost(name) if !self.host.apparmor => {
+                Err(Error::Unsupported(format!(
+                    "AppArmor profile {name:?} cannot be applied: this host's kernel has no AppArmor"
+                )))
+            }
+            SecurityProfile::Localhost(name) => Err(Error::Unsupported(format!(
+                "AppArmor profile {name:?} cannot be applied: AppArmor is not supported yet"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the namespaces are that the container joins.
+    fn namespaces(&self, pod: &Pod, config: &ContainerConfig) -> Result<NamespacePaths> {
+        let record = pod.record();
+        let pause = record.pause_pid.ok_or_else(|| pod.not_ready())?;
+        let of_pause = |kind: &str| Some(PathBuf::from(format!("/proc/{pause}/ns/{kind}")));
+        let modes = &config.security.namespaces;
+        let own_network = modes.network != NamespaceMode::Node;
+        let own_ipc = modes.ipc != NamespaceMode::Node;
+        let pid = match &modes.pid {
+            NamespaceMode::Target(target) => Some(self.pid_namespace_of(pod, target)?),
+            NamespaceMode::Pod => of_pause("pid"),
+            NamespaceMode::Container | NamespaceMode::Node => None,
+        };
+        Ok(NamespacePaths {
+            network: own_network.then(|| netns::path(&self.config().netns_dir, pod.id())),
+            ipc: own_ipc.then(|| of_pause("ipc")).flatten(),
+            uts: own_network.then(|| of_pause("uts")).flatten(),
+            user: modes.user.as_ref().and_then(|_| of_pause("user")),
+            pid,
+        })
+    }
+
+    fn pid_namespace_of(&self, pod: &Pod, target: &ContainerId) -> Result<PathBuf> {
+        let field = "linux.security_context.namespace_options.target_id";
+        let container = self.store.container(target.as_str())?;
+        if container.pod() != pod.id() {
+            return Err(Error::invalid(
+                field,
+                format!("container {target} belongs to another pod"),
+            ));
+        }
+        let pid = container.state().pid();
+        let pid =
+            pid.ok_or_else(|| Error::invalid(field, format!("container {target} does not run")))?;
+        Ok(format!("/proc/{pid}/ns/pid").into())
+    }
+
+    pub(super) fn write_bundle(
+        &self,
+        record: &ContainerRecord,
+        spec: &Spec,
+        confinement: &Confinement,
+    ) -> Result<()> {
+        let dir = self.bundle_dir(&record.pod, &record.id);
+        make_private_dir(&dir)?;
+        let text =
+            serde_json::to_vec(spec).map_err(|e| Error::Internal(format!("the OCI spec: {e}")))?;
+        replace_file(&dir.join(SPEC_FILE), &text)?;
+        confinement.write(&dir)
+    }
+
+    /// The OCI runtime spec of a container, as it was written when it was created.
+    pub(crate) fn read_spec(&self, record: &ContainerRecord) -> Result<Spec> {
+        let path = self.bundle_dir(&record.pod, &record.id).join(SPEC_FILE);
+        let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        serde_json::from_slice(&text)
+            .map_err(|e| Error::Internal(format!("{}: {e}", path.display())))
+    }
+}
