@@ -5,8 +5,9 @@
 #   hack/test.sh --prepare    only what `cargo test -p crisp-e2e` needs: packages, peers, binaries
 #
 # The privileged tests run the release binaries, which is what users run. Their compilation is the
-# one that is not shared: lints, unit tests and the harness use the dev profile, and all tests are
-# compiled by one cargo call so that dependencies have one set of features.
+# one that is not shared: lints, unit tests and the harness use the dev profile. Tests are always
+# selected by name, never by package or target, so that dependencies have one set of features and are
+# compiled once.
 set -euo pipefail
 # shellcheck source=hack/tools.sh
 . "$(dirname "$0")/tools.sh"
@@ -23,7 +24,7 @@ unit_tests() {
 }
 
 privileged_tests() {
-    cargo test --workspace --locked --test 'privileged*'
+    cargo test --workspace --locked --tests -- privileged_
 }
 
 failed=()
