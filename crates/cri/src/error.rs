@@ -3,6 +3,7 @@
 
 use crate::request::Invalid;
 use crisp_cgroup::Error as CgroupError;
+pub(crate) use crisp_engine::chain;
 use crisp_engine::{Error as EngineError, Kind};
 use crisp_image::Error as ImageError;
 use crisp_network::Error as NetworkError;
@@ -127,18 +128,6 @@ fn kubelet_name(error: &ImageError) -> &'static str {
         ImageError::RegistryUnavailable { .. } => REGISTRY_UNAVAILABLE,
         _ => "",
     }
-}
-
-/// An error and its causes, parted by colons.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

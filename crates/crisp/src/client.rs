@@ -81,6 +81,20 @@ impl Client {
         Ok(asked.map_err(told)?.into_inner())
     }
 
+    /// Stops and removes a pod.
+    pub(crate) async fn take_down_pod(&self, id: &str) -> Result<()> {
+        let stop = v1::StopPodSandboxRequest {
+            pod_sandbox_id: id.to_owned(),
+        };
+        self.runtime().stop_pod_sandbox(stop).await.map_err(told)?;
+        let remove = v1::RemovePodSandboxRequest {
+            pod_sandbox_id: id.to_owned(),
+        };
+        let removed = self.runtime().remove_pod_sandbox(remove).await;
+        removed.map_err(told)?;
+        Ok(())
+    }
+
     /// The whole status of a container.
     pub(crate) async fn container_status(&self, id: &str) -> Result<v1::ContainerStatus> {
         let found = self.find_container_status(id).await?;

@@ -1,8 +1,8 @@
 //! What only metrics tell of pods and containers, beside their figures.
 
 use crate::engine::Engine;
+use crate::error::chain;
 use crate::processes::Processes;
-use crate::shim::chain;
 use crate::view::{ContainerStats, PodStats, PodView};
 use crisp_cgroup::{Cgroup, CgroupPath, IoTimes, Limits, Stats};
 use crisp_model::ContainerState;

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::container::Container;
+use crate::error::chain;
 use crate::error::{Error, Result};
 use crate::events::{EventKind, Events};
 use crate::host::Host;
@@ -9,7 +10,7 @@ use crate::pod::Pod;
 use crate::reaper::Reaper;
 use crate::record::{Records, make_private_dir};
 use crate::seccomp::Profiles;
-use crate::shim::{Listener, ShimEvent, chain};
+use crate::shim::{Listener, ShimEvent};
 use crate::stats::CpuRates;
 use crate::store::Store;
 use crate::users::Users;
@@ -294,6 +295,21 @@ pub(crate) async fn detached<T: Send + 'static>(
     match tokio::spawn(work).await {
         Ok(result) => result,
         Err(error) => Err(Error::Internal(format!("a task ended early: {error}"))),
+    }
+}
+
+/// Does in a thread what waits for the kernel or a disk.
+pub(crate) async fn blocking<T, E>(
+    work: impl FnOnce() -> std::result::Result<T, E> + Send + 'static,
+) -> Result<T>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+    Error: From<E>,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(Error::Internal(format!("a thread ended early: {error}"))),
     }
 }
 

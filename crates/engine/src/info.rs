@@ -3,8 +3,8 @@
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::error::chain;
 use crate::pod::Pod;
-use crate::shim::chain;
 use crisp_cgroup::CgroupPath;
 use serde_json::{Value, json};
 

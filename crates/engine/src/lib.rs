@@ -30,7 +30,7 @@ mod view;
 pub use config::Config;
 pub use details::{Details, FileSystem, PodMetrics};
 pub use engine::Engine;
-pub use error::{Error, Kind, Result};
+pub use error::{Error, Kind, Result, chain};
 pub use events::{Event, EventKind, Heard, Listening};
 pub use processes::{Processes, TaskStates};
 pub use stream::{StreamControl, Streams, Wanted};

@@ -6,11 +6,12 @@
 
 use crate::container::Container;
 use crate::engine::Engine;
+use crate::error::chain;
 use crate::error::{Error, Result};
 use crate::making::Making;
 use crate::pod::Pod;
 use crate::record::{ContainerRecord, PodRecord, remove_dir};
-use crate::shim::{Shim, chain};
+use crate::shim::Shim;
 use crisp_model::{ContainerEvent, ContainerState, PodState};
 use crisp_shim_api::message::{List, Process, reply, request};
 use crisp_shim_api::{ExitRecord, PodPaths};

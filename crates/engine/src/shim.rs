@@ -3,7 +3,7 @@
 //! One task reads the socket. What a reply or an event changes in the engine's memory is done by that
 //! task, in the order in which the shim sent it: a container's start is known before its exit.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, chain};
 use crate::reaper::Reaper;
 use crisp_model::PodId;
 use crisp_shim_api::message::{
@@ -315,16 +315,4 @@ fn reported(failure: Failure) -> Error {
         },
         failure::Kind::Internal => Error::Shim(format!("failed: {message}")),
     }
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

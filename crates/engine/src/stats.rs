@@ -1,7 +1,7 @@
 //! Figures of containers and pods, read from the kernel when they are asked for.
 
 use crate::engine::Engine;
-use crate::shim::chain;
+use crate::error::chain;
 use crate::view::{ContainerStats, ContainerView, DiskUsage, PodStats, PodView};
 use crisp_cgroup::{CgroupPath, Stats};
 use crisp_model::{ContainerState, PodId, PodState};

@@ -4,8 +4,9 @@
 
 use crate::container::exec::ExecWanted;
 use crate::engine::{Engine, exit_reason};
+use crate::error::chain;
 use crate::error::{Error, Result};
-use crate::shim::{Shim, chain, unexpected};
+use crate::shim::{Shim, unexpected};
 use crisp_model::{ContainerState, PodState};
 use crisp_shim_api::message::open_socket::Family;
 use crisp_shim_api::message::{Attach, CloseStdin, OpenSocket, ResizeTerminal, reply, request};

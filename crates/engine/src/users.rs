@@ -1,5 +1,6 @@
 //! The users and groups of images, read from an image once.
 
+use crate::engine::blocking;
 use crate::error::{Error, Result};
 use crisp_image::{Image, ImageId, Images};
 use crisp_model::{ContainerSecurity, ResolvedUser, USER_FILE_BYTES_MAX, UserDatabase};
@@ -46,13 +47,13 @@ impl Users {
 
     async fn read(&self, images: Arc<Images>, image: ImageId) -> Result<Arc<UserDatabase>> {
         let key = image.clone();
-        let work = tokio::task::spawn_blocking(move || -> Result<UserDatabase> {
+        let database = blocking(move || -> Result<UserDatabase> {
             let file = |path| images.read_file(&image, path, USER_FILE_BYTES_MAX);
             let passwd = file("etc/passwd")?.unwrap_or_default();
             let group = file("etc/group")?.unwrap_or_default();
             Ok(UserDatabase::parse(&passwd, &group))
         });
-        let database = Arc::new(work.await.map_err(|e| Error::Internal(e.to_string()))??);
+        let database = Arc::new(database.await?);
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         if cached.len() >= CACHED_MAX {
             cached.clear();

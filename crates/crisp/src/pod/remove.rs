@@ -74,24 +74,7 @@ async fn take_down(
     grace_s: Option<i64>,
 ) -> Result<()> {
     stop_all(client, containers, grace_s).await?;
-    let id = || pod.id.clone();
-    let stop = v1::StopPodSandboxRequest {
-        pod_sandbox_id: id(),
-    };
-    client
-        .runtime()
-        .stop_pod_sandbox(stop)
-        .await
-        .map_err(told)?;
-    let remove = v1::RemovePodSandboxRequest {
-        pod_sandbox_id: id(),
-    };
-    client
-        .runtime()
-        .remove_pod_sandbox(remove)
-        .await
-        .map_err(told)?;
-    Ok(())
+    client.take_down_pod(&pod.id).await
 }
 
 /// Stops containers at the same time, so that the longest grace is all that is waited for.

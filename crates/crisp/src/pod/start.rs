@@ -231,23 +231,7 @@ pub(super) async fn undo(client: &Client, pods: &[Pod], host: &Host) -> Result<(
             .iter()
             .filter(|p| p.metadata.as_ref().is_some_and(|m| m.uid == *uid));
         for sandbox in made {
-            let id = || sandbox.id.clone();
-            let stop = v1::StopPodSandboxRequest {
-                pod_sandbox_id: id(),
-            };
-            client
-                .runtime()
-                .stop_pod_sandbox(stop)
-                .await
-                .map_err(told)?;
-            let remove = v1::RemovePodSandboxRequest {
-                pod_sandbox_id: id(),
-            };
-            client
-                .runtime()
-                .remove_pod_sandbox(remove)
-                .await
-                .map_err(told)?;
+            client.take_down_pod(&sandbox.id).await?;
         }
         volumes::remove(&directories, uid)?;
         let logs = log_directory(pod, host);

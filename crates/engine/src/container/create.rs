@@ -2,13 +2,13 @@
 
 use super::host_files::{HostFiles, host_files};
 use super::{Container, cdi, plan};
-use crate::engine::{Engine, detached};
+use crate::engine::{Engine, blocking, detached};
+use crate::error::chain;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::making::Making;
 use crate::pod::Pod;
 use crate::record::ContainerRecord;
-use crate::shim::chain;
 use crate::store::Reserved;
 use crisp_cgroup::CgroupPath;
 use crisp_image::Image;
@@ -104,12 +104,11 @@ impl Engine {
         let hierarchies = self.hierarchies.clone();
         let path = CgroupPath::parse(&record.cgroup)?;
         let resources = spec.linux().as_ref().and_then(|l| l.resources().clone());
-        let work = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let cgroup = hierarchies.create(&path)?;
             cgroup.apply(&resources.unwrap_or_default())
-        });
-        let done = work.await.map_err(|e| Error::Internal(e.to_string()))?;
-        Ok(done?)
+        })
+        .await
     }
 }
 

@@ -2,10 +2,11 @@
 
 use super::Container;
 use crate::engine::{Engine, detached, from_unix_ns};
+use crate::error::chain;
 use crate::error::{Error, Result};
 use crate::record::ContainerRecord;
 use crate::seccomp::Confinement;
-use crate::shim::{Hook, Shim, chain};
+use crate::shim::{Hook, Shim};
 use crisp_model::{ContainerEvent, ContainerState, NamespaceMode, PodState, Running};
 use crisp_shim_api::message::{Overlay, StartContainer, reply, request};
 use std::path::{Path, PathBuf};

@@ -2,8 +2,8 @@
 
 use super::Container;
 use crate::engine::{Engine, detached};
+use crate::error::chain;
 use crate::error::{Error, Result};
-use crate::shim::chain;
 use crisp_model::signal::SIGKILL;
 use crisp_shim_api::message::{Signal, request};
 use std::sync::{Arc, Mutex, PoisonError};

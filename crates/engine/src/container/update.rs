@@ -1,6 +1,6 @@
 //! Changing the limits of a container in place.
 
-use crate::engine::{Engine, detached};
+use crate::engine::{Engine, blocking, detached};
 use crate::error::{Error, Result};
 use crisp_cgroup::CgroupPath;
 use crisp_model::spec::{linux_resources, merge};
@@ -35,8 +35,6 @@ impl Engine {
 
     pub(crate) async fn apply_limits(&self, cgroup: &str, resources: Resources) -> Result<()> {
         let cgroup = self.hierarchies.open(&CgroupPath::parse(cgroup)?);
-        let work = tokio::task::spawn_blocking(move || cgroup.apply(&linux_resources(&resources)));
-        let done = work.await.map_err(|e| Error::Internal(e.to_string()))?;
-        Ok(done?)
+        blocking(move || cgroup.apply(&linux_resources(&resources))).await
     }
 }

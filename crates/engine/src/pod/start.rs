@@ -2,12 +2,13 @@
 
 use super::{Pod, files, netns, sysctl};
 use crate::engine::{Engine, detached};
+use crate::error::chain;
 use crate::error::{Error, Kind, Result};
 use crate::events::EventKind;
 use crate::host;
 use crate::making::Making;
 use crate::record::{PodRecord, make_private_dir};
-use crate::shim::{Shim, chain, unexpected};
+use crate::shim::{Shim, unexpected};
 use crate::store::Reserved;
 use crisp_cgroup::CgroupPath;
 use crisp_model::spec::linux_resources;

@@ -2,7 +2,7 @@
 
 use super::{Pod, netns};
 use crate::container::Container;
-use crate::engine::{Engine, detached};
+use crate::engine::{Engine, blocking, detached};
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::record::{PodRecord, remove_dir};
@@ -146,12 +146,11 @@ impl Engine {
     /// Kills what is in a cgroup and removes it.
     pub(crate) async fn remove_cgroup(&self, path: &str) -> Result<()> {
         let cgroup = self.hierarchies.open(&CgroupPath::parse(path)?);
-        let work = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             cgroup.kill()?;
             cgroup.remove()
-        });
-        let done = work.await.map_err(|e| Error::Internal(e.to_string()))?;
-        Ok(done?)
+        })
+        .await
     }
 
     /// For a container that should have ended with its pod and of which nobody saw the end.
