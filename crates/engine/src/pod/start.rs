@@ -13,10 +13,10 @@ use crate::store::Reserved;
 use crisp_cgroup::CgroupPath;
 use crisp_model::spec::linux_resources;
 use crisp_model::{IdMapping, NamespaceMode, PodConfig, PodId, PodState};
-use crisp_shim_api::message::{IdMap, StartPod, reply, request};
+use crisp_shim_api::message::{IdMap, StartPod, Welcome, reply, request};
 use oci_spec::runtime::LinuxPidsBuilder;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Size of the /dev/shm that the containers of a pod share, as docker has it.
@@ -149,15 +149,10 @@ impl Engine {
         make_private_dir(&run_dir)?;
         files::write(&run_dir, &config, &hostname)?;
         let cgroups = self.make_pod_cgroups(pod);
-        let shim = Shim::spawn(
-            pod.id(),
-            &self.shim_exe,
-            &run_dir,
-            &self.reaper,
-            self.listener(pod),
-        )?;
-        pod.set_shim(Some(shim.clone()));
-        let (welcome, cgroup_dirs) = tokio::try_join!(shim.hello(), cgroups)?;
+        let shim = self.start_shim(pod, &run_dir);
+        // Both come to their end whatever becomes of one: nothing is made while it is taken down.
+        let (shim, cgroup_dirs) = tokio::join!(shim, cgroups);
+        let ((shim, welcome), cgroup_dirs) = (shim?, cgroup_dirs?);
         let request = start_request(&config, hostname, cgroup_dirs)?;
         let (body, fds) = shim.call(request::Body::StartPod(request)).await?;
         let reply::Body::PodStarted(started) = body else {
@@ -170,6 +165,19 @@ impl Engine {
             record.shim_pid = Some(welcome.shim_pid);
         });
         self.records.write_pod(&record)
+    }
+
+    async fn start_shim(&self, pod: &Arc<Pod>, run_dir: &Path) -> Result<(Arc<Shim>, Welcome)> {
+        let shim = Shim::spawn(
+            pod.id(),
+            &self.shim_exe,
+            run_dir,
+            &self.reaper,
+            self.listener(pod),
+        )?;
+        pod.set_shim(Some(shim.clone()));
+        let welcome = shim.hello().await?;
+        Ok((shim, welcome))
     }
 
     /// Makes the pod's cgroup and that of its pause process, in a thread: what the kernel does for it
