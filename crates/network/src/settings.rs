@@ -19,10 +19,23 @@ const DEFAULT_IPV4_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 87, 0, 
 const DEFAULT_IPV6_CIDR: Ipv6Net =
     Ipv6Net::new_assert(Ipv6Addr::new(0xfd63, 0x7269, 0x7370, 0, 0, 0, 0, 0), 64);
 
+/// Who wires pods, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// The bridge, unless the node has something else to wire pods with.
+    #[default]
+    Auto,
+    /// The bridge.
+    Bridge,
+}
+
 /// The pod network's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
+    /// What pods to come are wired with. Pods that there are keep what they have.
+    pub mode: Mode,
     /// The bridge that pods are connected to; made when the first pod needs it. Daemons that run
     /// side by side need one each.
     pub bridge: String,
@@ -47,6 +60,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            mode: Mode::default(),
             bridge: "crisp0".to_owned(),
             pod_cidrs: vec![DEFAULT_IPV4_CIDR.into(), DEFAULT_IPV6_CIDR.into()],
             mtu: None,
