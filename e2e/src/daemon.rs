@@ -6,6 +6,8 @@ use crate::wait::until;
 use crate::{child, tools};
 use anyhow::{Context, Result, anyhow, bail};
 use crisp_cri_api::v1::VersionRequest;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -78,6 +80,12 @@ impl Daemon {
         child.kill()?;
         child.wait()?;
         Ok(())
+    }
+
+    /// Sends the signal by which a configuration is read again.
+    pub(crate) fn hang_up(&self) -> Result<()> {
+        let pid = self.pid().context("the daemon is not running")?;
+        Ok(kill(Pid::from_raw(pid.try_into()?), Signal::SIGHUP)?)
     }
 
     pub(crate) fn pid(&self) -> Option<u32> {

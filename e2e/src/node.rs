@@ -269,6 +269,33 @@ impl Node {
         self.daemon.start().await.map(drop)
     }
 
+    /// Changes the configuration file and has the daemon read it again; the answer is what it logs
+    /// about that.
+    ///
+    /// # Errors
+    /// It does not run, or logs nothing.
+    pub async fn reload(&self, edit: impl FnOnce(&mut Table)) -> Result<String> {
+        let mut config: Table = fs::read_to_string(self.config_path())?.parse()?;
+        edit(&mut config);
+        self.reload_text(&config.to_string()).await
+    }
+
+    /// The same with whatever text as the file.
+    ///
+    /// # Errors
+    /// It does not run, or logs nothing.
+    pub async fn reload_text(&self, config: &str) -> Result<String> {
+        fs::write(self.config_path(), config)?;
+        let before = self.daemon.log().len();
+        self.daemon.hang_up()?;
+        until("the configuration is read again", async || {
+            let log = self.daemon.log().split_off(before);
+            let ends = ["was read again", "the configuration stays as it was"];
+            ends.iter().any(|end| log.contains(end)).then_some(log)
+        })
+        .await
+    }
+
     /// Removes all pods and images, and checks that nothing of them is left in the kernel or on disk.
     ///
     /// # Errors

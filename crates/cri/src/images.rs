@@ -47,12 +47,7 @@ impl ImageServer {
 
     /// Nobody but a handler that exists can want an image.
     fn known_handler(&self, handler: &str) -> Result<(), Status> {
-        let known = self
-            .engine
-            .config()
-            .handler_names()
-            .any(|name| name == handler);
-        match known {
+        match self.engine.config().has_handler(handler) {
             true => Ok(()),
             false => Err(of_engine(EngineError::NotFound {
                 kind: Kind::Handler,

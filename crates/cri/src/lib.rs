@@ -31,7 +31,7 @@ mod serve;
 mod span;
 mod streams;
 
-pub use serve::{Error, serve};
+pub use serve::{Error, Server};
 
 use tonic::{Response, Status};
 

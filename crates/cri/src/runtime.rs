@@ -19,11 +19,11 @@ use tonic::{Request, Status};
 #[derive(Debug)]
 pub(crate) struct Runtime {
     engine: Arc<Engine>,
-    streaming: Server,
+    streaming: Arc<Server>,
 }
 
 impl Runtime {
-    pub(crate) fn new(engine: Arc<Engine>, streaming: Server) -> Self {
+    pub(crate) fn new(engine: Arc<Engine>, streaming: Arc<Server>) -> Self {
         Self { engine, streaming }
     }
 
@@ -436,7 +436,7 @@ impl RuntimeService for Runtime {
     async fn status(&self, request: Request<v1::StatusRequest>) -> Reply<v1::StatusResponse> {
         let mut response = answer::node_status(&self.engine.status());
         if request.into_inner().verbose {
-            response.info = answer::node_info(self.engine.config());
+            response.info = answer::node_info(&self.engine.config());
         }
         reply(response)
     }

@@ -13,6 +13,7 @@ mod manifest;
 mod names;
 mod output;
 mod pod;
+mod reload;
 mod serve;
 mod text;
 

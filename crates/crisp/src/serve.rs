@@ -1,6 +1,7 @@
 //! `crisp serve`: the daemon.
 
 use crate::client::Target;
+use crate::reload::Hangups;
 use anyhow::{Context, Result, bail};
 use crisp_engine::{Config, Engine};
 use nix::fcntl::{Flock, FlockArg};
@@ -43,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments, target: &Target) -> Result<()> {
         .enable_all()
         .build()
         .context("starting the runtime's threads")?
-        .block_on(serve(config, &socket))
+        .block_on(serve(config, target, &socket))
 }
 
 /// Our own lines from `level` on; of the libraries below us only what is wrong.
@@ -60,17 +61,22 @@ fn log_lines<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> {
         .with_writer(io::stderr)
 }
 
-async fn serve(config: Config, socket: &Path) -> Result<()> {
+async fn serve(config: Config, target: &Target, socket: &Path) -> Result<()> {
     fs::create_dir_all(&config.run_dir)
         .with_context(|| format!("making {}", config.run_dir.display()))?;
     let shutdown = Shutdown::watch().context("watching signals")?;
+    let hangups = Hangups::watch().context("watching signals")?;
     let _lock = lock(&config.run_dir)?;
     let engine = Engine::open(config).await.context("opening the node")?;
+    let server = crisp_cri::Server::start(engine.clone()).await?;
     let listener = listen(socket)?;
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving the CRI");
     // Nobody to tell, unless systemd started this.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    crisp_cri::serve(engine.clone(), listener, shutdown.asked()).await?;
+    tokio::select! {
+        served = server.serve(listener, shutdown.asked()) => served?,
+        never = hangups.reload(target, &server) => match never {},
+    }
     let _ = fs::remove_file(socket);
     engine.close().await;
     tracing::info!("the daemon ends; its pods go on");

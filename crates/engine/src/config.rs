@@ -221,22 +221,23 @@ impl Config {
         std::iter::once("").chain(self.handlers.keys().map(String::as_str))
     }
 
-    /// The limits on processes under a runtime handler; none: there is no such handler.
+    /// Whether there is a runtime handler of this name.
     #[must_use]
-    pub fn pids_limits(&self, handler: &str) -> Option<PidsLimits> {
-        let settings = match handler {
-            "" => HandlerSettings::default(),
-            name => self.handlers.get(name)?.clone(),
-        };
-        let limit = |limit: i64| (limit > 0).then_some(limit);
-        Some(PidsLimits {
-            pod: limit(settings.pod_pids_limit.unwrap_or(self.pod_pids_limit)),
-            container: limit(
-                settings
-                    .container_pids_limit
-                    .unwrap_or(self.container_pids_limit),
-            ),
-        })
+    pub fn has_handler(&self, name: &str) -> bool {
+        name.is_empty() || self.handlers.contains_key(name)
+    }
+
+    /// The limits on processes under a runtime handler; for pods of one that is in the file no more,
+    /// the general ones.
+    #[must_use]
+    pub fn pids_limits(&self, handler: &str) -> PidsLimits {
+        let settings = self.handlers.get(handler).cloned().unwrap_or_default();
+        let limit =
+            |own: Option<i64>, general: i64| Some(own.unwrap_or(general)).filter(|n| *n > 0);
+        PidsLimits {
+            pod: limit(settings.pod_pids_limit, self.pod_pids_limit),
+            container: limit(settings.container_pids_limit, self.container_pids_limit),
+        }
     }
 
     fn check(&self) -> Result<(), (String, String)> {
@@ -325,20 +326,20 @@ mod tests {
         let config =
             parse("pod_pids_limit = 100\n[handlers.small]\ncontainer_pids_limit = 5\n").unwrap();
         let limits = |handler| config.pids_limits(handler);
-        assert_eq!(
-            limits(""),
-            Some(PidsLimits {
-                pod: Some(100),
-                container: None
-            })
-        );
+        let general = PidsLimits {
+            pod: Some(100),
+            container: None,
+        };
+        assert_eq!(limits(""), general);
         assert_eq!(
             limits("small"),
-            Some(PidsLimits {
-                pod: Some(100),
-                container: Some(5)
-            })
+            PidsLimits {
+                container: Some(5),
+                ..general
+            }
         );
-        assert_eq!(limits("other"), None);
+        assert_eq!(limits("gone"), general);
+        assert!(config.has_handler("") && config.has_handler("small"));
+        assert!(!config.has_handler("gone"));
     }
 }

@@ -25,14 +25,14 @@ use ipnet::IpNet;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime};
 
 /// All pods of a node and everything that they are made of.
 #[derive(Debug)]
 pub struct Engine {
     this: Weak<Engine>,
-    config: Config,
+    config: RwLock<Arc<Config>>,
     pub(crate) host: Host,
     pub(crate) store: Store,
     pub(crate) records: Records,
@@ -82,7 +82,7 @@ impl Engine {
             users: Users::default(),
             cpu_rates: CpuRates::default(),
             events: Events::default(),
-            config,
+            config: RwLock::new(Arc::new(config)),
         });
         engine.recover().await?;
         Ok(engine)
@@ -94,10 +94,10 @@ impl Engine {
         if !self.store.pods().is_empty() {
             return;
         }
-        let parent = self.config.cgroup.default_parent.as_str();
+        let config = self.config();
         let cgroup = self
             .hierarchies
-            .resolve_parent(Some(parent))
+            .resolve_parent(Some(&config.cgroup.default_parent))
             .map(|path| self.hierarchies.open(&path));
         if let Err(error) = cgroup.and_then(|cgroup| cgroup.remove_if_unused()) {
             tracing::warn!(error = chain(&error), "the pods' common cgroup is left");
@@ -110,10 +110,29 @@ impl Engine {
         }
     }
 
-    /// The configuration in force.
+    /// The configuration in force. An operation asks once and goes by the answer to its end.
     #[must_use]
-    pub fn config(&self) -> &Config {
-        &self.config
+    pub fn config(&self) -> Arc<Config> {
+        self.config
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Puts a configuration in force for what is made from then on. It may differ from the one before
+    /// in what [`Config::reload`] takes up, and in nothing else.
+    ///
+    /// # Errors
+    /// If the work ended early.
+    pub async fn reconfigure(&self, config: Config) -> Result<()> {
+        let (images, settings) = (self.images.clone(), config.image.clone());
+        blocking(move || {
+            images.reconfigure(settings);
+            Ok::<_, Error>(())
+        })
+        .await?;
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        Ok(())
     }
 
     /// The node's images.
@@ -130,7 +149,8 @@ impl Engine {
             .pods()
             .into_iter()
             .filter(|pod| pod.making.finished());
-        made.map(|pod| pod.view(&self.config.netns_dir)).collect()
+        let config = self.config();
+        made.map(|pod| pod.view(&config.netns_dir)).collect()
     }
 
     /// A pod by id or unique prefix.
@@ -138,7 +158,7 @@ impl Engine {
     /// # Errors
     /// If there is none, or several.
     pub fn pod(&self, id: &str) -> Result<PodView> {
-        Ok(self.store.pod(id)?.view(&self.config.netns_dir))
+        Ok(self.store.pod(id)?.view(&self.config().netns_dir))
     }
 
     /// Every container, by id.
@@ -170,7 +190,7 @@ impl Engine {
         };
         NodeStatus {
             network_not_ready: self.network.ready().err().map(|why| why.reason),
-            handlers: self.config.handler_names().map(handler).collect(),
+            handlers: self.config().handler_names().map(handler).collect(),
         }
     }
 
@@ -196,7 +216,7 @@ impl Engine {
     }
 
     pub(crate) fn pod_run_dir(&self, pod: &PodId) -> PathBuf {
-        self.config.run_dir.join("pods").join(pod.as_str())
+        self.config().run_dir.join("pods").join(pod.as_str())
     }
 
     pub(crate) fn bundle_dir(&self, pod: &PodId, container: &ContainerId) -> PathBuf {

@@ -48,7 +48,7 @@ impl Engine {
             "runtimeHandler": record.handler,
             "netNamespace": view.netns,
             "network": record.network,
-            "bridge": record.network.as_ref().map(|_| &self.config().network.bridge),
+            "bridge": record.network.as_ref().map(|_| self.config().network.bridge.clone()),
             "runDir": self.pod_run_dir(pod.id()),
             "cgroup": self.describe_cgroup(&record.cgroup),
             "config": *record.config,

@@ -19,6 +19,7 @@ mod processes;
 mod reaper;
 mod record;
 mod recover;
+mod reload;
 mod seccomp;
 mod shim;
 mod stats;
@@ -33,6 +34,7 @@ pub use engine::Engine;
 pub use error::{Error, Kind, Result, chain};
 pub use events::{Event, EventKind, Heard, Listening};
 pub use processes::{Processes, TaskStates};
+pub use reload::{Difference, Reload};
 pub use stream::{StreamControl, Streams, Wanted};
 pub use view::{
     CgroupDriver, ContainerStats, ContainerView, DiskUsage, ExecOutput, Handler, NodeStatus,

@@ -186,6 +186,20 @@ impl Catalogue {
         Self { entries }
     }
 
+    /// With those images pinned that the settings say.
+    pub(crate) fn pinned_by(&self, settings: &Settings) -> Self {
+        let pinned = |entry: &Arc<Entry>| {
+            let names = entry.names().cloned().collect();
+            Arc::new(entry.with_names(names, settings))
+        };
+        let entries = self.entries.iter();
+        Self {
+            entries: entries
+                .map(|(id, entry)| (id.clone(), pinned(entry)))
+                .collect(),
+        }
+    }
+
     pub(crate) fn without(&self, id: &ImageId) -> Self {
         let mut entries = self.entries.clone();
         entries.remove(id);

@@ -7,7 +7,9 @@ use crate::progress::Audience;
 use crate::pull::pull;
 use crate::stack::Directory;
 use crate::store::Store;
-use crate::{Auth, Config, Error, Image, ImageId, Progress, ProgressSink, Reference, Snapshot};
+use crate::{
+    Auth, Config, Error, Image, ImageId, Progress, ProgressSink, Reference, Settings, Snapshot,
+};
 use crisp_model::ContainerId;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -49,7 +51,7 @@ struct Pull {
 impl fmt::Debug for Images {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Images")
-            .field("config", &self.store.config)
+            .field("settings", &self.store.settings())
             .finish_non_exhaustive()
     }
 }
@@ -137,11 +139,12 @@ impl Images {
         progress: &ProgressSink,
     ) -> Result<Vec<Arc<Image>>, Error> {
         let (store, audience) = (self.store.clone(), Audience::default());
+        let settings = store.settings();
         audience.join(progress);
         let import = async move {
             let (reading, listener) = (store.clone(), audience.clone());
+            let max_bytes = settings.max_image_bytes;
             let spool = spawn_blocking(move || {
-                let max_bytes = reading.config.settings.max_image_bytes;
                 Spool::read(archive, &reading.content, max_bytes, |done_bytes| {
                     listener.tell(&Progress::Reading { done_bytes });
                 })
@@ -149,12 +152,9 @@ impl Images {
             let spool = Arc::new(spool.await.map_err(|error| ended(&error))??);
             let mut ids = Vec::new();
             for found in spool.images()? {
-                ids.push(
-                    install(&store, Source::Archive(spool.clone()), found, &audience)
-                        .await?
-                        .id
-                        .clone(),
-                );
+                let source = Source::Archive(spool.clone());
+                let image = install(&store, &settings, source, found, &audience).await?;
+                ids.push(image.id.clone());
             }
             ids.sort();
             ids.dedup();
@@ -166,6 +166,12 @@ impl Images {
                 .collect())
         };
         tokio::spawn(import).await.map_err(|error| ended(&error))?
+    }
+
+    /// Puts other settings in force: for pulls and imports that begin from then on, and for which
+    /// images are pinned. Blocks.
+    pub fn reconfigure(&self, settings: Settings) {
+        self.store.reconfigure(settings);
     }
 
     /// All images, by their ids.

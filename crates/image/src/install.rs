@@ -9,7 +9,7 @@ use crate::progress::Audience;
 use crate::registry::Registry;
 use crate::store::{NewImage, Store, visible};
 use crate::stream::{self, Expected};
-use crate::{Digest, Error, Image, LayerSize, Progress, fixup};
+use crate::{Digest, Error, Image, LayerSize, Progress, Settings, fixup};
 use bytes::Bytes;
 use std::fs;
 use std::io;
@@ -43,6 +43,7 @@ pub(crate) struct Found {
 #[derive(Clone)]
 struct Job {
     store: Arc<Store>,
+    settings: Arc<Settings>,
     source: Source,
     blob: Descriptor,
     diff_id: Digest,
@@ -56,11 +57,12 @@ struct Job {
 /// Installs all of it, or nothing that would stay.
 pub(crate) async fn install(
     store: &Arc<Store>,
+    settings: &Arc<Settings>,
     source: Source,
     found: Found,
     audience: &Audience,
 ) -> Result<Arc<Image>, Error> {
-    let result = try_install(store, source, found, audience).await;
+    let result = try_install(store, settings, source, found, audience).await;
     if let Err(error) = &result
         && !error.is_transient()
     {
@@ -75,15 +77,17 @@ pub(crate) async fn install(
 
 async fn try_install(
     store: &Arc<Store>,
+    settings: &Arc<Settings>,
     source: Source,
     found: Found,
     audience: &Audience,
 ) -> Result<Arc<Image>, Error> {
     let what = found.descriptor.digest.to_string();
     let diff_ids = diff_ids(&found, &what)?;
-    check_size(store, &found, &what)?;
+    check_size(settings, &found, &what)?;
     let pins = pin(store, &diff_ids);
-    let kept = fetch_layers(store, source, &found.manifest, &diff_ids, audience).await?;
+    let manifest = &found.manifest;
+    let kept = fetch_layers(store, settings, source, manifest, &diff_ids, audience).await?;
     audience.tell(&Progress::Committing);
     let store = store.clone();
     spawn_blocking(move || {
@@ -113,8 +117,8 @@ fn diff_ids(found: &Found, what: &str) -> Result<Vec<Digest>, Error> {
 }
 
 /// What is too large to be transferred is not begun with.
-fn check_size(store: &Store, found: &Found, what: &str) -> Result<(), Error> {
-    let max_bytes = store.config.settings.max_image_bytes;
+fn check_size(settings: &Settings, found: &Found, what: &str) -> Result<(), Error> {
+    let max_bytes = settings.max_image_bytes;
     match found.manifest.size_bytes() {
         Some(size_bytes) if size_bytes <= max_bytes => Ok(()),
         _ => Err(Error::refused(
@@ -133,6 +137,7 @@ fn pin(store: &Store, diff_ids: &[Digest]) -> Pins {
 
 async fn fetch_layers(
     store: &Arc<Store>,
+    settings: &Arc<Settings>,
     source: Source,
     manifest: &Manifest,
     diff_ids: &[Digest],
@@ -146,7 +151,7 @@ async fn fetch_layers(
         manifest.layers.iter().map(size).collect(),
     ));
     let (stop, stopped) = watch::channel(false);
-    let budget = Arc::new(AtomicU64::new(store.config.settings.max_image_bytes));
+    let budget = Arc::new(AtomicU64::new(settings.max_image_bytes));
     let mut layers: Vec<_> = manifest.layers.iter().zip(diff_ids).collect();
     // The largest first, so that none is left alone at the end.
     layers.sort_by_key(|(blob, _)| std::cmp::Reverse(blob.size_bytes));
@@ -154,6 +159,7 @@ async fn fetch_layers(
     for (blob, diff_id) in layers {
         let job = Job {
             store: store.clone(),
+            settings: settings.clone(),
             source: source.clone(),
             blob: blob.clone(),
             diff_id: diff_id.clone(),
@@ -195,8 +201,9 @@ impl Job {
             audience.tell(&Progress::Present { digest });
             return Ok(None);
         }
+        let transfers = store.transfers();
         let _permit = tokio::select! {
-            permit = store.transfers.acquire() => permit,
+            permit = transfers.acquire() => permit,
             _ = stop.wait_for(|stop| *stop) => return Err(stopped()),
         };
         let kept = self.transfer().await?;
@@ -232,7 +239,6 @@ impl Job {
         self,
         chunks: impl Iterator<Item = io::Result<Bytes>> + Send,
     ) -> Result<Option<Kept>, Error> {
-        let settings = &self.store.config.settings;
         let keep = || {
             let path = self.store.content.stage()?;
             Ok::<_, Error>(Kept {
@@ -240,13 +246,13 @@ impl Job {
                 path,
             })
         };
-        let kept = settings.keep_layer_blobs.then(keep).transpose()?;
+        let kept = self.settings.keep_layer_blobs.then(keep).transpose()?;
         let staged = self.store.layers.stage()?;
         let dir = staged.fs_dir();
         let expected = Expected {
             blob: &self.blob,
             diff_id: &self.diff_id,
-            max_bytes: settings.max_layer_bytes,
+            max_bytes: self.settings.max_layer_bytes,
             budget: &self.budget,
             keep: kept.as_ref().map(|kept| kept.path.clone()),
             dir: &dir,

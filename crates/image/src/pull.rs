@@ -6,7 +6,7 @@ use crate::manifest::{Descriptor, Document, MAX_CONFIG_BYTES, Manifest};
 use crate::progress::Audience;
 use crate::registry::{Fetched, Registry};
 use crate::store::Store;
-use crate::{Auth, Digest, Error, Image, Progress, Reference, Version, platform};
+use crate::{Auth, Digest, Error, Image, Progress, Reference, Settings, Version, platform};
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
@@ -23,7 +23,8 @@ pub(crate) async fn pull(
     audience: &Audience,
 ) -> Result<Arc<Image>, Error> {
     audience.tell(&Progress::Resolving);
-    let registry = open(store, reference, auth).await?;
+    let settings = store.settings();
+    let registry = open(&settings, reference, auth).await?;
     if let Some(image) = unchanged(store, &registry, reference).await? {
         return Ok(image);
     }
@@ -38,16 +39,17 @@ pub(crate) async fn pull(
         .small_blob(&manifest.config, MAX_CONFIG_BYTES)
         .await?;
     let found = found(fetched, manifest, config_bytes, names);
-    install(store, Source::Registry(Arc::new(registry)), found, audience).await
+    let source = Source::Registry(Arc::new(registry));
+    install(store, &settings, source, found, audience).await
 }
 
 async fn open(
-    store: &Arc<Store>,
+    settings: &Arc<Settings>,
     reference: &Reference,
     auth: Option<&Auth>,
 ) -> Result<Registry, Error> {
-    let (store, reference, auth) = (store.clone(), reference.clone(), auth.cloned());
-    let open = move || Registry::open(&reference, auth.as_ref(), &store.config.settings);
+    let (settings, reference, auth) = (settings.clone(), reference.clone(), auth.cloned());
+    let open = move || Registry::open(&reference, auth.as_ref(), &settings);
     spawn_blocking(open).await.map_err(|error| ended(&error))?
 }
 

@@ -10,7 +10,7 @@ use crate::locks::KeyedLocks;
 use crate::manifest::{Document, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Manifest};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::stack::{Directory, Node};
-use crate::{Config, Digest, Error, Image, ImageId, fixup};
+use crate::{Config, Digest, Error, Image, ImageId, Settings, fixup};
 use crisp_model::ContainerId;
 use nix::unistd::syncfs;
 use std::collections::HashSet;
@@ -18,17 +18,17 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::Semaphore;
 
 /// Images, layers and snapshots of one set of directories.
 pub(crate) struct Store {
-    pub(crate) config: Config,
+    settings: RwLock<Arc<Settings>>,
     pub(crate) content: Content,
     pub(crate) layers: Arc<Layers>,
     pub(crate) snapshots: Snapshots,
-    /// Layers that are being fetched and unpacked.
-    pub(crate) transfers: Semaphore,
+    /// Layers that may be fetched and unpacked at the same time.
+    transfers: RwLock<Arc<Semaphore>>,
     /// One fetches a layer, and who else needs it waits.
     pub(crate) layer_locks: KeyedLocks<Digest>,
     catalogue: Mutex<Arc<Catalogue>>,
@@ -56,13 +56,13 @@ impl Store {
             content,
             snapshots: Snapshots::open(&config.containers_dir, layers.clone())?,
             layers,
-            transfers: Semaphore::new(config.settings.max_concurrent_downloads.max(1)),
+            transfers: RwLock::new(transfers(&config.settings)),
             layer_locks: KeyedLocks::default(),
             catalogue: Mutex::default(),
             writer: Mutex::default(),
             is_syncing: AtomicBool::new(false),
             boot_id: boot_id(),
-            config,
+            settings: RwLock::new(Arc::new(config.settings)),
         });
         store.load()?;
         store.collect_garbage();
@@ -79,12 +79,12 @@ impl Store {
             );
             Vec::new()
         });
-        let count = indexed.len();
+        let (count, settings) = (indexed.len(), self.settings());
         let mut catalogue = Catalogue::default();
         for indexed in indexed {
             let digest = indexed.manifest.digest.clone();
-            match self.load_image(indexed) {
-                Ok(entry) => catalogue = catalogue.with(entry, &self.config.settings),
+            match self.load_image(indexed, &settings) {
+                Ok(entry) => catalogue = catalogue.with(entry, &settings),
                 Err(error) => {
                     tracing::warn!(%digest, error = &error as &dyn std::error::Error, "dropping an image");
                 }
@@ -94,7 +94,7 @@ impl Store {
         self.set_catalogue(catalogue, is_changed)
     }
 
-    fn load_image(&self, indexed: Indexed) -> Result<Entry, Error> {
+    fn load_image(&self, indexed: Indexed, settings: &Settings) -> Result<Entry, Error> {
         let digest = &indexed.manifest.digest;
         if indexed
             .unsynced_since_boot
@@ -114,8 +114,42 @@ impl Store {
             .content
             .read_blob(&manifest.config.digest, MAX_CONFIG_BYTES)?;
         let config = RawConfig::parse(&config, manifest.config.digest.as_str())?;
-        let entry = Entry::new(indexed, &manifest, config, &self.config.settings);
+        let entry = Entry::new(indexed, &manifest, config, settings);
         self.stack(&entry).map(|_| entry)
+    }
+
+    /// The settings in force. An operation asks once and goes by the answer to its end.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.settings
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Who may fetch and unpack layers now.
+    pub(crate) fn transfers(&self) -> Arc<Semaphore> {
+        self.transfers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Puts other settings in force, and pins the images that they say. Layers that are being fetched
+    /// count for the earlier bound of them. Blocks.
+    pub(crate) fn reconfigure(&self, settings: Settings) {
+        // What is entered is pinned by the settings in force: not while they change.
+        let _writer = self.lock_writer();
+        if settings.max_concurrent_downloads != self.settings().max_concurrent_downloads {
+            *self
+                .transfers
+                .write()
+                .unwrap_or_else(PoisonError::into_inner) = transfers(&settings);
+        }
+        self.show_catalogue(self.catalogue().pinned_by(&settings));
+        *self
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
     /// The images as they are now.
@@ -142,8 +176,9 @@ impl Store {
             .write_blob(&manifest.config.digest, &config_bytes)?;
         indexed.unsynced_since_boot = Some(self.boot_id.clone());
         let config = RawConfig::parse(&config_bytes, id.as_str())?;
-        let entry = Entry::new(indexed, &manifest, config, &self.config.settings);
-        self.set_catalogue(self.catalogue().with(entry, &self.config.settings), true)?;
+        let settings = self.settings();
+        let entry = Entry::new(indexed, &manifest, config, &settings);
+        self.set_catalogue(self.catalogue().with(entry, &settings), true)?;
         drop(writer);
         self.sync_in_background();
         self.image(&id)
@@ -160,8 +195,8 @@ impl Store {
         let Some(entry) = catalogue.get(id) else {
             return Ok(None);
         };
-        let settings = &self.config.settings;
-        let named = catalogue.with(entry.with_names(names, settings), settings);
+        let settings = self.settings();
+        let named = catalogue.with(entry.with_names(names, &settings), &settings);
         if named.get(id) != Some(entry) {
             self.set_catalogue(named, true)?;
         }
@@ -322,11 +357,15 @@ impl Store {
         if is_changed {
             self.content.write_index(&catalogue.indexed())?;
         }
+        self.show_catalogue(catalogue);
+        Ok(())
+    }
+
+    fn show_catalogue(&self, catalogue: Catalogue) {
         *self
             .catalogue
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
-        Ok(())
     }
 
     fn lock_writer(&self) -> MutexGuard<'_, ()> {
@@ -374,6 +413,10 @@ impl Store {
             self.set_catalogue(self.catalogue().with_synced(&unsynced), true)?;
         }
     }
+}
+
+fn transfers(settings: &Settings) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(settings.max_concurrent_downloads.max(1)))
 }
 
 /// The keys of an image's layers, topmost first. A layer that is there twice counts where it is topmost:

@@ -23,10 +23,15 @@ const HTTP_HEAD_MAX_BYTES: usize = 64 << 10;
 /// Seconds of silence before the kernel asks whether the peer is there, and between its questions.
 const KEEPALIVE_SECONDS: u32 = 15;
 
-/// Speaks HTTP until the client has upgraded; none if it does not get that far.
-pub(crate) async fn upgrade(stream: TcpStream, shared: &Arc<Shared>) -> Option<Upgraded> {
+/// Speaks HTTP, over TLS if that is configured, until the client has upgraded; none if it does not get
+/// that far.
+pub(crate) async fn upgrade(
+    stream: TcpStream,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    shared: &Arc<Shared>,
+) -> Option<Upgraded> {
     prepare(&stream);
-    let transport = match shared.tls() {
+    let transport = match tls {
         None => Transport::Plain(stream),
         Some(config) => {
             let accepted = TlsAcceptor::from(config).accept(stream).await;

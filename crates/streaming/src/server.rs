@@ -30,21 +30,31 @@ pub struct Server {
 
 /// What sessions need.
 pub(crate) struct Shared {
-    settings: Settings,
     pub(crate) tokens: Tokens,
-    tls: Option<RwLock<Arc<rustls::ServerConfig>>>,
+    terms: RwLock<Arc<Terms>>,
+}
+
+/// What a connection goes by from its beginning to its end, whatever changes meanwhile.
+struct Terms {
+    settings: Settings,
+    /// None: the connection is not encrypted.
+    tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+impl Terms {
+    /// Reads the certificates.
+    fn new(settings: Settings) -> Result<Arc<Self>, Error> {
+        let tls = settings.tls.as_ref().map(tls::configure).transpose()?;
+        Ok(Arc::new(Self { settings, tls }))
+    }
 }
 
 impl Shared {
-    /// None when the connections are not to be encrypted.
-    pub(crate) fn tls(&self) -> Option<Arc<rustls::ServerConfig>> {
-        let config = self.tls.as_ref()?;
-        Some(
-            config
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
-        )
+    fn terms(&self) -> Arc<Terms> {
+        self.terms
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -52,7 +62,7 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
             .field("address", &self.address)
-            .field("settings", &self.shared.settings)
+            .field("settings", &self.shared.terms().settings)
             .finish_non_exhaustive()
     }
 }
@@ -69,7 +79,8 @@ impl Server {
     /// # Errors
     /// If the address or the certificates cannot be used.
     pub async fn start(settings: Settings) -> Result<Self, Error> {
-        let tls = settings.tls.as_ref().map(tls::configure).transpose()?;
+        let terms = Terms::new(settings)?;
+        let settings = &terms.settings;
         let failed = |source| Error::Listen {
             address: settings.address,
             source,
@@ -78,8 +89,7 @@ impl Server {
         let address = listener.local_addr().map_err(failed)?;
         let shared = Arc::new(Shared {
             tokens: Tokens::new(settings.token_ttl, settings.tokens_max),
-            tls: tls.map(RwLock::new),
-            settings,
+            terms: RwLock::new(terms),
         });
         let accepting = tokio::spawn(accept(listener, shared.clone())).abort_handle();
         Ok(Self {
@@ -125,15 +135,18 @@ impl Server {
         self.issue(Request::PortForward(request))
     }
 
-    /// Reads the certificates anew; connections that stand keep what they have.
+    /// Takes up other timeouts and TLS settings, and reads the certificates anew, for connections from
+    /// now on. The address stays, and so do the bounds of tokens.
     ///
     /// # Errors
-    /// If they cannot be used; then the old ones are kept.
-    pub fn reload_tls(&self) -> Result<(), Error> {
-        if let (Some(settings), Some(tls)) = (&self.shared.settings.tls, &self.shared.tls) {
-            let config = tls::configure(settings)?;
-            *tls.write().unwrap_or_else(PoisonError::into_inner) = config;
-        }
+    /// If the certificates cannot be used; then nothing changes.
+    pub fn reconfigure(&self, settings: Settings) -> Result<(), Error> {
+        let terms = Terms::new(settings)?;
+        *self
+            .shared
+            .terms
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = terms;
         Ok(())
     }
 
@@ -141,14 +154,14 @@ impl Server {
         let path = request.purpose().path();
         let token = self.shared.tokens.issue(request)?;
         let shared = Arc::downgrade(&self.shared);
-        let ttl = self.shared.settings.token_ttl;
+        let ttl = self.shared.tokens.ttl();
         self.runtime.spawn(async move {
             tokio::time::sleep(ttl).await;
             if let Some(shared) = shared.upgrade() {
                 shared.tokens.expire();
             }
         });
-        let scheme = match self.shared.tls {
+        let scheme = match self.shared.terms().tls {
             Some(_) => "https",
             None => "http",
         };
@@ -188,8 +201,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 /// Serves one connection to its end.
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
-    let upgraded = timeout(HANDSHAKE_TIMEOUT, upgrade(stream, &shared)).await;
-    if let Ok(Some(upgraded)) = upgraded {
-        upgraded.run(&shared.settings).await;
+    let terms = shared.terms();
+    let upgraded = upgrade(stream, terms.tls.clone(), &shared);
+    if let Ok(Some(upgraded)) = timeout(HANDSHAKE_TIMEOUT, upgraded).await {
+        upgraded.run(&terms.settings).await;
     }
 }

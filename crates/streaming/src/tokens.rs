@@ -73,6 +73,11 @@ impl Tokens {
         }
     }
 
+    /// How long a token is good.
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
     /// Makes a token for `request`.
     pub(crate) fn issue(&self, request: Request) -> Result<String, Error> {
         let mut bytes = [0; TOKEN_BYTES];

@@ -15,6 +15,7 @@ mod mounts;
 mod namespaces;
 mod network;
 mod processes;
+mod reload;
 mod restart;
 mod seccomp;
 mod users;

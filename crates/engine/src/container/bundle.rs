@@ -1,5 +1,6 @@
 //! A container's bundle: its OCI runtime spec and its seccomp filter, as files for its shim.
 
+use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::pod::{Pod, files, hostname, netns};
@@ -16,25 +17,34 @@ use std::path::PathBuf;
 /// File of the bundle that holds the OCI runtime spec.
 const SPEC_FILE: &str = "config.json";
 
+/// What was prepared for a container's spec.
+pub(super) struct Parts {
+    pub(super) devices: Vec<HostDevice>,
+    pub(super) image_mounts: Vec<ImageMount>,
+    pub(super) volumes: Vec<Volume>,
+    pub(super) confinement: Confinement,
+}
+
 impl Engine {
-    pub(super) fn confinement(&self, record: &ContainerRecord) -> Result<Confinement> {
+    pub(super) fn confinement(
+        &self,
+        config: &Config,
+        record: &ContainerRecord,
+    ) -> Result<Confinement> {
         let security = &record.config.security;
         let capabilities = effective_capabilities(security, &self.host.held_capabilities)?;
         self.profiles
-            .of(security, &capabilities, self.config().unset_seccomp_profile)
+            .of(security, &capabilities, config.unset_seccomp_profile)
     }
 
     pub(super) fn spec(
         &self,
+        config: &Config,
         pod: &Pod,
         record: &ContainerRecord,
-        devices: &[HostDevice],
-        image_mounts: &[ImageMount],
-        volumes: &[Volume],
-        confinement: &Confinement,
+        parts: &Parts,
     ) -> Result<Spec> {
         let pod_record = pod.record();
-        let limits = self.config().pids_limits(&pod_record.handler);
         self.check_apparmor(&record.config.security.apparmor)?;
         let input = SpecInput {
             pod: &pod_record.config,
@@ -47,12 +57,12 @@ impl Engine {
             cgroups_path: &record.cgroup,
             unified_cgroups: self.hierarchies.version() == crisp_cgroup::Version::V2,
             held_capabilities: &self.host.held_capabilities,
-            devices,
-            image_mounts,
-            volumes,
-            seccomp: confinement.profile.clone(),
+            devices: &parts.devices,
+            image_mounts: &parts.image_mounts,
+            volumes: &parts.volumes,
+            seccomp: parts.confinement.profile.clone(),
             apparmor_profile: None,
-            pids_limit: limits.and_then(|l| l.container),
+            pids_limit: config.pids_limits(&pod_record.handler).container,
         };
         Ok(container_spec(&input)?)
     }

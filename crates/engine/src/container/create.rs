@@ -1,5 +1,6 @@
 //! Creating a container: everything that can be prepared before its first process is started.
 
+use super::bundle::Parts;
 use super::host_files::{HostFiles, host_files};
 use super::{Container, cdi, plan};
 use crate::engine::{Engine, blocking, detached};
@@ -78,26 +79,22 @@ impl Engine {
 
     async fn make_container(&self, pod: &Pod, container: &Container, image: &Image) -> Result<()> {
         let _operation = container.operation.lock().await;
-        let record = container.record();
+        let (config, record) = (self.config(), container.record());
         self.records.write_container(&record)?;
         let snapshot = self.images.prepare(&record.id, &image.id);
-        let host = host_files(&record, self.config().cdi_dirs.clone());
+        let host = host_files(&record, config.cdi_dirs.clone());
         let (snapshot, host) = tokio::join!(snapshot, host);
         let (_, HostFiles { devices, edits }) = (snapshot?, host?);
-        let image_mounts = self.lend_images(&record).await?;
-        let volumes = self.make_volumes(&record).await?;
-        let confinement = self.confinement(&record)?;
-        let mut spec = self.spec(
-            pod,
-            &record,
-            &devices,
-            &image_mounts,
-            &volumes,
-            &confinement,
-        )?;
+        let parts = Parts {
+            devices,
+            image_mounts: self.lend_images(&record).await?,
+            volumes: self.make_volumes(&record).await?,
+            confinement: self.confinement(&config, &record)?,
+        };
+        let mut spec = self.spec(&config, pod, &record, &parts)?;
         cdi::apply(&edits, &mut spec)?;
         self.make_container_cgroup(&record, &spec).await?;
-        self.write_bundle(&record, &spec, &confinement)
+        self.write_bundle(&record, &spec, &parts.confinement)
     }
 
     async fn make_container_cgroup(&self, record: &ContainerRecord, spec: &Spec) -> Result<()> {

@@ -60,7 +60,7 @@ impl Engine {
     }
 
     fn check_pod(&self, config: &PodConfig, handler: &str) -> Result<()> {
-        if self.config().pids_limits(handler).is_none() {
+        if !self.config().has_handler(handler) {
             return Err(Error::NotFound {
                 kind: Kind::Handler,
                 id: handler.to_owned(),
@@ -87,9 +87,12 @@ impl Engine {
 
     fn plan_pod(&self, config: PodConfig, handler: &str) -> Result<PodRecord> {
         let id = PodId::generate();
-        let parent = self
-            .hierarchies
-            .resolve_parent(Some(self.cgroup_parent(&config)))?;
+        let settings = &self.config().cgroup;
+        let parent = config
+            .cgroup_parent
+            .as_ref()
+            .unwrap_or(&settings.default_parent);
+        let parent = self.hierarchies.resolve_parent(Some(parent))?;
         let cgroup = parent.join(&format!("crisp-{id}"))?.as_str().to_owned();
         Ok(PodRecord::new(
             id,
@@ -99,13 +102,6 @@ impl Engine {
             None,
             cgroup,
         ))
-    }
-
-    fn cgroup_parent<'a>(&'a self, config: &'a PodConfig) -> &'a str {
-        config
-            .cgroup_parent
-            .as_deref()
-            .unwrap_or(&self.config().cgroup.default_parent)
     }
 
     /// Makes the pod, or takes down what was made of it.
@@ -185,10 +181,7 @@ impl Engine {
     fn make_pod_cgroups(&self, pod: &Pod) -> impl Future<Output = Result<Vec<PathBuf>>> + use<> {
         let record = pod.record();
         let hierarchies = self.hierarchies.clone();
-        let pids = self
-            .config()
-            .pids_limits(&record.handler)
-            .and_then(|limits| limits.pod);
+        let pids = self.config().pids_limits(&record.handler).pod;
         let work = tokio::task::spawn_blocking(move || {
             let path = CgroupPath::parse(&record.cgroup)?;
             let cgroup = hierarchies.create(&path)?;

@@ -67,11 +67,11 @@ fn connector(
 async fn clients_with_a_certificate_are_served_and_others_are_not() {
     let directory = tempfile::tempdir().unwrap();
     let authority = authority();
-    let server = Server::start(Settings {
+    let configured = Settings {
         tls: Some(settings(directory.path(), &authority)),
         ..Settings::default()
-    });
-    let server = server.await.unwrap();
+    };
+    let server = Server::start(configured.clone()).await.unwrap();
     let url = server
         .exec(script("head -c 3000000 /dev/zero; exit 3"))
         .unwrap();
@@ -100,12 +100,24 @@ async fn clients_with_a_certificate_are_served_and_others_are_not() {
     assert_eq!((got[&1].len(), code), (3_000_000, 1000));
 
     std::fs::write(directory.path().join("server.key"), "no key").unwrap();
-    assert!(matches!(server.reload_tls(), Err(Error::ReadTls { .. })));
-    settings(directory.path(), &authority);
-    server.reload_tls().unwrap();
+    let refused = server.reconfigure(configured.clone());
+    assert!(matches!(refused, Err(Error::ReadTls { .. })));
     connect(connector(&authority, Some(certify(&authority))))
         .await
         .unwrap();
+
+    let other = self::authority();
+    settings(directory.path(), &other);
+    server.reconfigure(configured).unwrap();
+    connect(connector(&authority, Some(certify(&authority))))
+        .await
+        .unwrap_err();
+    connect(connector(&other, Some(certify(&other))))
+        .await
+        .unwrap();
+    server.reconfigure(Settings::default()).unwrap();
+    let url = server.exec(script("true")).unwrap();
+    assert!(url.starts_with("http://"), "{url}");
 }
 
 #[tokio::test]
