@@ -44,7 +44,6 @@ need_packages gcc iproute2 libc6-dev nftables util-linux
 debian_tools
 critest
 busybox
-mkdir -p "$target/critest"
-cc -Os -static -s -o "$target/critest/euid" e2e/critest/euid.c
+euid
 "${build[@]}"
 exec cargo run --quiet --locked -p crisp-e2e --bin run-critest -- "${options[@]}"

@@ -53,6 +53,12 @@ critest() {
     )
 }
 
+# A program of the images that critest is given.
+euid() {
+    mkdir -p "$target/critest"
+    cc -Os -static -s -o "$target/critest/euid" "$root/e2e/critest/euid.c"
+}
+
 # A static busybox as upstream configures it, which is the one in public images. Debian's own has a
 # shell that runs applets whatever PATH says, and no ipcs.
 busybox() {

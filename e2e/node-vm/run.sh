@@ -1,0 +1,67 @@
+#!/bin/bash
+# What the node does: installs crisp from its unit, runs what it was booted for, and says how that
+# ended. /dev/ttyS1 is what the user sees, /dev/ttyS2 takes the exit status.
+set -uo pipefail
+
+# The order's lines: where cargo's target directory was, "tests" or "critest", then one argument a line.
+mapfile -t order </payload/order
+target=${order[0]} kind=${order[1]} arguments=("${order[@]:2}")
+export HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
+
+# Programs look for others at the paths that they were built with.
+place() {
+    mkdir -p "$target" "${target%/*}/e2e"
+    mount --bind /payload/target "$target"
+}
+
+install_crisp() {
+    install "$target"/dist/crisp "$target"/dist/crisp-shim /usr/local/bin/
+    install -m 644 /payload/crisp.service /etc/systemd/system/
+    systemctl start crisp || { journalctl --no-pager --unit crisp; return 1; }
+}
+
+describe() {
+    echo "Linux $(uname -r), $(systemctl --version | head -n 1), cgroups: $(stat -fc %T /sys/fs/cgroup)," \
+        "security modules: $(cat /sys/kernel/security/lsm)"
+    echo "up for $(cut -d' ' -f1 /proc/uptime) s"
+}
+
+# Tests are named <program>::<test> here, such as privileged::limits::privileged_fork_bomb_….
+tests() {
+    local path program wanted status=0
+    for path in "$target"/debug/deps/*; do
+        program=${path##*/} program=${program%-*}
+        mapfile -t wanted < <(
+            "$path" --list --include-ignored | sed -n "s/^\(.*\): test$/$program::\1/p" |
+                grep -F -f <(printf '%s\n' "${arguments[@]}") | sed "s/^$program:://"
+        )
+        [ ${#wanted[@]} -gt 0 ] || continue
+        echo "== $program"
+        "$path" --include-ignored --exact "${wanted[@]}" || {
+            echo "$program ended with status $?"
+            status=1
+        }
+    done
+    return $status
+}
+
+# sum_up FILE: the tests' own summaries, added.
+sum_up() {
+    awk '/^test result:/ { passed += $4; failed += $6; skipped += $8 }
+         END { printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped }' "$1"
+}
+
+stty -F /dev/ttyS1 -onlcr
+place && install_crisp && describe || exit
+case $kind in
+    tests)
+        tests 2>&1 | tee /tmp/output
+        status=${PIPESTATUS[0]}
+        sum_up /tmp/output
+        ;;
+    critest)
+        "$target"/debug/run-critest "${arguments[@]}"
+        status=$?
+        ;;
+esac
+printf %s "$status" >/dev/ttyS2
