@@ -13,6 +13,9 @@ use tonic::{Code, Status};
 /// It looks for it only in errors of the code UNKNOWN (cri-api, package errors).
 const REGISTRY_UNAVAILABLE: &str = "RegistryUnavailable: ";
 
+/// The same for an image that may not be used.
+const SIGNATURE_VALIDATION_FAILED: &str = "SignatureValidationFailed: ";
+
 /// The same for a container whose image volume cannot be mounted.
 const IMAGE_VOLUME_MOUNT_FAILED: &str = "ImageVolumeMountFailed: ";
 
@@ -81,7 +84,7 @@ fn image_code(error: &ImageError) -> Code {
         ImageError::NotFound { .. } => Code::NotFound,
         ImageError::InvalidReference { .. } | ImageError::Ambiguous { .. } => Code::InvalidArgument,
         ImageError::Unauthorized { .. } => Code::PermissionDenied,
-        ImageError::RegistryUnavailable { .. } => Code::Unknown,
+        ImageError::RegistryUnavailable { .. } | ImageError::NotVerified { .. } => Code::Unknown,
         ImageError::Corrupt { .. } => Code::DataLoss,
         ImageError::Refused { .. }
         | ImageError::InvalidConfig { .. }
@@ -126,6 +129,7 @@ fn cgroup_code(error: &CgroupError) -> Code {
 fn kubelet_name(error: &ImageError) -> &'static str {
     match error {
         ImageError::RegistryUnavailable { .. } => REGISTRY_UNAVAILABLE,
+        ImageError::NotVerified { .. } => SIGNATURE_VALIDATION_FAILED,
         _ => "",
     }
 }
@@ -193,15 +197,25 @@ mod tests {
 
     #[test]
     fn the_kubelet_finds_its_name_at_the_start_of_an_unknown_error() {
-        let error = ImageError::RegistryUnavailable {
+        let unavailable = ImageError::RegistryUnavailable {
             registry: "r.example".to_owned(),
-            reason: "connection refused".to_owned(),
+            reason: "the reason".to_owned(),
         };
-        for status in [of_image(error.clone()), of_engine(error.into())] {
-            assert_eq!(status.code(), Code::Unknown);
-            let message = status.message();
-            assert!(message.starts_with("RegistryUnavailable: "), "{message}");
-            assert!(message.ends_with("connection refused"), "{message}");
+        let not_verified = ImageError::NotVerified {
+            reference: "r.example/app:1".to_owned(),
+            verifier: "/opt/verifier".into(),
+            reason: "the reason".to_owned(),
+        };
+        for (error, name) in [
+            (unavailable, "RegistryUnavailable: "),
+            (not_verified, "SignatureValidationFailed: "),
+        ] {
+            for status in [of_image(error.clone()), of_engine(error.clone().into())] {
+                assert_eq!(status.code(), Code::Unknown);
+                let message = status.message();
+                assert!(message.starts_with(name), "{message}");
+                assert!(message.ends_with("the reason"), "{message}");
+            }
         }
     }
 

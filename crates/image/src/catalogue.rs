@@ -54,6 +54,7 @@ impl Entry {
                 .unwrap_or(u64::MAX)
                 .saturating_add(indexed.manifest.size_bytes),
             pinned: false,
+            annotations: manifest.annotations.clone(),
             config: config.into_config(),
         };
         Self {

@@ -40,6 +40,9 @@ pub struct Settings {
     /// Images that the kubelet must not remove to gain space: references, or the beginning of references
     /// followed by `*`.
     pub pinned: Vec<String>,
+    /// Where programs are looked for that are asked about every image before it is unpacked. Read again
+    /// at every pull.
+    pub verifier_dirs: Vec<PathBuf>,
 }
 
 impl Default for Settings {
@@ -58,6 +61,12 @@ impl Default for Settings {
             stall_timeout_s: 60,
             keep_layer_blobs: false,
             pinned: Vec::new(),
+            verifier_dirs: [
+                "/opt/crisp/image-verifier/bin",
+                "/opt/containerd/image-verifier/bin",
+            ]
+            .map(PathBuf::from)
+            .to_vec(),
         }
     }
 }

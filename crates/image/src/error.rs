@@ -39,11 +39,19 @@ pub enum Error {
     #[error("{what} is refused: {reason}")]
     Refused { what: String, reason: String },
 
+    /// An administrator's program does not allow the image to be used.
+    #[error("{reference} is not allowed by {}: {reason}", verifier.display())]
+    NotVerified {
+        reference: String,
+        verifier: PathBuf,
+        reason: String,
+    },
+
     /// The file system is full.
     #[error("no space left in {}", path.display())]
     NoSpace { path: PathBuf },
 
-    /// A file of the registry configuration cannot be used.
+    /// A file or directory that an administrator configured cannot be used.
     #[error("{}: {reason}", path.display())]
     InvalidConfig { path: PathBuf, reason: String },
 

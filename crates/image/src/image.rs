@@ -72,6 +72,8 @@ pub struct Image {
     pub size_bytes: u64,
     /// The kubelet must not remove it to gain space.
     pub pinned: bool,
+    /// Those of its manifest.
+    pub annotations: BTreeMap<String, String>,
     pub config: ImageConfig,
 }
 

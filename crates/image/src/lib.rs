@@ -54,6 +54,7 @@ mod tar;
 mod testing;
 mod tree;
 mod unpack;
+mod verify;
 
 pub use auth::Auth;
 pub use config::{Config, Settings};

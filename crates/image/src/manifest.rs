@@ -27,6 +27,8 @@ const LAYERS: [&str; 6] = [
 pub(crate) const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 /// The largest configuration.
 pub(crate) const MAX_CONFIG_BYTES: u64 = 8 << 20;
+/// The annotations of one image that are kept.
+const MAX_ANNOTATIONS_BYTES: usize = 16 << 10;
 /// The most layers of an image; overlayfs stacks 500 at most.
 const MAX_LAYERS: usize = 480;
 
@@ -65,6 +67,8 @@ pub(crate) struct Manifest {
     pub(crate) config: Descriptor,
     /// Base first.
     pub(crate) layers: Vec<Descriptor>,
+    /// What its publisher says about it; nothing when that is too much to be kept in memory.
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 /// All that a document of either kind may hold.
@@ -76,6 +80,7 @@ struct Raw {
     manifests: Option<Vec<Descriptor>>,
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
+    annotations: Option<BTreeMap<String, String>>,
     fs_layers: Option<serde::de::IgnoredAny>,
 }
 
@@ -112,12 +117,14 @@ impl Document {
             Raw {
                 config: Some(config),
                 layers,
+                annotations,
                 ..
             } => {
                 check_media_type(&[OCI_MANIFEST, DOCKER_MANIFEST], given, said, what)?;
                 Manifest {
                     config,
                     layers: layers.unwrap_or_default(),
+                    annotations: annotations.filter(are_few).unwrap_or_default(),
                 }
                 .check(what)
                 .map(Self::Manifest)
@@ -128,6 +135,14 @@ impl Document {
             )),
         }
     }
+}
+
+/// Every list of images carries the annotations of each.
+fn are_few(annotations: &BTreeMap<String, String>) -> bool {
+    let bytes = annotations
+        .iter()
+        .map(|(key, value)| key.len() + value.len());
+    bytes.sum::<usize>() <= MAX_ANNOTATIONS_BYTES
 }
 
 /// Both the transport's and the document's own media type have to be of the kind that the content is.
@@ -231,6 +246,19 @@ mod tests {
         for given in [OCI_INDEX, DOCKER_INDEX, ""] {
             assert!(matches!(parse(&index(), given), Ok(Document::Index(m)) if m.len() == 1));
         }
+    }
+
+    #[test]
+    fn annotations_are_kept_unless_they_are_too_much() {
+        let annotated = |value: &str| {
+            let annotations = format!(r#"{{"annotations":{{"key":"{value}"}},"#);
+            match parse(&manifest(LAYERS[0]).replacen('{', &annotations, 1), "") {
+                Ok(Document::Manifest(manifest)) => manifest.annotations,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(annotated("value")["key"], "value");
+        assert!(annotated(&"x".repeat(MAX_ANNOTATIONS_BYTES)).is_empty());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::manifest::{Descriptor, Document, MAX_CONFIG_BYTES, Manifest};
 use crate::progress::Audience;
 use crate::registry::{Fetched, Registry};
 use crate::store::Store;
+use crate::verify::Verifiers;
 use crate::{Auth, Digest, Error, Image, Progress, Reference, Settings, Version, platform};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -24,11 +25,15 @@ pub(crate) async fn pull(
 ) -> Result<Arc<Image>, Error> {
     audience.tell(&Progress::Resolving);
     let settings = store.settings();
-    let registry = open(&settings, reference, auth).await?;
-    if let Some(image) = unchanged(store, &registry, reference).await? {
+    let (registry, verifiers) = open(&settings, reference, auth).await?;
+    // Verifiers may have changed their mind since the image came.
+    if verifiers.is_empty()
+        && let Some(image) = unchanged(store, &registry, reference).await?
+    {
         return Ok(image);
     }
     let top = registry.manifest().await?;
+    verifiers.check(reference, &descriptor(&top)).await?;
     let names = names(reference, &top.digest);
     let (fetched, manifest) = choose(&registry, top).await?;
     let id = ImageId::new(manifest.config.digest.clone());
@@ -47,9 +52,14 @@ async fn open(
     settings: &Arc<Settings>,
     reference: &Reference,
     auth: Option<&Auth>,
-) -> Result<Registry, Error> {
+) -> Result<(Registry, Verifiers), Error> {
     let (settings, reference, auth) = (settings.clone(), reference.clone(), auth.cloned());
-    let open = move || Registry::open(&reference, auth.as_ref(), &settings);
+    let open = move || {
+        Ok((
+            Registry::open(&reference, auth.as_ref(), &settings)?,
+            Verifiers::find(&settings.verifier_dirs)?,
+        ))
+    };
     spawn_blocking(open).await.map_err(|error| ended(&error))?
 }
 
@@ -116,18 +126,21 @@ async fn add_names(
 }
 
 fn found(fetched: Fetched, manifest: Manifest, config_bytes: Bytes, names: Vec<String>) -> Found {
-    let descriptor = Descriptor {
-        media_type: fetched.media_type,
-        digest: fetched.digest,
-        size_bytes: fetched.bytes.len() as u64,
-        platform: None,
-        annotations: None,
-    };
     Found {
-        descriptor,
+        descriptor: descriptor(&fetched),
         manifest,
         manifest_bytes: fetched.bytes,
         config_bytes,
         names,
+    }
+}
+
+fn descriptor(fetched: &Fetched) -> Descriptor {
+    Descriptor {
+        media_type: fetched.media_type.clone(),
+        digest: fetched.digest.clone(),
+        size_bytes: fetched.bytes.len() as u64,
+        platform: None,
+        annotations: None,
     }
 }

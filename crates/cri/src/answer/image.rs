@@ -20,6 +20,7 @@ pub(crate) fn image(image: &Image) -> v1::Image {
         username,
         spec: Some(v1::ImageSpec {
             image: name(image),
+            annotations: image.annotations.clone().into_iter().collect(),
             ..Default::default()
         }),
         pinned: image.pinned,
@@ -109,6 +110,7 @@ mod tests {
             digests: owned(digests),
             size_bytes: 7,
             pinned: true,
+            annotations: [("key".to_owned(), "value".to_owned())].into(),
             config: ImageConfig {
                 user: "33:33".to_owned(),
                 ..ImageConfig::default()
@@ -122,7 +124,9 @@ mod tests {
         assert_eq!(told.id, format!("sha256:{}", "0".repeat(64)));
         assert_eq!(told.repo_tags, ["a:1", "b:1"]);
         assert_eq!(told.repo_digests, ["a@sha256:00"]);
-        assert_eq!(told.spec.unwrap().image, "a:1");
+        let spec = told.spec.unwrap();
+        assert_eq!(spec.image, "a:1");
+        assert_eq!(spec.annotations["key"], "value");
         assert!(told.pinned && told.size == 7);
     }
 

@@ -30,6 +30,7 @@ impl TestStore {
         let settings = Settings {
             registry_config_dirs: vec![dir.path().join("certs.d")],
             stall_timeout_s: 1,
+            verifier_dirs: vec![dir.path().join("verifiers")],
             ..Settings::default()
         };
         Self { dir, settings }
@@ -206,4 +207,20 @@ pub(crate) fn own_architecture() -> &'static str {
 
 pub(crate) fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap()
+}
+
+/// Writes an executable shell script. Another process does it: a file that this one had open for writing
+/// could not be executed while some child of it still has the descriptor.
+pub(crate) fn write_script(path: &Path, script: &str) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut install = std::process::Command::new("install")
+        .args(["-m", "755", "/dev/stdin"])
+        .arg(path)
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = install.stdin.take().unwrap();
+    writeln!(stdin, "#!/bin/sh\n{script}").unwrap();
+    drop(stdin);
+    assert!(install.wait().unwrap().success());
 }

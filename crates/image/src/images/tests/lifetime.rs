@@ -116,3 +116,18 @@ async fn after_a_power_cut_an_image_is_there_whole_or_not_at_all() {
         .collect();
     assert_eq!(tags, [server.reference("app:synced").to_string()]);
 }
+
+#[tokio::test]
+async fn annotations_of_the_manifest_are_known_after_a_restart_too() {
+    let (server, store) = (Server::start().await, TestStore::new());
+    let mut image = TestImage::small("text");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&image.manifest.bytes).unwrap();
+    manifest["annotations"] = serde_json::json!({ "org.example": "value" });
+    image.manifest = Blob::new(&image.manifest.media_type, manifest.to_string());
+    server.publish("app", "1", &image);
+    let images = store.open();
+    let pulled = pull(&images, &server.reference("app:1")).await.unwrap();
+    assert_eq!(pulled.annotations["org.example"], "value");
+    drop(images);
+    assert_eq!(store.open().list()[0].annotations, pulled.annotations);
+}

@@ -5,6 +5,7 @@ mod import;
 mod lifetime;
 mod pull;
 mod registry;
+mod verify;
 
 use super::*;
 use crate::Digest;
