@@ -57,7 +57,7 @@ fn read(root: &OwnedFd, path: &str) -> String {
 fn privileged_overlay_without_upper_shows_the_topmost_and_is_read_only() {
     for (way, count) in WAYS
         .iter()
-        .flat_map(|way| [1, 2, 40].map(|count| (way, count)))
+        .flat_map(|way| [1, 2, 127].map(|count| (way, count)))
     {
         let (_dir, lower) = layers(count);
         let root = way(&overlay(&lower)).unwrap();
@@ -113,7 +113,7 @@ fn privileged_overlay_that_cannot_be_names_what_is_wrong() {
     let error = overlay(&lower).mount().unwrap_err();
     assert_eq!(error.errno, Errno::ENOENT);
     assert!(error.to_string().contains("missing"), "{error}");
-    let (_dir, many) = layers(100);
+    let (_dir, many) = layers(129);
     assert_eq!(
         overlay(&many).mount_joined().unwrap_err().errno,
         Errno::E2BIG

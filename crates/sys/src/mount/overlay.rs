@@ -7,8 +7,12 @@ use super::{
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{Pid, fchdir, gettid, symlinkat};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Directories laid over each other.
 #[derive(Debug, Clone, Copy)]
@@ -83,8 +87,8 @@ impl Overlay<'_> {
     }
 
     /// As [`Self::mount`] does it where the kernel cannot append lower directories: as one option of
-    /// at most 255 bytes, into which descriptor numbers relative to `/proc/self/fd` fit for some 60
-    /// directories. Public because a test on a newer kernel must reach it.
+    /// at most 255 bytes, into which 128 names of one byte fit. Public because a test on a newer kernel
+    /// must reach it.
     ///
     /// # Errors
     /// As [`Self::mount`]; `E2BIG` for more directories than fit.
@@ -109,14 +113,20 @@ impl Overlay<'_> {
             .iter()
             .map(|layer| open_directory(&layer.path))
             .collect::<Result<_, _>>()?;
-        let numbers: Vec<String> = open.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
-        let option = numbers.join(":");
-        if option.len() > FSCONFIG_VALUE_MAX {
+        let names: Vec<[u8; 1]> = short_names().map(|name| [name]).take(open.len()).collect();
+        let option = names.join(&b':');
+        if names.len() < open.len() || option.len() > FSCONFIG_VALUE_MAX {
             return Err(FsError::new("mount overlay with lowerdir", Errno::E2BIG));
         }
-        in_descriptor_directory(|| {
+        let links = FsContext::open("tmpfs")?.mount(Attributes::NONE)?;
+        for (fd, name) in open.iter().zip(&names) {
+            let target = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            symlinkat(target.as_str(), &links, OsStr::from_bytes(name))
+                .map_err(|errno| FsError::new("link to a lower directory", errno))?;
+        }
+        within(&links, || {
             let context = self.context()?;
-            context.set_string("lowerdir", &option)?;
+            context.set_string("lowerdir", OsStr::from_bytes(&option))?;
             self.set_upper(&context)?;
             context.mount(self.attributes())
         })
@@ -248,21 +258,45 @@ fn open_directory(path: &Path) -> Result<OwnedFd, FsError> {
         .map_err(|errno| FsError::new(format!("open {}", path.display()), errno))
 }
 
-/// Runs `mount` where relative paths are descriptor numbers. A thread with a working directory of its
-/// own does it, because the caller's belongs to the whole process.
-fn in_descriptor_directory(
+/// Names of one byte that mean nothing in a path or in a list of directories.
+fn short_names() -> impl Iterator<Item = u8> {
+    (1..=u8::MAX).filter(|byte| !b"/.:,\\".contains(byte))
+}
+
+/// Runs `mount` where relative paths begin in `directory`. A thread with a working directory of its own
+/// does it, because the caller's belongs to the whole process.
+///
+/// The thread is gone afterwards: one that was joined counts as a part of the process for a moment longer,
+/// and setns(2) lets no process with threads into a user namespace.
+fn within(
+    directory: &OwnedFd,
     mount: impl FnOnce() -> Result<OwnedFd, FsError> + Send,
 ) -> Result<OwnedFd, FsError> {
-    let fail = |errno| FsError::new("enter /proc/self/fd", errno);
+    let fail = |errno| FsError::new("enter a directory of links", errno);
     let body = || {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).map_err(fail)?;
-        nix::unistd::chdir("/proc/thread-self/fd").map_err(fail)?;
+        fchdir(directory).map_err(fail)?;
         mount()
     };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
-            .spawn_scoped(scope, body)
+            .spawn_scoped(scope, || (gettid(), body()))
             .map_err(|_| fail(Errno::EAGAIN))?;
-        thread.join().unwrap_or(Err(fail(Errno::EFAULT)))
+        let (thread, mounted) = thread.join().map_err(|_| fail(Errno::EFAULT))?;
+        wait_until_gone(thread);
+        mounted
     })
+}
+
+/// For a thread that has run to its end: nothing holds it up any more.
+fn wait_until_gone(thread: Pid) {
+    const LOOKS: u32 = 1000;
+    const PAUSE: Duration = Duration::from_micros(50);
+    let directory = PathBuf::from(format!("/proc/self/task/{thread}"));
+    for _ in 0..LOOKS {
+        if !directory.exists() {
+            return;
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
