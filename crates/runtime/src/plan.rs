@@ -17,8 +17,7 @@ pub struct ContainerPlan<'a> {
     pub stdio: Stdio,
     /// Takes the place of the spec's `linux.seccomp`.
     pub seccomp: SeccompFilter<'a>,
-    /// A tmpfs to be mounted at /dev/shm, shared by whoever gets the same one: a detached mount (from
-    /// Linux 6.15), or one of the caller's mount namespace.
+    /// A tmpfs to be mounted at /dev/shm: a detached mount, which becomes the container's.
     pub shm: Option<BorrowedFd<'a>>,
 }
 

@@ -118,15 +118,17 @@ impl Cgroup {
     }
 }
 
-/// Has the calling process join a cgroup by one of its directories. Writing to `tasks` (v1 only) moves
-/// the one thread, which spares the kernel the lock that moving a whole process takes.
+/// Takes out the directory of the version 2 hierarchy, which a process can be born in.
+pub(crate) fn take_unified(dirs: &mut Vec<PathBuf>) -> Option<PathBuf> {
+    let unified = |dir: &PathBuf| dir.join("cgroup.controllers").exists();
+    let position = dirs.iter().position(unified)?;
+    Some(dirs.remove(position))
+}
+
+/// Has the calling process join a cgroup of version 1 by its directory. Writing to `tasks` moves the one
+/// thread, which spares the kernel the lock that moving a whole process takes.
 pub(crate) fn join(dir: &Path) -> io::Result<()> {
-    match write_existing(&dir.join("tasks"), "0") {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            write_existing(&dir.join("cgroup.procs"), "0")
-        }
-        result => result,
-    }
+    write_existing(&dir.join("tasks"), "0")
 }
 
 fn write_existing(path: &Path, text: &str) -> io::Result<()> {

@@ -36,6 +36,7 @@ mod reap;
 mod requests;
 mod scratch;
 mod shim;
+mod shm;
 mod shutdown;
 mod starts;
 mod stdin;

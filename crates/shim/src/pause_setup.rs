@@ -1,12 +1,13 @@
 //! From a fork of the shim to the pause process: what the child does before it executes.
 //!
-//! It tells the shim how it goes over a SEQPACKET socket: `R`, with the pod's /dev/shm if there is
-//! one, when only the execution is left; `E` and a text when it gives up; the end of the socket when
+//! It tells the shim how it goes over a SEQPACKET socket: `R`, with the pod's /dev/shm if that is
+//! a mount that can be cloned detached, when only the execution is left; `E` and a text when it gives up; the end of the socket when
 //! it has executed, or died.
 
 use crate::cgroup;
+use crate::shm;
 use crate::sysctl::Sysctl;
-use crisp_sys::mount::{self, Attributes, Change, FsContext, Propagation, Recursion};
+use crisp_sys::mount::{self, Attributes, Change, FsContext, FsError, Propagation, Recursion};
 use crisp_sys::process::{Child, StdioNumber, install_stdio, reset_signals};
 use crisp_sys::security;
 use crisp_sys::socket::{Wait, receive, send};
@@ -16,7 +17,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Uid, chdir, execveat, fchdir, pivot_root, sethostname, setsid};
+use nix::unistd::{Gid, Uid, chdir, execveat, fchdir, mkdir, pivot_root, sethostname, setsid};
 use std::error::Error;
 use std::ffi::CStr;
 use std::fs;
@@ -39,6 +40,7 @@ pub(crate) struct Setup {
     pub(crate) sysctls: Vec<Sysctl>,
     /// Zero: no /dev/shm.
     pub(crate) shm_size_bytes: u64,
+    /// Those that it is not born in.
     pub(crate) cgroup_dirs: Vec<PathBuf>,
 }
 
@@ -94,10 +96,14 @@ impl Setup {
         self.set_hostname()?;
         self.set_sysctls()?;
         let shm = self.make_shm()?;
-        enter_empty_root()?;
+        let (detached, attached) = match shm {
+            Some(shm) if !mount::is_cloneable(&shm) => (None, Some(shm)),
+            shm => (shm, None),
+        };
+        enter_empty_root(attached.as_ref())?;
         detach_from_shim(null.as_fd())?;
         // The report fails when the shim died before its death was bound to ours.
-        let fds: Vec<BorrowedFd<'_>> = shm.iter().map(AsFd::as_fd).collect();
+        let fds: Vec<BorrowedFd<'_>> = detached.iter().map(AsFd::as_fd).collect();
         send(parent, &[READY], &fds, Wait::Block).step("report to the shim")?;
         give_up_privileges()?;
         let arguments = [c"crisp-shim", c"pause"];
@@ -158,9 +164,10 @@ fn wait_for_id_maps(parent: BorrowedFd<'_>) -> Result<(), StepError> {
     }
 }
 
-/// Replaces the root by an empty read-only file system, so that /proc/1/root shows the pod nothing.
-/// The old root ends up stacked upon the new one, where it is unmounted.
-fn enter_empty_root() -> Result<(), StepError> {
+/// Replaces the root by an empty read-only file system, so that /proc/1/root shows the pod nothing but
+/// its own /dev/shm, if that is to be attached. The old root ends up stacked upon the new one, where it is
+/// unmounted.
+fn enter_empty_root(shm: Option<&OwnedFd>) -> Result<(), StepError> {
     let root = open(
         "/",
         OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
@@ -177,15 +184,24 @@ fn enter_empty_root() -> Result<(), StepError> {
     fchdir(&empty).step("enter the empty root")?;
     pivot_root(".", ".").step("pivot_root")?;
     umount2(".", MntFlags::MNT_DETACH).step("unmount the host's root")?;
-    chdir("/").step("enter the empty root")
+    chdir("/").step("enter the empty root")?;
+    if let Some(shm) = shm {
+        let path = Path::new(shm::PATH_OF_PAUSE);
+        mkdir(path, Mode::S_IRWXU).step("make a directory for /dev/shm")?;
+        mount::attach_at(shm, path).step("attach /dev/shm")?;
+    }
+    let read_only = Change {
+        set: Attributes::READ_ONLY,
+        ..Change::default()
+    };
+    mount::change(&empty, &read_only, Recursion::This).step("make the empty root read-only")
 }
 
-fn make_empty_fs() -> Result<OwnedFd, mount::FsError> {
+fn make_empty_fs() -> Result<OwnedFd, FsError> {
     let tmpfs = FsContext::open("tmpfs")?;
     tmpfs.set_string("size", "4096")?;
     tmpfs.set_string("mode", "0555")?;
-    let attributes = Attributes::READ_ONLY | Attributes::NO_SUID | Attributes::NO_DEV;
-    tmpfs.mount(attributes | Attributes::NO_EXEC)
+    tmpfs.mount(Attributes::NO_SUID | Attributes::NO_DEV | Attributes::NO_EXEC)
 }
 
 /// A session and signals of its own, no way to the shim's log, and the shim's death as its own.

@@ -1,8 +1,10 @@
 //! The pod: its namespaces, and the pause process that holds them.
 
+use crate::cgroup;
 use crate::connection::{Answer, ReplyTo, Waiters};
 use crate::pause_setup::{MAX_REPORT_BYTES, READY, Setup};
 use crate::poller::{Event, Interest, Poller, Watched};
+use crate::shm::Shm;
 use crate::sysctl::{OwnNamespaces, Sysctl, SysctlError};
 use crisp_shim_api::message::open_socket::Family;
 use crisp_shim_api::message::{IdMap, PodExited, PodStarted, StartPod, reply};
@@ -63,8 +65,7 @@ pub(crate) enum Pod {
 pub(crate) struct Pause {
     pub(crate) process: Spawned,
     network: Network,
-    /// The pod's /dev/shm, a detached mount.
-    pub(crate) shm: Option<OwnedFd>,
+    pub(crate) shm: Shm,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +109,10 @@ impl PodStart {
         poller: &Poller,
         witness: &SingleThreaded,
     ) -> Result<Self, PodError> {
-        let setup = check(config)?;
+        let mut setup = check(config)?;
+        let born_in = cgroup::take_unified(&mut setup.cgroup_dirs);
+        let born_in = born_in.map(open_directory).transpose();
+        let born_in = born_in.map_err(io("open the cgroup"))?;
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let executable = open("/proc/self/exe", flags, Mode::empty()).map_err(io("open self"))?;
         let (ours, theirs) = socketpair(
@@ -120,6 +124,7 @@ impl PodStart {
         .map_err(io("make a socket"))?;
         let options = Spawn {
             namespaces: Some(namespaces(config)),
+            cgroup: born_in.as_ref().map(AsFd::as_fd),
             ..Spawn::default()
         };
         let process = process::spawn(&options, witness, |child| {
@@ -130,7 +135,10 @@ impl PodStart {
             pause: Pause {
                 process,
                 network: network(config),
-                shm: None,
+                shm: match config.shm_size_bytes {
+                    0 => Shm::None,
+                    _ => Shm::AttachedByPause,
+                },
             },
             report: poller
                 .watch(ours, Event::PauseReport, Interest::Read)
@@ -169,7 +177,9 @@ impl PodStart {
                 None => return Poll::Ready(Err(PodError::Died)),
                 Some((&READY, _)) => {
                     self.phase = Phase::Executing;
-                    self.pause.shm = received.fds.pop();
+                    if let Some(detached) = received.fds.pop() {
+                        self.pause.shm = Shm::Detached(detached);
+                    }
                 }
                 Some((_, text)) => {
                     let text = String::from_utf8_lossy(text).into_owned();
@@ -213,6 +223,11 @@ fn io<E: Into<io::Error>>(op: &'static str) -> impl FnOnce(E) -> PodError {
         op,
         source: source.into(),
     }
+}
+
+fn open_directory(path: PathBuf) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    open(&path, flags, Mode::empty())
 }
 
 fn check(config: &StartPod) -> Result<Setup, PodError> {

@@ -128,11 +128,12 @@ impl Shim {
                 "the pod has {MAX_CONTAINERS} containers"
             )));
         }
-        let shm = pause
-            .shm
-            .as_ref()
-            .filter(|_| start.pod_shm)
-            .map(AsFd::as_fd);
+        let shm = match start.pod_shm {
+            true => pause.shm.mount(pause.process.pid, &self.witness),
+            false => Ok(None),
+        };
+        let shm = shm.map_err(RequestError::internal("clone the pod's /dev/shm"))?;
+        let shm = shm.as_ref().map(AsFd::as_fd);
         let key = self.keys.next();
         let container = Container::begin(key, start, shm, to, &self.poller, &self.witness)?;
         self.containers.insert(key, container);

@@ -266,6 +266,12 @@ pub fn clone_mount_at(fd: impl AsFd, recursion: Recursion) -> nix::Result<OwnedF
     open_tree(fd.as_fd().as_raw_fd(), Path::new(""), flags)
 }
 
+/// Whether [`clone_mount_at`] clones this detached mount; it does from Linux 6.15 on.
+#[must_use]
+pub fn is_cloneable(detached: impl AsFd) -> bool {
+    clone_mount_at(detached, Recursion::This).is_ok()
+}
+
 fn open_tree(directory: c_int, path: &Path, flags: c_uint) -> nix::Result<OwnedFd> {
     let path = c_string(path)?;
     // SAFETY: `path` is a string that outlives the call.

@@ -24,7 +24,7 @@ use crisp_runtime::{
     ContainerPlan, ExecPlan, Overlay, Rootfs, SeccompFilter, StartError, Started, Starting, Stdio,
     WindowSize, exec, start,
 };
-use crisp_sys::mount::{Attributes, FsContext};
+use crisp_sys::mount::{Attributes, FsContext, Recursion, clone_mount};
 use crisp_sys::process::{self, ExitStatus, SingleThreaded, set_child_subreaper, try_reap};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
@@ -52,7 +52,7 @@ fn run(job: &Value, witness: &SingleThreaded) -> Result<Value> {
     let seccomp = bytes(&job["seccomp"]);
     let shm = match &job["shm"] {
         Value::Bool(true) => Some(FsContext::open("tmpfs")?.mount(Attributes::NONE)?),
-        Value::String(path) => Some(File::open(path)?.into()),
+        Value::String(path) => Some(clone_mount(Path::new(path), Recursion::This)?),
         _ => None,
     };
     let (stdio, output) = stdio(job["terminal"] == true)?;

@@ -5,9 +5,7 @@ use super::{overlay, propagation};
 use crate::error::{Context, StartError};
 use crate::plan::ContainerPlan;
 use crate::spec::{Container, IdMapped, MountPlan, Options, Source};
-use crisp_sys::mount::{
-    Attributes, Change, Overlay, Propagation, Recursion, change, clone_mount, clone_mount_at,
-};
+use crisp_sys::mount::{Attributes, Change, Overlay, Propagation, Recursion, change, clone_mount};
 use crisp_sys::namespace::Kind;
 use crisp_sys::process::SingleThreaded;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
@@ -227,7 +225,9 @@ fn insert_shm(all: &mut Vec<Prepared>, shm: BorrowedFd<'_>) -> Result<(), StartE
         propagation: Some((Propagation::Private, Recursion::This)),
         ..Options::default()
     };
-    let mount = clone_mount_at(shm, Recursion::This).step("clone the pod's /dev/shm", "")?;
+    let mount = shm
+        .try_clone_to_owned()
+        .step("keep the pod's /dev/shm", "")?;
     apply(&mount, &options, None).step("set the options of the pod's /dev/shm", "")?;
     let dev = all
         .iter()
