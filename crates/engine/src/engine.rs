@@ -15,7 +15,7 @@ use crate::stats::CpuRates;
 use crate::store::Store;
 use crate::users::Users;
 use crate::view::{CgroupDriver, ContainerView, Handler, NodeStatus, PodView};
-use crisp_cgroup::Hierarchies;
+use crisp_cgroup::{Hierarchies, Version};
 use crisp_image::Images;
 use crisp_model::{ContainerEvent, ContainerId, ContainerState, ExitReason, PodId, PodState};
 use crisp_network::Network;
@@ -194,10 +194,14 @@ impl Engine {
         }
     }
 
-    /// Who makes the cgroups above a pod's.
+    /// Who makes the cgroups above a pod's. Where systemd does, it is asked to by the kubelet: a pod's
+    /// cgroup_parent is then the name of a slice. systemd manages version 1 in part only.
     #[must_use]
     pub fn cgroup_driver(&self) -> CgroupDriver {
-        CgroupDriver::Cgroupfs
+        match (self.host.systemd, self.hierarchies.version()) {
+            (true, Version::V2) => CgroupDriver::Systemd,
+            _ => CgroupDriver::Cgroupfs,
+        }
     }
 
     /// The address ranges of pods, as the kubelet learns them from its node object.

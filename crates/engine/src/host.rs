@@ -13,6 +13,8 @@ pub(crate) struct Host {
     pub(crate) held_capabilities: CapabilitySet,
     /// AppArmor is there and on.
     pub(crate) apparmor: bool,
+    /// systemd is PID 1.
+    pub(crate) systemd: bool,
 }
 
 /// Capabilities by number, as in `linux/capability.h`.
@@ -70,6 +72,8 @@ impl Host {
             held_capabilities: held_capabilities(&read("/proc/self/status")?),
             apparmor: std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
                 .is_ok_and(|enabled| enabled.trim() == "Y"),
+            // sd_booted(3).
+            systemd: std::path::Path::new("/run/systemd/system").is_dir(),
         })
     }
 }
