@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks everything: format, lints, unit tests, the privileged tests in e2e/, and critest.
+# Checks everything: format, lints, unit tests, the privileged tests in e2e/, some of them once more on a
+# node with systemd and cgroup v2, and critest.
 #
 #   hack/test.sh              all of it, on a machine that has Rust and Go
 #   hack/test.sh --prepare    only what `cargo test -p crisp-e2e` needs: packages, peers, binaries
@@ -55,6 +56,7 @@ fi
 step build hack/build.sh
 if [ "${1:-}" != --prepare ]; then
     step "privileged tests" privileged_tests
+    step "privileged tests on a node with systemd" e2e/node-vm.sh --no-build
     step "critest" e2e/critest.sh --no-build
     step "critest, in parallel and over WebSocket" e2e/critest.sh --no-build --parallel 4 --websocket
 fi

@@ -384,10 +384,22 @@ fn privileged_host_port_of_one_address_answers_there_only() {
     assert!(call_tcp(&node.outside, elsewhere).is_err());
 }
 
+fn kernel_version() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|part| part.parse().ok());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
 /// A client that never pauses keeps its place in the connection table, where it was entered before
 /// there was a host port, or while there was another.
 #[test]
 fn privileged_udp_host_port_follows_the_pod_under_a_persistent_client() {
+    if kernel_version() < (6, 9) {
+        eprintln!("skipped: connections are forgotten by their port from Linux 6.9 on");
+        return;
+    }
     let node = Node::new(settings());
     for family in [0, 1] {
         let bind = ["0.0.0.0:0", "[::]:0"][family];

@@ -185,6 +185,12 @@ async fn privileged_crictl_info_tells_ready_and_cgroup_driver() -> Result<()> {
         "{version}"
     );
     let driver = node.crictl(&["runtime-config"]).await?.stdout;
-    ensure!(driver.to_lowercase().contains("cgroupfs"), "{driver}");
+    let systemd = Path::new("/run/systemd/system").exists();
+    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let wanted = match systemd && unified {
+        true => "systemd",
+        false => "cgroupfs",
+    };
+    ensure!(driver.to_lowercase().contains(wanted), "{driver}");
     node.finish().await
 }

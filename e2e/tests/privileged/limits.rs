@@ -80,8 +80,15 @@ async fn privileged_pid_limit_of_a_handler_overrides_the_general_one() -> Result
     node.finish().await
 }
 
+fn cpu_weight(cgroup: &Cgroup) -> Result<f64> {
+    let weight = cgroup
+        .read("cpu.weight")
+        .or_else(|_| cgroup.read("cpu.shares"))?;
+    Ok(weight.parse()?)
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn privileged_cpu_shares_divide_one_cpu_one_to_four() -> Result<()> {
+async fn privileged_cpu_shares_divide_one_cpu_as_the_kernel_weighs_them() -> Result<()> {
     let node = Node::start().await?;
     let pod = node.run_pod("shares", |_| ()).await?;
     let spin = async |name: &str, shares| {
@@ -91,9 +98,12 @@ async fn privileged_cpu_shares_divide_one_cpu_one_to_four() -> Result<()> {
             resources.cpu_shares = shares;
             resources.cpuset_cpus = "0".to_owned();
         });
-        cgroup(&container.await?, "cpuacct").await
+        let container = container.await?;
+        let weight = cpu_weight(&cgroup(&container, "cpu").await?)?;
+        anyhow::Ok((cgroup(&container, "cpuacct").await?, weight))
     };
-    let (small, large) = (spin("small", 1024).await?, spin("large", 4096).await?);
+    let (small, small_weight) = spin("small", 1024).await?;
+    let (large, large_weight) = spin("large", 4096).await?;
     let (small_before, large_before) = (small.cpu_usage()?, large.cpu_usage()?);
     let (small_used, large_used) = until("two seconds of processor time are used", async || {
         let used = (
@@ -103,8 +113,14 @@ async fn privileged_cpu_shares_divide_one_cpu_one_to_four() -> Result<()> {
         (used.0 + used.1 > Duration::from_secs(2)).then_some(used)
     })
     .await?;
+    // Four to one on version 1; on version 2 the weights of shares lie on a curve.
+    let wanted = large_weight / small_weight;
     let ratio = large_used.as_secs_f64() / small_used.as_secs_f64();
-    ensure!((3.4..4.6).contains(&ratio), "1:{ratio:.2}");
+    ensure!(wanted > 2.9, "weights are 1:{wanted:.2}");
+    ensure!(
+        (0.8..1.25).contains(&(ratio / wanted)),
+        "1:{ratio:.2}, not 1:{wanted:.2}"
+    );
     node.finish().await
 }
 

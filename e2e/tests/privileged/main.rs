@@ -18,5 +18,6 @@ mod processes;
 mod reload;
 mod restart;
 mod seccomp;
+mod systemd;
 mod users;
 mod volumes;
