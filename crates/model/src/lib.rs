@@ -7,6 +7,7 @@
 
 mod config;
 mod id;
+mod quantity;
 pub mod signal;
 pub mod spec;
 mod state;
@@ -14,5 +15,6 @@ mod user;
 
 pub use config::*;
 pub use id::{ContainerId, ExecId, InvalidId, PodId};
+pub use quantity::{InvalidQuantity, Quantity};
 pub use state::*;
 pub use user::*;

@@ -10,7 +10,6 @@ mod environment;
 mod ignored;
 mod parse;
 mod pod;
-mod quantity;
 mod resolver;
 mod resources;
 mod schema;

@@ -2,9 +2,9 @@
 //! pkg/kubelet/qos).
 
 use super::Invalid;
-use super::quantity::Quantity;
 use super::schema::{Pod, Resources};
 use crisp_cri_api::v1;
+use crisp_model::Quantity;
 use std::collections::BTreeMap;
 
 /// cgroup v1's smallest and largest cpu weight.

@@ -2,7 +2,7 @@
 //!
 //! A field that is not here is one that [`super::parse`] reports.
 
-use super::quantity::Quantity;
+use crisp_model::Quantity;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 /// An amount that is not negative, kept in thousandths and rounded up to them, as the kubelet rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) struct Quantity {
+pub struct Quantity {
     milli: u128,
 }
 
@@ -19,24 +19,29 @@ const FRACTION_DIGITS_MAX: usize = 18;
 /// A text that is no amount.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no amount like 500m, 64Mi or 1.5")]
-pub(crate) struct NoQuantity(String);
+pub struct InvalidQuantity(String);
 
 impl Quantity {
     /// Thousandths of the unit.
-    pub(crate) fn milli(self) -> u64 {
+    #[must_use]
+    pub fn milli(self) -> u64 {
         u64::try_from(self.milli).unwrap_or(u64::MAX)
     }
 
     /// The unit itself, rounded up.
-    pub(crate) fn whole(self) -> u64 {
+    #[must_use]
+    pub fn whole(self) -> u64 {
         u64::try_from(self.milli.div_ceil(1000)).unwrap_or(u64::MAX)
     }
 
-    pub(crate) fn is_zero(self) -> bool {
+    #[must_use]
+    pub fn is_zero(self) -> bool {
         self.milli == 0
     }
 
-    pub(crate) fn plus(self, other: Self) -> Self {
+    /// The sum.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
         Self {
             milli: self.milli + other.milli,
         }
@@ -101,10 +106,10 @@ fn power(base: u128, exponent: usize) -> Option<u128> {
 }
 
 impl FromStr for Quantity {
-    type Err = NoQuantity;
+    type Err = InvalidQuantity;
 
-    fn from_str(text: &str) -> Result<Self, NoQuantity> {
-        Self::parse(text).ok_or_else(|| NoQuantity(text.to_owned()))
+    fn from_str(text: &str) -> Result<Self, InvalidQuantity> {
+        Self::parse(text).ok_or_else(|| InvalidQuantity(text.to_owned()))
     }
 }
 
