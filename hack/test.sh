@@ -16,7 +16,8 @@ cd "$root"
 need_root
 
 packages() {
-    need_packages gcc libc6-dev iproute2 nftables
+    # CNI's portmap and bridge run iptables.
+    need_packages gcc libc6-dev iproute2 nftables iptables
 }
 
 unit_tests() {
@@ -47,6 +48,7 @@ step() {
 
 step packages packages
 step "debian tools" debian_tools
+step "cni plugins" cni_plugins
 step crictl crictl
 if [ "${1:-}" != --prepare ]; then
     step fmt cargo fmt --all --check

@@ -30,6 +30,22 @@ debian_tools() {
     rm -r "$work"
 }
 
+# The CNI plugins of Debian, which wire pods in some tests: unpacked, not installed.
+cni_plugins() {
+    local to=$tools/cni
+    [ -d "$to" ] && return
+    local work
+    work=$(mktemp -d)
+    (
+        cd "$work" || exit
+        apt_get download containernetworking-plugins
+        dpkg-deb -x containernetworking-plugins_*.deb root
+    )
+    mkdir -p "$tools"
+    mv "$work/root/usr/lib/cni" "$to"
+    rm -r "$work"
+}
+
 crictl() {
     [ -x "$tools/bin/crictl" ] && return
     need_go

@@ -127,6 +127,8 @@ fn config(slot: &Slot) -> Table {
         (path("root"), path("run"), path("netns"), path("certs.d"));
     let (instance, cgroup_parent, bridge) = (slot.instance(), slot.cgroup(), slot.bridge());
     let [ipv4, ipv6] = slot.pod_cidrs();
+    let (cni_conf_dir, cni_bin_dir) = (path("cni/net.d"), path("cni/bin"));
+    let cni_tools = tools::program("tools").join("cni").display().to_string();
     toml! {
         root_dir = root_dir
         run_dir = run_dir
@@ -137,6 +139,9 @@ fn config(slot: &Slot) -> Table {
         [network]
         bridge = bridge
         pod_cidrs = [ipv4, ipv6]
+        [network.cni]
+        conf_dir = cni_conf_dir
+        bin_dirs = [cni_bin_dir, cni_tools]
         [image]
         registry_config_dirs = [certs_dir]
     }

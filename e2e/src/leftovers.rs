@@ -1,6 +1,7 @@
 //! What a daemon and its pods leave in the kernel and on disk: found, to be held against it; swept,
 //! so that a failed test harms no other.
 
+use crate::cni;
 use crate::kernel::Process;
 use crate::slot::Slot;
 use nix::mount::{MntFlags, umount2};
@@ -34,6 +35,7 @@ pub fn find(slot: &Slot, daemon: Option<u32>, files_before: &BTreeSet<PathBuf>) 
     );
     found.extend(bridge_ports(slot).iter().map(|link| format!("link {link}")));
     found.extend(nft_elements(slot).iter().map(|line| format!("nft {line}")));
+    found.extend(cni::rules(slot).iter().map(|rule| format!("cni {rule}")));
     found.extend(
         cgroups(slot)
             .iter()
@@ -57,6 +59,8 @@ pub(crate) fn sweep(slot: &Slot) {
         run("ip", &["link", "delete", &link]);
     }
     run("ip", &["link", "delete", &slot.bridge()]);
+    run("ip", &["link", "delete", &slot.cni_bridge()]);
+    cni::remove_rules(slot);
     for (family, table) in nft_tables(slot) {
         run("nft", &["delete", "table", &family, &table]);
     }
@@ -118,9 +122,11 @@ fn mounts(slot: &Slot) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Links that are plugged into a slot's bridge.
+/// Links that are plugged into a slot's bridges.
 fn bridge_ports(slot: &Slot) -> Vec<String> {
-    let listing = run("ip", &["-o", "link", "show", "master", &slot.bridge()]);
+    let bridges = [slot.bridge(), slot.cni_bridge()];
+    let listings = bridges.map(|bridge| run("ip", &["-o", "link", "show", "master", &bridge]));
+    let listing = listings.concat();
     let names = listing.lines().filter_map(|line| line.split(": ").nth(1));
     names
         .map(|name| name.split('@').next().unwrap_or(name).to_owned())
@@ -224,7 +230,7 @@ pub fn files(dir: &Path) -> BTreeSet<PathBuf> {
 }
 
 /// What a command prints; nothing when it fails, as it does for what is not there.
-fn run(command: &str, arguments: &[&str]) -> String {
+pub(crate) fn run(command: &str, arguments: &[&str]) -> String {
     let output = Command::new(command).args(arguments).output();
     let output =
         output.unwrap_or_else(|error| panic!("{command}: {error}; run hack/test.sh --prepare"));

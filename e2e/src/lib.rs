@@ -13,6 +13,7 @@
 mod archive;
 pub mod catalog;
 mod child;
+mod cni;
 mod command;
 mod daemon;
 mod image;

@@ -125,7 +125,11 @@ impl Node {
         self.dir().join("netns")
     }
 
-    fn dir(&self) -> &Path {
+    pub(crate) fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
         self.slot.dir()
     }
 
@@ -350,6 +354,12 @@ impl Node {
             self.daemon.log_path(),
             // Written with the first image; it lists none in the end.
             self.root_dir().join("images/index.json"),
+            // The administrator's.
+            self.dir().join("cni/net.d"),
+            self.dir().join("cni/bin"),
+            // Where host-local looks for the next address.
+            self.cni_data_dir().join("lock"),
+            self.cni_data_dir().join("last_reserved_ip."),
             // What the kubelet said last.
             self.root_dir().join("pod-cidrs.json"),
         ];

@@ -80,6 +80,25 @@ impl Slot {
         format!("/crisp-e2e-{}", self.number)
     }
 
+    /// The name of its network of CNI plugins; none is the beginning of another.
+    #[must_use]
+    pub fn cni_network(&self) -> String {
+        format!("e2e-{}-net", self.number)
+    }
+
+    /// The name of the bridge that CNI's plugin of this name wires pods to.
+    #[must_use]
+    pub fn cni_bridge(&self) -> String {
+        format!("ce2ec{}", self.number)
+    }
+
+    pub(crate) fn cni_ranges(&self) -> [String; 2] {
+        [
+            format!("10.212.{}.0/24", self.number),
+            format!("fd00:c414:{:x}::/64", self.number),
+        ]
+    }
+
     pub(crate) fn pod_cidrs(&self) -> [String; 2] {
         [
             format!("10.213.{}.0/24", self.number),

@@ -3,6 +3,7 @@
 
 use crate::request::Invalid;
 use crisp_cgroup::Error as CgroupError;
+use crisp_cni::Error as CniError;
 pub(crate) use crisp_engine::chain;
 use crisp_engine::{Error as EngineError, Kind};
 use crisp_image::Error as ImageError;
@@ -66,6 +67,7 @@ fn engine_code(error: &EngineError) -> Code {
         EngineError::Image(error) => image_code(error),
         EngineError::ImageVolume { .. } => Code::Unknown,
         EngineError::Network(error) => network_code(error),
+        EngineError::Cni(error) => cni_code(error),
         EngineError::Cgroup(error) => cgroup_code(error),
         EngineError::Shim(_) | EngineError::Io { .. } | EngineError::Internal(_) => Code::Internal,
     }
@@ -108,6 +110,21 @@ fn network_code(error: &NetworkError) -> Code {
         | NetworkError::InvalidSetting { .. } => Code::FailedPrecondition,
         NetworkError::NotReady(_) | NetworkError::ShutDown => Code::Unavailable,
         NetworkError::Kernel { .. } | NetworkError::Io { .. } => Code::Internal,
+    }
+}
+
+fn cni_code(error: &CniError) -> Code {
+    match error {
+        CniError::InvalidRequest { .. } => Code::InvalidArgument,
+        CniError::NoConfig { .. } | CniError::InvalidConfig { .. } | CniError::NoPlugin { .. } => {
+            Code::Unavailable
+        }
+        CniError::Refused { refusal, .. } if refusal.is_temporary() => Code::Unavailable,
+        CniError::TimedOut { .. } => Code::DeadlineExceeded,
+        CniError::Refused { .. }
+        | CniError::Failed { .. }
+        | CniError::Helper { .. }
+        | CniError::Io { .. } => Code::Internal,
     }
 }
 

@@ -434,9 +434,10 @@ impl RuntimeService for Runtime {
     }
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Reply<v1::StatusResponse> {
-        let mut response = answer::node_status(&self.engine.status());
+        let status = self.engine.status();
+        let mut response = answer::node_status(&status);
         if request.into_inner().verbose {
-            response.info = answer::node_info(&self.engine.config());
+            response.info = answer::node_info(&self.engine.config(), &status.cni);
         }
         reply(response)
     }

@@ -6,7 +6,8 @@ use crate::error::chain;
 use crate::error::{Error, Result};
 use crate::events::{EventKind, Events};
 use crate::host::Host;
-use crate::pod::Pod;
+use crate::plugins::Plugins;
+use crate::pod::{Pod, take_down_again};
 use crate::reaper::Reaper;
 use crate::record::{Records, make_private_dir};
 use crate::seccomp::Profiles;
@@ -14,7 +15,7 @@ use crate::shim::{Listener, ShimEvent};
 use crate::stats::CpuRates;
 use crate::store::Store;
 use crate::users::Users;
-use crate::view::{CgroupDriver, ContainerView, Handler, NodeStatus, PodView};
+use crate::view::{CgroupDriver, CniStatus, ContainerView, Handler, NodeStatus, PodView};
 use crisp_cgroup::{Hierarchies, Version};
 use crisp_image::Images;
 use crisp_model::{ContainerEvent, ContainerId, ContainerState, ExitReason, PodId, PodState};
@@ -27,6 +28,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime};
+use tokio::sync::Notify;
 
 /// All pods of a node and everything that they are made of.
 #[derive(Debug)]
@@ -38,6 +40,9 @@ pub struct Engine {
     pub(crate) records: Records,
     pub(crate) images: Arc<Images>,
     pub(crate) network: Network,
+    pub(crate) plugins: Plugins,
+    /// Told when something is left of a pod that should be gone.
+    pub(crate) left: Arc<Notify>,
     pub(crate) hierarchies: Arc<Hierarchies>,
     /// A sealed copy of the shim's program, which nothing that runs can change.
     pub(crate) shim_exe: OwnedFd,
@@ -75,6 +80,8 @@ impl Engine {
             records,
             images: Arc::new(images),
             network,
+            plugins: Plugins::new(&config.network),
+            left: Arc::default(),
             hierarchies: Arc::new(hierarchies),
             shim_exe,
             reaper,
@@ -84,7 +91,9 @@ impl Engine {
             events: Events::default(),
             config: RwLock::new(Arc::new(config)),
         });
+        tokio::spawn(take_down_again(engine.this.clone(), engine.left.clone()));
         engine.recover().await?;
+        engine.begin_with_plugins().await;
         Ok(engine)
     }
 
@@ -180,16 +189,23 @@ impl Engine {
         Ok(self.store.container(id)?.view())
     }
 
-    /// Whether the node can run pods.
+    /// Whether the node can run pods, as far as is known now.
     #[must_use]
     pub fn status(&self) -> NodeStatus {
+        self.look_at_plugins();
+        let cni = self.plugins.status();
+        let built_in = self.network.ready().err().map(|why| why.reason);
         let handler = |name: &str| Handler {
             name: name.to_owned(),
             recursive_read_only_mounts: true,
             user_namespaces: true,
         };
         NodeStatus {
-            network_not_ready: self.network.ready().err().map(|why| why.reason),
+            network_not_ready: match *cni {
+                CniStatus::Unused => built_in,
+                _ => cni.not_ready(),
+            },
+            cni,
             handlers: self.config().handler_names().map(handler).collect(),
         }
     }

@@ -53,6 +53,9 @@ pub enum Error {
     },
     #[error("the pod's network cannot be made")]
     Network(#[source] Arc<crisp_network::Error>),
+    /// CNI plugins are who makes it.
+    #[error("the pod's network cannot be made")]
+    Cni(#[source] Arc<crisp_cni::Error>),
     #[error("a limit cannot be set")]
     Cgroup(#[source] Arc<crisp_cgroup::Error>),
     /// The shim of the pod failed, or is gone.
@@ -130,6 +133,15 @@ impl From<crisp_cdi::Error> for Error {
 impl From<crisp_network::Error> for Error {
     fn from(error: crisp_network::Error) -> Self {
         Self::Network(Arc::new(error))
+    }
+}
+
+impl From<crisp_cni::Error> for Error {
+    fn from(error: crisp_cni::Error) -> Self {
+        match error {
+            crisp_cni::Error::InvalidRequest { .. } => Self::invalid("config", error.to_string()),
+            _ => Self::Cni(Arc::new(error)),
+        }
     }
 }
 

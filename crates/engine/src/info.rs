@@ -5,6 +5,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::error::chain;
 use crate::pod::Pod;
+use crate::wiring::Wiring;
 use crisp_cgroup::CgroupPath;
 use serde_json::{Value, json};
 
@@ -40,6 +41,8 @@ impl Engine {
 
     fn describe_pod(&self, pod: &Pod) -> Value {
         let (record, view) = (pod.record(), pod.view(&self.config().netns_dir));
+        let network = record.network.as_ref();
+        let built_in = network.and_then(Wiring::built_in);
         json!({
             "id": record.id,
             "pid": record.pause_pid,
@@ -47,8 +50,9 @@ impl Engine {
             "processStatus": format!("{:?}", record.state).to_lowercase(),
             "runtimeHandler": record.handler,
             "netNamespace": view.netns,
-            "network": record.network,
-            "bridge": record.network.as_ref().map(|_| self.config().network.bridge.clone()),
+            "network": built_in,
+            "bridge": built_in.map(|_| self.config().network.bridge.clone()),
+            "cni": network.and_then(Wiring::plugins).map(|cni| describe_cni(cni)),
             "runDir": self.pod_run_dir(pod.id()),
             "cgroup": self.describe_cgroup(&record.cgroup),
             "config": *record.config,
@@ -95,4 +99,16 @@ impl Engine {
             "stats": cgroup.stats().map_or_else(told, |stats| json!(stats)),
         })
     }
+}
+
+/// A pod's place in a network of CNI plugins.
+fn describe_cni(attachment: &crisp_cni::Attachment) -> Value {
+    json!({
+        "network": attachment.network.name,
+        "source": attachment.network.source,
+        "plugins": attachment.network.plugin_types().collect::<Vec<_>>(),
+        "interface": attachment.interface,
+        "addresses": attachment.addresses,
+        "result": attachment.result,
+    })
 }

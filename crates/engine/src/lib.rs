@@ -14,6 +14,8 @@ mod events;
 mod host;
 mod info;
 mod making;
+mod net_dev;
+mod plugins;
 mod pod;
 mod processes;
 mod reaper;
@@ -27,6 +29,7 @@ mod store;
 mod stream;
 mod users;
 mod view;
+mod wiring;
 
 pub use config::Config;
 pub use details::{Details, FileSystem, PodMetrics};
@@ -37,6 +40,6 @@ pub use processes::{Processes, TaskStates};
 pub use reload::{Difference, Reload};
 pub use stream::{StreamControl, Streams, Wanted};
 pub use view::{
-    CgroupDriver, ContainerStats, ContainerView, DiskUsage, ExecOutput, Handler, NodeStatus,
-    PodStats, PodView,
+    CgroupDriver, CniStatus, ContainerStats, ContainerView, DiskUsage, ExecOutput, Handler,
+    NodeStatus, PodStats, PodView,
 };

@@ -2,7 +2,8 @@
 //!
 //! A record is written before the first effect that is made for it, and carries everything that is
 //! needed to take the effects away again. It must outlive the daemon but not the host's power: what it
-//! speaks of does not either, so nothing is synced here.
+//! speaks of does not either. Only what CNI plugins make may, such as an address that they gave: the
+//! record of a pod that they wire is synced.
 //!
 //! ```text
 //! <root>/pods/<pod id>/pod.json
@@ -13,12 +14,12 @@
 //! one. Fields are only ever added.
 
 use crate::error::{Error, Result};
+use crate::wiring::Wiring;
 use crisp_model::spec::ImageDefaults;
 use crisp_model::{
     ContainerConfig, ContainerId, ContainerState, PodConfig, PodId, PodState, ResolvedUser,
     Resources,
 };
-use crisp_network::Attachment;
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -42,7 +43,7 @@ pub(crate) struct PodRecord {
     /// Of the host; what another boot made is gone.
     pub(crate) boot_id: String,
     /// None: the host's network is used.
-    pub(crate) network: Option<Attachment>,
+    pub(crate) network: Option<Wiring>,
     /// Within the hierarchies.
     pub(crate) cgroup: String,
     pub(crate) pause_pid: Option<u32>,
@@ -75,7 +76,7 @@ impl PodRecord {
         config: PodConfig,
         handler: &str,
         boot_id: &str,
-        network: Option<Attachment>,
+        network: Option<Wiring>,
         cgroup: String,
     ) -> Self {
         Self {
@@ -146,7 +147,12 @@ impl Records {
     pub(crate) fn write_pod(&self, record: &PodRecord) -> Result<()> {
         let dir = self.pod_dir(&record.id);
         make_private_dir(&dir.join("containers"))?;
-        write(&dir.join("pod.json"), record)
+        let path = dir.join("pod.json");
+        write(&path, record)?;
+        match record.network.as_ref().and_then(Wiring::plugins) {
+            Some(_) => sync([path.as_path(), &dir, &self.pods_dir]),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn write_container(&self, record: &ContainerRecord) -> Result<()> {
@@ -219,6 +225,15 @@ fn write<T: Serialize>(path: &Path, record: &T) -> Result<()> {
     let text = serde_json::to_vec(record)
         .map_err(|e| Error::Internal(format!("record {}: {e}", path.display())))?;
     replace_file(path, &text)
+}
+
+/// Has files and directories outlive the host's power.
+fn sync<const N: usize>(paths: [&Path; N]) -> Result<()> {
+    for path in paths {
+        let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
+        synced.map_err(Error::io("sync", path))?;
+    }
+    Ok(())
 }
 
 /// A record; one that is torn, or of a version that nobody knows, is none.

@@ -12,12 +12,18 @@ use crate::making::Making;
 use crate::pod::Pod;
 use crate::record::{ContainerRecord, PodRecord, remove_dir};
 use crate::shim::Shim;
+use crate::wiring::Wiring;
 use crisp_model::{ContainerEvent, ContainerState, PodState};
 use crisp_shim_api::message::{List, Process, reply, request};
 use crisp_shim_api::{ExitRecord, PodPaths};
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+use tokio::task::JoinSet;
+
+/// How long a daemon's start waits for pods that CNI plugins wire. Plugins can wait for others in turn, up
+/// to pods that this daemon is yet to start: after a restart of the host, say.
+const PLUGINS_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Engine {
     pub(crate) async fn recover(&self) -> Result<()> {
@@ -30,12 +36,26 @@ impl Engine {
         }
         self.images.retain_snapshots(&self.known_containers())?;
         self.reserve_addresses();
+        let mut behind = JoinSet::new();
         for pod in self.store.pods() {
-            if let Err(error) = self.recover_pod(&pod).await {
-                tracing::error!(pod = %pod.id(), error = chain(&error), "a pod is not recovered whole");
+            let (engine, by_plugins) = (self.this(), is_wired_by_plugins(&pod));
+            let recovery = async move { engine.recover_or_tell(&pod).await };
+            match by_plugins {
+                true => drop(behind.spawn(recovery)),
+                false => recovery.await,
             }
         }
+        let all = async { while behind.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(PLUGINS_PATIENCE, all).await;
+        behind.detach_all();
         self.remove_orphans().await
+    }
+
+    async fn recover_or_tell(&self, pod: &Arc<Pod>) {
+        let _operation = pod.operation.lock().await;
+        if let Err(error) = self.recover_pod(pod).await {
+            tracing::error!(pod = %pod.id(), error = chain(&error), "a pod is not recovered whole");
+        }
     }
 
     fn load(&self, pod: PodRecord, containers: Vec<ContainerRecord>) {
@@ -50,13 +70,13 @@ impl Engine {
     fn reserve_addresses(&self) {
         for pod in self.store.pods() {
             let record = pod.record();
-            let Some(attachment) = record
+            let wiring = record
                 .network
-                .filter(|_| record.state != PodState::NotReady)
-            else {
+                .filter(|_| record.state != PodState::NotReady);
+            let Some(attachment) = wiring.as_ref().and_then(Wiring::built_in) else {
                 continue;
             };
-            if let Err(error) = self.network.adopt(&attachment) {
+            if let Err(error) = self.network.adopt(attachment) {
                 tracing::error!(pod = %pod.id(), error = chain(&error), "an address cannot be kept");
             }
         }
@@ -82,13 +102,10 @@ impl Engine {
     }
 
     async fn forget_half_made(&self, pod: &Pod) -> Result<()> {
-        self.teardown_pod(pod).await?;
-        for container in self.store.containers_of(pod.id()) {
-            self.remove_known_container(&container).await?;
+        if let Some(Wiring::Plugins { cni }) = pod.record().network {
+            crisp_cni::outwait_orphans(&cni).await;
         }
-        self.records.remove_pod(pod.id())?;
-        self.store.remove_pod(pod);
-        Ok(())
+        self.forget_pod(pod).await
     }
 
     pub(crate) async fn reconnect(&self, pod: &Arc<Pod>) -> Result<()> {
@@ -182,4 +199,9 @@ impl Engine {
         let live = live.map(|pod| pod.id().clone()).collect();
         Ok(self.network.collect_garbage(&live).await?)
     }
+}
+
+fn is_wired_by_plugins(pod: &Pod) -> bool {
+    let wiring = pod.record().network;
+    wiring.is_some_and(|wiring| wiring.plugins().is_some())
 }

@@ -2,7 +2,9 @@
 
 use crate::engine::Engine;
 use crate::error::chain;
+use crate::net_dev;
 use crate::view::{ContainerStats, ContainerView, DiskUsage, PodStats, PodView};
+use crate::wiring::Wiring;
 use crisp_cgroup::{CgroupPath, Stats};
 use crisp_model::{ContainerState, PodId, PodState};
 use crisp_network::InterfaceStatistics;
@@ -105,15 +107,25 @@ impl Engine {
 
     async fn network_stats(&self, pods: &[PodView]) -> HashMap<PodId, InterfaceStatistics> {
         let ready = pods.iter().filter(|pod| pod.state == PodState::Ready);
-        let records =
-            ready.filter_map(|pod| self.store.pod(pod.id.as_str()).ok()?.record().network);
-        match self.network.statistics(&records.collect::<Vec<_>>()).await {
-            Ok(statistics) => statistics,
-            Err(error) => {
-                tracing::warn!(error = chain(&error), "network figures cannot be read");
-                HashMap::new()
+        let (mut built_in, mut others) = (Vec::new(), Vec::new());
+        for pod in ready {
+            let wiring = self.store.pod(pod.id.as_str()).ok();
+            match wiring.and_then(|pod| pod.record().network) {
+                Some(Wiring::BuiltIn(attachment)) => built_in.push(attachment),
+                Some(Wiring::Plugins { cni }) => others.push((pod.id.clone(), pod.pause_pid, cni)),
+                None => {}
             }
         }
+        let statistics = self.network.statistics(&built_in).await;
+        let mut statistics = statistics.unwrap_or_else(|error| {
+            tracing::warn!(error = chain(&error), "network figures cannot be read");
+            HashMap::new()
+        });
+        let seen = others.into_iter().filter_map(|(id, pause, cni)| {
+            Some((id, net_dev::statistics(pause?, &cni.interface)?))
+        });
+        statistics.extend(seen);
+        statistics
     }
 
     fn stats_of_pod(

@@ -95,11 +95,41 @@ pub struct DiskUsage {
 }
 
 /// Whether the node can run pods (CRI `Status`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NodeStatus {
     /// None: pods with a network of their own can be started; else why not.
     pub network_not_ready: Option<String>,
+    pub cni: Arc<CniStatus>,
     pub handlers: Vec<Handler>,
+}
+
+/// Whether CNI plugins wire pods, and whether they can.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CniStatus {
+    /// They have not answered since the daemon was started.
+    Unknown,
+    /// The built-in network does.
+    Unused,
+    /// Pods wait until the configuration is there and right.
+    Unusable(String),
+    Used {
+        network: Arc<crisp_cni::Network>,
+        /// None: the plugins can.
+        failure: Option<String>,
+    },
+}
+
+impl CniStatus {
+    /// Why plugins that are to wire pods cannot.
+    #[must_use]
+    pub fn not_ready(&self) -> Option<String> {
+        match self {
+            Self::Unknown => Some("the CNI plugins have not answered yet".to_owned()),
+            Self::Unused => None,
+            Self::Unusable(why) => Some(why.clone()),
+            Self::Used { failure, .. } => failure.clone(),
+        }
+    }
 }
 
 /// A runtime handler and what it can do.

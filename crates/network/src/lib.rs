@@ -42,4 +42,4 @@ mod wire;
 pub use attachment::{Attachment, InterfaceStatistics, InvalidMac, Mac, POD_INTERFACE};
 pub use error::{Error, KernelError, NotReady};
 pub use network::Network;
-pub use settings::{Mode, Settings};
+pub use settings::{CniSettings, Mode, Settings};

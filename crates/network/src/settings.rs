@@ -4,6 +4,7 @@ use crate::Error;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 
 /// The longest name an interface can have (`IFNAMSIZ` less its zero byte).
 pub(crate) const INTERFACE_NAME_MAX: usize = 15;
@@ -23,11 +24,34 @@ const DEFAULT_IPV6_CIDR: Ipv6Net =
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// The bridge, unless the node has something else to wire pods with.
+    /// CNI plugins where the node has a configuration for them, else the bridge.
     #[default]
     Auto,
     /// The bridge.
     Bridge,
+    /// CNI plugins; without a configuration for them pods with a network of their own wait.
+    Cni,
+}
+
+/// Where CNI plugins and what configures them are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CniSettings {
+    /// The first file by name counts; read again whenever a pod is started.
+    pub conf_dir: PathBuf,
+    /// Where plugins are looked for, in this order.
+    pub bin_dirs: Vec<PathBuf>,
+}
+
+impl Default for CniSettings {
+    fn default() -> Self {
+        Self {
+            conf_dir: "/etc/cni/net.d".into(),
+            bin_dirs: ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"]
+                .map(PathBuf::from)
+                .to_vec(),
+        }
+    }
 }
 
 /// The pod network's settings.
@@ -55,6 +79,7 @@ pub struct Settings {
     /// and a rule that keeps pods away from 127.0.0.0/8 of the node; both are set up with the first
     /// host port. (The kernel has no such thing for ::1.)
     pub loopback_host_ports: bool,
+    pub cni: CniSettings,
 }
 
 impl Default for Settings {
@@ -67,6 +92,7 @@ impl Default for Settings {
             masquerade: true,
             non_masquerade_cidrs: Vec::new(),
             loopback_host_ports: true,
+            cni: CniSettings::default(),
         }
     }
 }
@@ -94,8 +120,20 @@ impl Settings {
                 reason: format!("{mtu} is not within {MTU_MIN} to {MTU_MAX}"),
             });
         }
+        let dirs = self.cni.bin_dirs.iter().chain([&self.cni.conf_dir]);
+        if let Some(bad) = dirs.into_iter().find(|dir| !is_search_dir(dir)) {
+            return Err(Error::InvalidSetting {
+                name: "cni",
+                reason: format!("{bad:?} is not an absolute path without ':'"),
+            });
+        }
         crate::pool::validate_networks(&self.pod_cidrs)
     }
+}
+
+/// Plugins get the directories as one text, with ':' in between.
+fn is_search_dir(dir: &Path) -> bool {
+    dir.is_absolute() && dir.to_str().is_some_and(|text| !text.contains(':'))
 }
 
 /// Narrower than the kernel's own rule: the name is also part of paths under `/proc/sys`.

@@ -29,6 +29,24 @@ fn leave_traces(slot: &Slot) -> Result<Child> {
     run(&format!(
         "nft add set inet {table} ports {{ type inet_service ; elements = {{ 80 }} ; }}"
     ))?;
+    // As CNI's portmap does, for one of its chains.
+    run("iptables -t nat -N CNI-E2E-TRACE")?;
+    let comment = format!("dnat name: \"{}\" id: \"pod\"", slot.cni_network());
+    let rule = [
+        "-t",
+        "nat",
+        "-A",
+        "OUTPUT",
+        "-m",
+        "comment",
+        "--comment",
+        &comment,
+    ];
+    let rule = Command::new("iptables")
+        .args(rule)
+        .args(["-j", "CNI-E2E-TRACE"])
+        .status()?;
+    ensure!(rule.success());
     fs::create_dir_all(slot.dir().join("mounted"))?;
     mount(
         Some("none"),
@@ -50,7 +68,7 @@ fn privileged_audit_finds_every_kind_of_trace_and_sweeps_it() -> Result<()> {
     ensure!(leftovers::find(&slot, None, &BTreeSet::new()) == [""; 0]);
     let mut process = leave_traces(&slot)?;
     let found = leftovers::find(&slot, None, &BTreeSet::new());
-    for kind in ["process", "mount", "link", "nft", "cgroup", "file"] {
+    for kind in ["process", "mount", "link", "nft", "cni", "cgroup", "file"] {
         ensure!(
             found.iter().any(|line| line.starts_with(kind)),
             "no {kind} in {found:?}"
@@ -59,6 +77,10 @@ fn privileged_audit_finds_every_kind_of_trace_and_sweeps_it() -> Result<()> {
     let (dir, bridge, cgroup) = (slot.dir().to_owned(), slot.bridge(), slot.cgroup());
     drop(slot);
     process.wait()?;
+    let chain = Command::new("iptables")
+        .args(["-t", "nat", "-L", "CNI-E2E-TRACE"])
+        .output()?;
+    ensure!(!chain.status.success(), "{chain:?}");
     ensure!(!dir.exists() && !Path::new("/sys/class/net").join(bridge).exists());
     ensure!(
         !Path::new("/sys/fs/cgroup/pids")

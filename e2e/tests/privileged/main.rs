@@ -1,6 +1,7 @@
 //! The privileged tests, one module for each theme. They are one program, so that they share one
 //! registry and are linked once.
 
+mod cni;
 mod containers;
 mod crictl;
 mod errors;

@@ -1,8 +1,8 @@
 //! The runtime itself: its version, its conditions, its abilities.
 
 use crisp_cri_api::v1;
-use crisp_engine::{CgroupDriver, Config, Handler, NodeStatus};
-use serde_json::json;
+use crisp_engine::{CgroupDriver, CniStatus, Config, Handler, NodeStatus};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Of the kubelet's runtime API; it has never been another one.
@@ -75,8 +75,9 @@ fn handler(handler: &Handler) -> v1::RuntimeHandler {
 }
 
 /// What tools look for in a verbose status: kubeadm `sandboxImage`, critest `stateDir` (beside which
-/// the root file systems of containers are), log collectors `maxContainerLogLineSize`.
-pub(crate) fn node_info(config: &Config) -> BTreeMap<String, String> {
+/// the root file systems of containers are), log collectors `maxContainerLogLineSize`; and what
+/// `crictl info` shows of CNI, under containerd's names.
+pub(crate) fn node_info(config: &Config, cni: &CniStatus) -> BTreeMap<String, String> {
     let json = json!({
         "sandboxImage": config.sandbox_image,
         "rootDir": config.root_dir,
@@ -84,7 +85,52 @@ pub(crate) fn node_info(config: &Config) -> BTreeMap<String, String> {
         "stateDir": config.root_dir.join("containers"),
         "maxContainerLogLineSize": LOG_LINE_BYTES_MAX,
     });
-    [("config".to_owned(), json.to_string())].into()
+    let mut info = BTreeMap::from([("config".to_owned(), json.to_string())]);
+    info.extend(cni_info(config, cni).map(|(key, value)| (key.to_owned(), value)));
+    info
+}
+
+/// What wires pods: a network of CNI plugins, or none.
+fn cni_info(config: &Config, status: &CniStatus) -> [(&'static str, String); 2] {
+    let (networks, load_status) = match status {
+        CniStatus::Unused => (
+            Vec::new(),
+            "not used: the built-in network wires pods".to_owned(),
+        ),
+        CniStatus::Used { network, failure } => (
+            vec![cni_network(network)],
+            failure.clone().unwrap_or_else(|| "OK".to_owned()),
+        ),
+        CniStatus::Unknown | CniStatus::Unusable(_) => {
+            (Vec::new(), status.not_ready().unwrap_or_default())
+        }
+    };
+    let settings = &config.network;
+    let json = json!({
+        "Mode": settings.mode,
+        "PluginDirs": settings.cni.bin_dirs,
+        "PluginConfDir": settings.cni.conf_dir,
+        "PluginMaxConfNum": 1,
+        "Networks": networks,
+    });
+    [
+        ("cniconfig", json.to_string()),
+        ("lastCNILoadStatus", load_status),
+    ]
+}
+
+fn cni_network(network: &crisp_cni::Network) -> Value {
+    let plugins = network.plugins().iter();
+    let plugins: Vec<Value> = plugins.map(|plugin| json!({ "Network": plugin })).collect();
+    json!({
+        "Config": {
+            "Name": network.name,
+            "CNIVersion": network.version,
+            "Plugins": plugins,
+            "Source": network.source,
+        },
+        "IFName": crisp_network::POD_INTERFACE,
+    })
 }
 
 /// Who makes the cgroups above a pod's.
@@ -103,6 +149,7 @@ pub(crate) fn cgroup_driver(driver: CgroupDriver) -> v1::RuntimeConfigResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     fn status(network_not_ready: Option<String>) -> v1::StatusResponse {
         let handler = |name: &str| Handler {
@@ -112,6 +159,7 @@ mod tests {
         };
         node_status(&NodeStatus {
             network_not_ready,
+            cni: Arc::new(CniStatus::Unused),
             handlers: vec![handler(""), handler("batch")],
         })
     }
@@ -144,11 +192,28 @@ mod tests {
 
     #[test]
     fn a_verbose_status_has_what_kubeadm_looks_for() {
-        let info = node_info(&Config::default());
+        let info = node_info(&Config::default(), &CniStatus::Unused);
         let config: serde_json::Value = serde_json::from_str(&info["config"]).unwrap();
         assert_eq!(config["sandboxImage"], Config::default().sandbox_image);
         assert_eq!(config["maxContainerLogLineSize"], 16384);
         assert_eq!(config["stateDir"], "/var/lib/crisp/containers");
+    }
+
+    #[test]
+    fn a_verbose_status_tells_what_wires_pods_and_why_it_does_not() {
+        let told = |status: CniStatus| {
+            let info = node_info(&Config::default(), &status);
+            let config: Value = serde_json::from_str(&info["cniconfig"]).unwrap();
+            (config, info["lastCNILoadStatus"].clone())
+        };
+        let (config, status) = told(CniStatus::Unused);
+        assert_eq!(
+            (&config["Mode"], &config["Networks"]),
+            (&json!("auto"), &json!([]))
+        );
+        assert!(status.contains("built-in"), "{status}");
+        let (_, status) = told(CniStatus::Unusable("no network".to_owned()));
+        assert_eq!(status, "no network");
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //! takes along when it ends; forwarding and IPv6 of the host.
 
 use super::Finding;
+use crisp_cni::Network;
 use crisp_engine::Config;
+use crisp_network::Mode;
 use crisp_sys::process::{SingleThreaded, Spawn, spawn};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
@@ -15,7 +17,7 @@ use nix::sched::CloneFlags;
 use nix::sys::wait::{WaitStatus, waitpid};
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What is tried: a bit of the child's exit status each, its name and the kernel's option.
 const PARTS: [(u8, &str, &str); 3] = [
@@ -31,7 +33,8 @@ const UNTRIED: u8 = 0x80;
 const ANSWER_BYTES: usize = 8192;
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
-    let mut findings = parts(try_parts());
+    let mut findings = vec![wiring(config)];
+    findings.extend(parts(try_parts()));
     findings.push(forwarding(&sysctl("ipv4/ip_forward")));
     let wants_ipv6 = config
         .network
@@ -40,6 +43,56 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         .any(|cidr| cidr.addr().is_ipv6());
     findings.extend(wants_ipv6.then(|| ipv6(Path::new("/proc/net/if_inet6").exists())));
     findings
+}
+
+/// What pods to come are wired with, and why.
+fn wiring(config: &Config) -> Finding {
+    let subject = "pod network";
+    let settings = &config.network;
+    let dir = settings.cni.conf_dir.display();
+    let (network, mode) = match (settings.mode, Network::load(&settings.cni.conf_dir)) {
+        (Mode::Bridge, _) => (None, "mode is \"bridge\"".to_owned()),
+        (Mode::Auto, Ok(None)) => (None, format!("{dir} has no CNI configuration")),
+        (Mode::Cni, Ok(None)) => {
+            return Finding::missing(
+                subject,
+                format!("mode is \"cni\", and {dir} has no configuration"),
+                "only pods on the host's network start",
+                "install a network for the cluster, or set network.mode to \"bridge\"",
+            );
+        }
+        (Mode::Auto | Mode::Cni, Ok(Some(network))) => {
+            let source = network.source.display().to_string();
+            (Some(network), source)
+        }
+        (Mode::Auto | Mode::Cni, Err(error)) => {
+            return Finding::missing(
+                subject,
+                error.to_string(),
+                "only pods on the host's network start",
+                "correct the file, or set network.mode to \"bridge\"",
+            );
+        }
+    };
+    match network {
+        None => Finding::fine(subject, format!("bridge {}: {mode}", settings.bridge)),
+        Some(network) => plugins(subject, &network, &mode, &settings.cni.bin_dirs),
+    }
+}
+
+fn plugins(subject: &'static str, network: &Network, why: &str, dirs: &[PathBuf]) -> Finding {
+    let is_there = |plugin: &&str| dirs.iter().any(|dir| dir.join(plugin).is_file());
+    let lacking: Vec<&str> = network.plugin_types().filter(|p| !is_there(p)).collect();
+    let fact = format!("CNI network {}: {why}", network.name);
+    match lacking.is_empty() {
+        true => Finding::fine(subject, fact),
+        false => Finding::missing(
+            subject,
+            format!("{fact}; without {}", lacking.join(", ")),
+            "only pods on the host's network start",
+            "install the plugins into a directory of network.cni.bin_dirs",
+        ),
+    }
 }
 
 fn sysctl(name: &str) -> String {

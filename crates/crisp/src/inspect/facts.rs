@@ -17,6 +17,8 @@ pub(super) struct PodFacts {
     pub(super) net_namespace: Option<PathBuf>,
     pub(super) network: Option<Network>,
     pub(super) bridge: Option<String>,
+    #[serde(default)]
+    pub(super) cni: Option<Cni>,
     pub(super) run_dir: PathBuf,
     pub(super) cgroup: Cgroup,
     pub(super) config: PodConfig,
@@ -51,6 +53,16 @@ pub(super) struct Network {
     pub(super) mac: String,
     pub(super) mtu: u32,
     pub(super) port_mappings: Vec<PortMapping>,
+}
+
+/// A pod's place in a network of CNI plugins.
+#[derive(Debug, Deserialize)]
+pub(super) struct Cni {
+    pub(super) network: String,
+    pub(super) source: PathBuf,
+    pub(super) plugins: Vec<String>,
+    pub(super) interface: String,
+    pub(super) addresses: Vec<String>,
 }
 
 /// All but the path are missing when the cgroup does not exist.

@@ -1,6 +1,6 @@
 //! A pod or container as text.
 
-use super::facts::{Cgroup, ContainerFacts, Network, PodFacts};
+use super::facts::{Cgroup, Cni, ContainerFacts, Network, PodFacts};
 use super::namespaces::{self, Namespaces};
 use super::{limits, mounts, processes};
 use crate::text::Table;
@@ -91,10 +91,11 @@ fn pod_fields(pod: &PodFacts) -> Vec<Field> {
     if !pod.runtime_handler.is_empty() {
         fields.push(("handler", pod.runtime_handler.clone()));
     }
-    match &pod.network {
-        Some(network) => fields.extend(network_fields(network, pod)),
-        None if pod.pid.is_some() => fields.push(("network", "the host's".to_owned())),
-        None => {}
+    match (&pod.network, &pod.cni) {
+        (Some(network), _) => fields.extend(network_fields(network, pod)),
+        (None, Some(cni)) => fields.extend(cni_fields(cni, pod)),
+        (None, None) if pod.pid.is_some() => fields.push(("network", "the host's".to_owned())),
+        (None, None) => {}
     }
     if let Some(logs) = &pod.config.log_directory {
         fields.push(("logs", path(logs)));
@@ -139,6 +140,22 @@ fn network_fields(network: &Network, pod: &PodFacts) -> Vec<Field> {
             ),
         )
     }));
+    fields
+}
+
+fn cni_fields(cni: &Cni, pod: &PodFacts) -> Vec<Field> {
+    let addresses = cni.addresses.iter();
+    let mut fields: Vec<Field> = addresses.map(|a| ("address", a.clone())).collect();
+    let plugins = cni.plugins.join(", ");
+    let source = path(&cni.source);
+    fields.push((
+        "network",
+        format!(
+            "{} by CNI plugins {plugins}, as {source} said; {} in the pod",
+            cni.network, cni.interface
+        ),
+    ));
+    fields.extend(pod.net_namespace.iter().map(|netns| ("netns", path(netns))));
     fields
 }
 
@@ -363,6 +380,36 @@ mod tests {
             "address     10.87.0.2/16 by 10.87.0.1\n",
             "veth        eth0 in the pod (02:c5:0a:57:00:02, MTU 1500), crisp0123456789 on bridge crisp0\n",
             "host port   8080 → 80 (tcp)\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pod_of_plugins_tells_them() {
+        let facts: PodFacts = serde_json::from_value(json!({
+            "id": "p1",
+            "pid": null,
+            "shimPid": null,
+            "processStatus": "ready",
+            "runtimeHandler": "",
+            "netNamespace": "/run/netns/crisp-p1",
+            "network": null,
+            "bridge": null,
+            "cni": {
+                "network": "cluster", "source": "/etc/cni/net.d/10-x.conflist", "plugins": ["bridge", "portmap"],
+                "interface": "eth0", "addresses": ["10.87.0.2/16"], "result": {},
+            },
+            "runDir": "/run/crisp/pods/p1",
+            "cgroup": {"path": "/crisp/p1"},
+            "config": crisp_model::PodConfig::default(),
+            "containers": [],
+        }))
+        .unwrap();
+        let text = pod(&facts);
+        for line in [
+            "address   10.87.0.2/16\n",
+            "network   cluster by CNI plugins bridge, portmap, as /etc/cni/net.d/10-x.conflist said; eth0 in the pod\n",
         ] {
             assert!(text.contains(line), "{text}");
         }

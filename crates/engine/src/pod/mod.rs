@@ -1,12 +1,16 @@
 //! One pod: what is known of it, and the lock under which it is changed.
 
+mod cni;
 pub(crate) mod files;
 pub(crate) mod netns;
+mod retry;
 mod start;
 mod stop;
 mod sysctl;
 mod update;
+mod wire;
 
+pub(crate) use retry::take_down_again;
 pub(crate) use start::hostname;
 
 use crate::error::Error;
@@ -14,6 +18,7 @@ use crate::making::Making;
 use crate::record::PodRecord;
 use crate::shim::Shim;
 use crate::view::PodView;
+use crate::wiring::Wiring;
 use crisp_model::{PodConfig, PodId, PodMetadata, PodState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -93,13 +98,13 @@ impl Pod {
             handler: record.handler.clone(),
             created_at: record.created_at,
             state: record.state,
-            addresses: network
-                .map(|n| n.addresses.iter().map(ipnet::IpNet::addr).collect())
-                .unwrap_or_default(),
+            addresses: network.map(Wiring::addresses).unwrap_or_default(),
             pause_pid: record.pause_pid,
             shim_pid: record.shim_pid,
             netns: network.map(|_| netns::path(netns_dir, &self.id)),
-            host_interface: network.map(|n| n.host_interface.clone()),
+            host_interface: network
+                .and_then(Wiring::built_in)
+                .map(|n| n.host_interface.clone()),
             cgroup: record.cgroup.clone(),
         }
     }

@@ -1,6 +1,6 @@
 //! Starting a pod: record, shim, cgroups, pause, network.
 
-use super::{Pod, files, netns, sysctl};
+use super::{Pod, files, sysctl};
 use crate::engine::{Engine, detached};
 use crate::error::chain;
 use crate::error::{Error, Kind, Result};
@@ -15,7 +15,6 @@ use crisp_model::spec::linux_resources;
 use crisp_model::{IdMapping, NamespaceMode, PodConfig, PodId, PodState};
 use crisp_shim_api::message::{IdMap, StartPod, Welcome, reply, request};
 use oci_spec::runtime::LinuxPidsBuilder;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -114,30 +113,18 @@ impl Engine {
                 self.announce(EventKind::Started, pod.id().as_str(), pod.id());
             }
             Err(_) => {
-                if let Err(left) = self.unmake_pod(pod).await {
-                    tracing::warn!(pod = %pod.id(), error = chain(&left), "a failed pod is left as not ready");
-                    pod.update(|record| record.state = PodState::NotReady);
+                // The client sees what is left as a pod that is not ready, until it is taken down.
+                if let Err(left) = self.forget_pod(pod).await {
+                    tracing::warn!(pod = %pod.id(), error = chain(&left), "something of a failed pod is left");
                 }
             }
         }
         pod.making.finish(result);
     }
 
-    /// Takes down what was made of a pod and forgets it. What cannot be taken down keeps its record,
-    /// and the client sees a pod that is not ready and can be removed.
-    async fn unmake_pod(&self, pod: &Pod) -> Result<()> {
-        self.teardown_pod(pod).await?;
-        self.records.remove_pod(pod.id())?;
-        self.store.remove_pod(pod);
-        Ok(())
-    }
-
     async fn make_pod(&self, pod: &Arc<Pod>) -> Result<()> {
         let config = pod.config();
-        let network = match config.security.namespaces.network {
-            NamespaceMode::Node => None,
-            _ => Some(self.network.allocate(pod.id(), &config.port_mappings)?),
-        };
+        let network = self.plan_wiring(pod)?;
         self.records
             .write_pod(&pod.update(|r| r.network = network))?;
         let hostname = hostname(&config)?;
@@ -199,32 +186,18 @@ impl Engine {
         });
         async { work.await.map_err(|e| Error::Internal(e.to_string()))? }
     }
-
-    /// Shows the pod's network namespace and connects it.
-    async fn wire(&self, pod: &Pod, mut fds: Vec<OwnedFd>) -> Result<()> {
-        let Some(attachment) = pod.record().network else {
-            return Ok(());
-        };
-        if fds.len() != 2 {
-            return Err(Error::Shim(
-                "did not give the pod's network namespace".to_owned(),
-            ));
-        }
-        let socket = fds.remove(1);
-        let namespace = fds.remove(0);
-        netns::pin(&namespace, &netns::path(&self.config().netns_dir, pod.id()))?;
-        Ok(self
-            .network
-            .attach(&attachment, namespace.as_fd(), socket)
-            .await?)
-    }
 }
 
 /// The pod that has a name already may be given to a client that asks for it again.
 fn adoptable(holder: &Pod, asked: &Pod) -> Result<()> {
     let (holder_record, asked) = (holder.record(), asked.record());
     let same = holder_record.config == asked.config && holder_record.handler == asked.handler;
-    if same && holder_record.state != PodState::NotReady {
+    let is_there = match holder_record.state {
+        PodState::Ready => true,
+        PodState::Starting => !holder.making.finished(),
+        PodState::NotReady => false,
+    };
+    if same && is_there {
         return Ok(());
     }
     let metadata = &asked.config.metadata;

@@ -1,11 +1,11 @@
 //! Stopping and removing a pod, and the one teardown that also a failed start and recovery use.
 
-use super::{Pod, netns};
+use super::Pod;
 use crate::container::Container;
 use crate::engine::{Engine, blocking, detached};
 use crate::error::{Error, Result};
 use crate::events::EventKind;
-use crate::record::{PodRecord, remove_dir};
+use crate::record::remove_dir;
 use crisp_cgroup::CgroupPath;
 use crisp_model::PodState;
 use crisp_shim_api::message::{Shutdown, request};
@@ -66,12 +66,21 @@ impl Engine {
         let record = pod.update(|record| record.state = PodState::NotReady);
         self.records.write_pod(&record)?;
         self.kill_containers(pod).await?;
-        self.teardown_pod(pod).await?;
-        let record = pod.update(PodRecord::forget_effects);
-        self.records.write_pod(&record)?;
+        self.take_down_stopped(pod).await?;
         if was_ready {
             self.announce(EventKind::Stopped, pod.id().as_str(), pod.id());
         }
+        Ok(())
+    }
+
+    /// Takes down what there is of a pod, and forgets it with its containers.
+    pub(crate) async fn forget_pod(&self, pod: &Pod) -> Result<()> {
+        self.teardown_pod(pod).await?;
+        for container in self.store.containers_of(pod.id()) {
+            self.remove_known_container(&container).await?;
+        }
+        self.records.remove_pod(pod.id())?;
+        self.store.remove_pod(pod);
         Ok(())
     }
 
@@ -93,7 +102,8 @@ impl Engine {
     }
 
     /// Takes down every effect of a pod but its containers' snapshots and the records. Idempotent;
-    /// tries everything, and gives the first error.
+    /// tries everything, and gives the first error. What is left then of a pod that is not ready is
+    /// tried again later.
     pub(crate) async fn teardown_pod(&self, pod: &Pod) -> Result<()> {
         let record = pod.record();
         let mut result = self.end_shim(pod).await;
@@ -102,17 +112,14 @@ impl Engine {
                 result = step;
             }
         };
-        if let Some(attachment) = &record.network {
-            also(self.network.detach(attachment).await.map_err(Error::from));
-        }
-        also(netns::unpin(&netns::path(
-            &self.config().netns_dir,
-            pod.id(),
-        )));
+        also(self.unwire(&record).await);
         also(self.remove_cgroup(&record.cgroup).await);
         also(remove_dir(&self.pod_run_dir(pod.id())));
         for container in self.store.containers_of(pod.id()) {
             self.lose_container(&container, "the pod was stopped");
+        }
+        if result.is_err() {
+            self.left.notify_one();
         }
         result
     }

@@ -1,0 +1,68 @@
+//! Taking down again what could not be taken down: a CNI plugin, say, that did not answer. The client
+//! tries again too, if it has not lost interest; nothing waits for it to.
+
+use super::Pod;
+use crate::engine::Engine;
+use crate::error::{Result, chain};
+use crate::record::PodRecord;
+use crisp_model::PodState;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// The first pause before another attempt; each is twice the one before, up to the longest.
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+const PAUSE_LONGEST: Duration = Duration::from_secs(5 * 60);
+
+/// Tries again for as long as there is an engine, whenever it is told that something is left.
+pub(crate) async fn take_down_again(engine: Weak<Engine>, left: Arc<Notify>) {
+    loop {
+        left.notified().await;
+        let mut pause = PAUSE_FIRST;
+        loop {
+            tokio::time::sleep(pause).await;
+            let Some(engine) = engine.upgrade() else {
+                return;
+            };
+            if engine.take_down_rest().await {
+                break;
+            }
+            pause = PAUSE_LONGEST.min(pause * 2);
+        }
+    }
+}
+
+impl Engine {
+    /// Whether nothing is left.
+    async fn take_down_rest(&self) -> bool {
+        let mut done = true;
+        for pod in self.store.pods() {
+            let _operation = pod.operation.lock().await;
+            let attempt = match leftover(&pod) {
+                None => continue,
+                Some(PodState::Starting) => self.forget_pod(&pod).await,
+                Some(_) => self.take_down_stopped(&pod).await,
+            };
+            if let Err(error) = attempt {
+                tracing::warn!(pod = %pod.id(), error = chain(&error), "a pod is still not taken down whole");
+                done = false;
+            }
+        }
+        done
+    }
+
+    /// Takes down what is left of a pod that was stopped, and keeps the pod.
+    pub(super) async fn take_down_stopped(&self, pod: &Pod) -> Result<()> {
+        self.teardown_pod(pod).await?;
+        let record = pod.update(PodRecord::forget_effects);
+        self.records.write_pod(&record)
+    }
+}
+
+/// The state of a pod that still has its place in the network and should not: one that was stopped, or
+/// one that was not made to its end and is seen by its client as one that is not ready.
+fn leftover(pod: &Pod) -> Option<PodState> {
+    let record = pod.record();
+    let is_left = pod.making.finished() && record.network.is_some();
+    Some(record.state).filter(|state| is_left && *state != PodState::Ready)
+}
