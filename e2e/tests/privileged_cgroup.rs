@@ -229,12 +229,13 @@ fn privileged_refused_limits_name_file_value_and_reason() {
     let holder = Shell::hold(&container, 32 * MIB);
     until("the memory is used", || memory_usage(&container) > 32 * MIB);
 
-    for (json, file, reason) in [
-        (
-            r#"{"memory": {"limit": 4096, "checkBeforeUpdate": true}}"#,
-            "memory",
-            "4096 is below the current usage of",
-        ),
+    let memory = (
+        r#"{"memory": {"limit": 4096, "checkBeforeUpdate": true}}"#,
+        "memory",
+        "4096 is below the current usage of",
+    );
+    // Version 2 takes these, and gives what the parent has.
+    let beyond_the_parent = [
         (
             r#"{"cpu": {"quota": 100000, "period": 100000}}"#,
             "cpu.",
@@ -245,7 +246,12 @@ fn privileged_refused_limits_name_file_value_and_reason() {
             "cpuset.cpus",
             "0-4095 is not a list within what the parent cgroup has (0)",
         ),
-    ] {
+    ];
+    let refused_by_kernel = match scratch.hierarchies.version() {
+        Version::V1 => &beyond_the_parent[..],
+        Version::V2 => &[],
+    };
+    for (json, file, reason) in refused_by_kernel.iter().chain([&memory]) {
         let error = apply(&container, json).unwrap_err().to_string();
         assert!(error.contains(file) && error.contains(reason), "{error}");
     }
@@ -274,8 +280,13 @@ fn privileged_quota_holds_a_busy_process_down() {
 }
 
 #[test]
-fn privileged_shares_divide_one_cpu_one_to_four() {
+fn privileged_shares_divide_one_cpu_as_they_are_weighed() {
     let scratch = Scratch::on_this_host();
+    let wanted = match scratch.hierarchies.version() {
+        Version::V1 => 4.0,
+        // Weights of 302 and 100.
+        Version::V2 => 3.02,
+    };
     let small = scratch.child("small");
     let large = scratch.child("large");
     apply(&small, r#"{"cpu": {"shares": 1024, "cpus": "0"}}"#).unwrap();
@@ -290,7 +301,7 @@ fn privileged_shares_divide_one_cpu_one_to_four() {
     });
     let used = |cgroup, before| (cpu_usage(cgroup) - before).as_secs_f64();
     let ratio = used(&large, large_before) / used(&small, small_before);
-    assert!((3.2..5.0).contains(&ratio), "1:{ratio}");
+    assert!((0.8..1.25).contains(&(ratio / wanted)), "1:{ratio}");
 }
 
 #[test]
@@ -521,6 +532,12 @@ fn privileged_hugepage_limits_are_in_force_on_version_2() {
 #[test]
 fn privileged_fork_bomb_is_killed_on_version_2() {
     let limit = Scratch::on_this_host();
+    if limit.hierarchies.version() == Version::V2 {
+        eprintln!(
+            "skipped: there is one hierarchy, in which a process is limited where it is killed"
+        );
+        return;
+    }
     apply(&limit.cgroup, r#"{"pids": {"limit": 200}}"#).unwrap();
     let scratch = Scratch::on_version_2();
     let cgroup = scratch.child("container");
@@ -541,7 +558,7 @@ fn privileged_removal_leaves_nothing_in_any_hierarchy() {
     let nested = container.join("a").unwrap().join("b").unwrap();
     scratch.hierarchies.create(&nested).unwrap();
     let container = scratch.hierarchies.open(&container);
-    let _shell = Shell::burn(&container);
+    let _shell = Shell::burn(&scratch.hierarchies.open(&nested));
     until("it runs", || container.pids().unwrap().len() == 1);
     assert!(matches!(pod.remove(), Err(Error::Busy { .. })));
     pod.kill().unwrap();

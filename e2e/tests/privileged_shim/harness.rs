@@ -19,7 +19,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 /// How long anything may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn shim_program() -> &'static OwnedFd {
     static PROGRAM: LazyLock<OwnedFd> = LazyLock::new(|| {
@@ -66,6 +66,8 @@ impl Cgroups {
         let dirs: Vec<PathBuf> = roots.into_iter().map(|root| root.join(name)).collect();
         for dir in &dirs {
             fs::create_dir(dir).expect("these tests need root");
+            // Refused where version 1 has these controllers.
+            let _ = fs::write(dir.join("cgroup.subtree_control"), "+memory +pids");
         }
         Self(dirs)
     }
