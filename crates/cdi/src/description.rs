@@ -1,7 +1,7 @@
 //! One file of descriptions, JSON or YAML.
 
 use serde::{Deserialize, de::IgnoredAny};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Versions of the format that are understood, up to and with this one.
 const NEWEST_VERSION: (u32, u32) = (1, 1);
@@ -39,7 +39,7 @@ pub(crate) struct RawEdits {
     device_nodes: Vec<DeviceNode>,
     mounts: Vec<Mount>,
     additional_gids: Vec<u32>,
-    hooks: Vec<IgnoredAny>,
+    hooks: Vec<Hook>,
     intel_rdt: Option<IgnoredAny>,
     net_devices: Vec<IgnoredAny>,
 }
@@ -52,6 +52,36 @@ pub struct Edits {
     pub device_nodes: Vec<DeviceNode>,
     pub mounts: Vec<Mount>,
     pub additional_gids: Vec<u32>,
+    pub hooks: Vec<Hook>,
+}
+
+/// A program that the runtime executes at a point of the container's life (OCI runtime spec, "Hooks").
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Hook {
+    #[serde(rename = "hookName")]
+    pub point: HookPoint,
+    pub path: PathBuf,
+    /// The whole argument vector; empty: the path alone.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// `NAME=value`.
+    #[serde(default)]
+    pub env: Vec<String>,
+    #[serde(default, rename = "timeout")]
+    pub timeout_s: Option<i64>,
+}
+
+/// When a hook is executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HookPoint {
+    Prestart,
+    CreateRuntime,
+    CreateContainer,
+    StartContainer,
+    Poststart,
+    Poststop,
 }
 
 /// A device node in a container. What is left out of its numbers is as the host's node has it.
@@ -130,7 +160,6 @@ impl RawEdits {
     /// What of it no container can have.
     pub(crate) fn unsupported(&self) -> Option<&'static str> {
         [
-            (!self.hooks.is_empty(), "the hooks"),
             (self.intel_rdt.is_some(), "the RDT classes"),
             (!self.net_devices.is_empty(), "the network devices"),
         ]
@@ -145,5 +174,6 @@ impl Edits {
         self.device_nodes.extend(edits.device_nodes);
         self.mounts.extend(edits.mounts);
         self.additional_gids.extend(edits.additional_gids);
+        self.hooks.extend(edits.hooks);
     }
 }

@@ -14,7 +14,7 @@
 mod description;
 mod library;
 
-pub use description::{DeviceNode, Edits, Mount};
+pub use description::{DeviceNode, Edits, Hook, HookPoint, Mount};
 pub use library::edits;
 
 use std::path::PathBuf;

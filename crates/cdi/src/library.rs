@@ -182,6 +182,7 @@ fn read_bounded(path: &Path) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::HookPoint;
     use tempfile::TempDir;
 
     const YAML: &str = "
@@ -194,6 +195,8 @@ devices:
   - name: \"0\"
     containerEdits:
       env: [GPU=0]
+      hooks:
+        - {hookName: createContainer, path: /bin/ctk, args: [ctk, hook], env: [A=b], timeout: 5}
       additionalGids: [44]
       deviceNodes:
         - {path: /dev/gpu0, hostPath: /dev/null, permissions: rw, fileMode: 384}
@@ -249,6 +252,10 @@ devices:
         assert_eq!(node.host_path.as_deref(), Some("/dev/null"));
         assert_eq!((node.file_mode, node.uid), (Some(0o600), None));
         assert_eq!(edits.mounts[0].options, ["ro", "bind"]);
+        let hook = &edits.hooks[0];
+        assert_eq!(hook.point, HookPoint::CreateContainer);
+        assert_eq!(hook.args, ["ctk", "hook"]);
+        assert_eq!(hook.timeout_s, Some(5));
     }
 
     #[test]
@@ -281,6 +288,12 @@ devices:
                 "vendor/class",
             ),
             (
+                "point",
+                "cdiVersion: 0.5.0\nkind: a/b\ndevices: []\n\
+                 containerEdits: {hooks: [{hookName: never, path: /x}]}",
+                "never",
+            ),
+            (
                 "typo",
                 "cdiVersion: 0.5.0\nkind: a/b\ndevicez: []",
                 "devicez",
@@ -301,10 +314,6 @@ devices:
     fn what_no_container_can_have_is_refused_and_not_left_out() {
         let dirs = Dirs::new();
         for (edits, what) in [
-            (
-                "hooks: [{hookName: createContainer, path: /bin/x}]",
-                "hooks",
-            ),
             ("intelRdt: {closID: x}", "RDT"),
             ("netDevices: [{hostInterfaceName: a, name: b}]", "network"),
         ] {

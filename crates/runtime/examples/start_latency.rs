@@ -77,6 +77,7 @@ fn measure(
     fs::create_dir_all(&work)?;
     let null = || File::options().read(true).write(true).open("/dev/null");
     let plan = ContainerPlan {
+        id: "example",
         bundle,
         rootfs: Rootfs::Overlay(Overlay {
             lower_dirs: &[lower.to_owned()],

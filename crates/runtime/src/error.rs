@@ -23,6 +23,9 @@ pub enum StartError {
         path: PathBuf,
         errno: Errno,
     },
+    /// A hook of the spec failed, or took too long.
+    #[error("hook {}: {reason}", path.display())]
+    Hook { path: PathBuf, reason: String },
     /// A signal ended the process before it could execute, such as that of the OOM killer.
     #[error("the process was killed before it could execute")]
     Died,

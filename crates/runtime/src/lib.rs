@@ -17,6 +17,10 @@
 //! Nothing is made that anybody else could see: mounts are detached until they are attached in the
 //! container's own mount namespace. A start that fails or is abandoned leaves nothing to undo.
 //!
+//! Hooks of the spec are run where the spec wants them: those that see the container from outside by an
+//! attendant, a child of stage one in the caller's namespaces, the others by stage two. Without hooks
+//! there is no attendant, and nothing but the container's program is executed.
+//!
 //! Executing one more process in a container ([`exec`]) is the same without mounts.
 //!
 //! Every path inside the container's root is resolved by descriptor, within that root
@@ -25,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod hooks;
 mod plan;
 mod report;
 mod spec;
@@ -33,5 +38,6 @@ mod stage_two;
 mod starting;
 
 pub use error::{Reason, StartError};
+pub use hooks::poststop;
 pub use plan::{ContainerPlan, ExecPlan, Overlay, Rootfs, SeccompFilter, Stdio, WindowSize};
 pub use starting::{Error, Started, Starting, exec, start};

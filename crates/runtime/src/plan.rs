@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 /// A container to start.
 #[derive(Debug)]
 pub struct ContainerPlan<'a> {
+    /// What hooks are told that the container is called.
+    pub id: &'a str,
     /// Holds `config.json`, an OCI runtime spec. Its namespaces with a path are joined, those without
     /// are new, and those it leaves out are the caller's.
     pub bundle: &'a Path,

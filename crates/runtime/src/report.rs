@@ -3,6 +3,7 @@
 //! | packet | from | means |
 //! |---|---|---|
 //! | `S` pid, with a pidfd | stage one | stage two was spawned |
+//! | `H` | stage one | there are hooks for when the container has ended |
 //! | `T`, with a pty's master | stage two | its terminal |
 //! | `R` | stage two | all is set up; only the execution can fail now |
 //! | `F` error | either | it gives up |
@@ -35,6 +36,10 @@ impl Reporter {
         self.send(&packet, &[spawned.pidfd.as_fd()])
     }
 
+    pub(crate) fn poststop_hooks(&self) -> io::Result<()> {
+        self.send(b"H", &[])
+    }
+
     pub(crate) fn terminal(&self, master: BorrowedFd<'_>) -> io::Result<()> {
         self.send(b"T", &[master])
     }
@@ -63,6 +68,7 @@ impl AsFd for Reporter {
 #[derive(Debug)]
 pub(crate) enum Report {
     Spawned(Spawned),
+    PoststopHooks,
     Terminal(OwnedFd),
     Ready,
     Failed(StartError),
@@ -86,6 +92,7 @@ fn decode(packet: &[u8], mut fds: Vec<OwnedFd>) -> Option<Report> {
             pid: Pid::from_raw(i32::from_le_bytes(rest.try_into().ok()?)),
             pidfd: fds.pop()?,
         }),
+        b'H' => Report::PoststopHooks,
         b'T' => Report::Terminal(fds.pop()?),
         b'R' => Report::Ready,
         b'F' => Report::Failed(decode_error(rest)?),
@@ -93,7 +100,7 @@ fn decode(packet: &[u8], mut fds: Vec<OwnedFd>) -> Option<Report> {
     })
 }
 
-fn encode(error: &StartError) -> Vec<u8> {
+pub(crate) fn encode(error: &StartError) -> Vec<u8> {
     let (variant, reason, errno, text, path): (u8, u8, Errno, &str, &OsStr) = match error {
         StartError::NotExecutable { path, reason } => {
             let (number, errno) = reason.number();
@@ -102,6 +109,7 @@ fn encode(error: &StartError) -> Vec<u8> {
         StartError::InvalidSpec(text) => (1, 0, Errno::EINVAL, text, OsStr::new("")),
         StartError::Io { step, path, errno } => (2, 0, *errno, step, path.as_os_str()),
         StartError::Died => (3, 0, Errno::ESRCH, "", OsStr::new("")),
+        StartError::Hook { path, reason } => (4, 0, Errno::ECANCELED, reason, path.as_os_str()),
     };
     let mut packet = vec![b'F', variant, reason];
     packet.extend((errno as i32).to_le_bytes());
@@ -112,7 +120,7 @@ fn encode(error: &StartError) -> Vec<u8> {
     packet
 }
 
-fn decode_error(packet: &[u8]) -> Option<StartError> {
+pub(crate) fn decode_error(packet: &[u8]) -> Option<StartError> {
     let (&[variant, reason, e0, e1, e2, e3], texts) = packet.split_first_chunk::<6>()?;
     let errno = Errno::from_raw(i32::from_le_bytes([e0, e1, e2, e3]));
     let mut texts = texts.split(|byte| *byte == 0);
@@ -130,6 +138,7 @@ fn decode_error(packet: &[u8]) -> Option<StartError> {
             errno,
         },
         3 => StartError::Died,
+        4 => StartError::Hook { path, reason: text },
         _ => return None,
     })
 }
@@ -161,6 +170,10 @@ mod tests {
                 errno: Errno::EACCES,
             },
             StartError::Died,
+            StartError::Hook {
+                path: "/bin/hook".into(),
+                reason: "prestart: exited with 1: no".into(),
+            },
         ] {
             reporter.failed(&sent).unwrap();
             match next(ours.as_fd()).unwrap() {

@@ -2,6 +2,7 @@
 
 mod capabilities;
 mod devices;
+mod hooks;
 mod mounts;
 mod namespaces;
 mod process;
@@ -9,6 +10,7 @@ mod sysctl;
 
 pub(crate) use capabilities::CapabilityPlan;
 pub(crate) use devices::Device;
+pub(crate) use hooks::{Hook, Hooks, Point};
 pub(crate) use mounts::{FsOption, IdMapped, MountPlan, Options, Source};
 pub(crate) use namespaces::{IdMap, IdMaps, Namespaces, id_map_lines};
 pub(crate) use process::{ProcessPlan, c_path};
@@ -35,6 +37,7 @@ pub(crate) struct Container {
     pub(crate) readonly_paths: Vec<PathBuf>,
     /// SELinux context of the file systems made for it.
     pub(crate) mount_label: Option<String>,
+    pub(crate) hooks: Hooks,
     pub(crate) process: ProcessPlan,
 }
 
@@ -71,6 +74,7 @@ impl Container {
             masked_paths: absolute_all(linux.masked_paths().as_deref())?,
             readonly_paths: absolute_all(linux.readonly_paths().as_deref())?,
             mount_label: linux.mount_label().clone().filter(|l| !l.is_empty()),
+            hooks: Hooks::from_spec(spec)?,
             process: ProcessPlan::from_spec(process, linux.personality().as_ref())?,
             mounts,
             namespaces,
@@ -81,12 +85,7 @@ impl Container {
 /// What this runtime does not do is refused, never left out silently.
 fn refuse_unsupported(spec: &Spec) -> Result<(), StartError> {
     let linux = spec.linux().as_ref();
-    let hooks = spec
-        .hooks()
-        .as_ref()
-        .is_some_and(|hooks| *hooks != Default::default());
     let unsupported = [
-        ("hooks", hooks),
         (
             "linux.intelRdt",
             linux.is_some_and(|l| l.intel_rdt().is_some()),

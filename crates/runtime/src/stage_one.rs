@@ -3,6 +3,7 @@
 
 mod cgroups;
 mod devices;
+mod hooks;
 mod limits;
 mod overlay;
 mod propagation;
@@ -12,6 +13,7 @@ mod users;
 
 pub(crate) use cgroups::Cgroups;
 pub(crate) use devices::Node;
+pub(crate) use hooks::InitHooks;
 pub(crate) use sources::{CgroupDir, Opened, Prepared};
 
 use crate::error::{Context, StartError};
@@ -34,12 +36,16 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+/// The file of a bundle that holds the spec.
+pub(crate) const SPEC_FILE: &str = "config.json";
+
 /// Longest config.json; the largest that a kubelet causes are some 100 KiB.
 const SPEC_BYTES_MAX: u64 = 16 << 20;
 
 /// What the second stage of a container needs from the host.
 pub(crate) struct Init<'a> {
     pub(crate) container: Container,
+    pub(crate) hooks: Option<InitHooks>,
     pub(crate) root: OwnedFd,
     pub(crate) mounts: Vec<Prepared>,
     pub(crate) devices: Vec<Node>,
@@ -79,7 +85,10 @@ pub(crate) fn start(
 ) -> Result<(), StartError> {
     let witness = child.witness();
     isolate(child, &kept(reporter, &plan.stdio, plan.shm))?;
-    let container = Container::from_spec(&load(plan.bundle)?)?;
+    let spec = load(plan.bundle)?;
+    let container = Container::from_spec(&spec)?;
+    // Before anything is entered: what attends to the hooks stays where the caller is.
+    let hooks = hooks::prepare(&plan, &spec, &container, reporter, witness)?;
     let users = users::namespace(&container, witness)?;
     let joined = open_joined(&container.namespaces)?;
     keep_hosts_sysctls(&container, &joined)?;
@@ -91,10 +100,11 @@ pub(crate) fn start(
     let root = rootfs::make(&plan, &container, users_fd, witness)?;
     own_pipes(&plan.stdio, container.process.uid, &container.id_maps)?;
     limits::prepare(&container.process)?;
-    join_keyring()?;
+    join_keyring(&container.process)?;
     enter_users_and_pids(&container.namespaces, users_fd, &joined, witness)?;
     let init = Init {
         container,
+        hooks,
         root,
         mounts,
         devices,
@@ -139,7 +149,7 @@ pub(crate) fn exec(
     };
     own_pipes(&plan.stdio, process.uid, &maps)?;
     limits::prepare(&process)?;
-    join_keyring()?;
+    join_keyring(&process)?;
     let first = kinds & (CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID);
     join_namespaces_of(plan.init_pidfd, first, witness)?;
     let exec = Exec {
@@ -185,12 +195,16 @@ fn isolate(child: &Child, kept: &[BorrowedFd<'_>]) -> Result<(), StartError> {
 }
 
 fn load(bundle: &Path) -> Result<Spec, StartError> {
-    let path = bundle.join("config.json");
+    let path = bundle.join(SPEC_FILE);
+    read_spec(File::open(&path).step("open", &path)?, &path)
+}
+
+/// `path` is for messages.
+pub(crate) fn read_spec(file: File, path: &Path) -> Result<Spec, StartError> {
     let mut bytes = Vec::new();
-    let file = File::open(&path).step("open", &path)?;
     file.take(SPEC_BYTES_MAX + 1)
         .read_to_end(&mut bytes)
-        .step("read", &path)?;
+        .step("read", path)?;
     if bytes.len() as u64 > SPEC_BYTES_MAX {
         return Err(StartError::invalid(format!(
             "{}: longer than {SPEC_BYTES_MAX} bytes",
@@ -258,8 +272,17 @@ fn own_pipes(stdio: &Stdio, uid: Uid, maps: &IdMaps) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The caller's session keyring is not for containers.
-fn join_keyring() -> Result<(), StartError> {
+/// The caller's session keyring is not for containers. That of a container has the label of its
+/// processes; the execution resets what keys are labelled with.
+fn join_keyring(process: &ProcessPlan) -> Result<(), StartError> {
+    if let Some(label) = &process.selinux_label {
+        let path = Path::new("/proc/self/attr/keycreate");
+        match std::fs::write(path, label) {
+            // Without SELinux the label itself is refused, with a better reason.
+            Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {}
+            done => done.step(format!("write {label:?} to"), path)?,
+        }
+    }
     match join_new_session_keyring() {
         // A kernel without keyrings has none to keep apart.
         Err(Errno::ENOSYS) => Ok(()),

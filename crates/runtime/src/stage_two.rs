@@ -7,6 +7,7 @@ mod confine;
 mod devices;
 mod execute;
 mod file_systems;
+mod hooks;
 mod identity;
 mod labels;
 mod root;
@@ -44,6 +45,7 @@ pub(crate) fn start(
     init.cgroups.join()?;
     // While the host's procfs is the one at /proc.
     let host = HostProc::open()?;
+    let hooks = hooks::Hooks::new(init.hooks.as_ref())?;
     become_root_of(init.user_namespace)?;
     enter_namespaces(&init, witness)?;
     setsid().step("start a session", "")?;
@@ -52,7 +54,13 @@ pub(crate) fn start(
     // In the container's namespaces, which they show, and before the host's own procfs and sysfs are
     // out of sight: the kernel wants to see these before it gives others to a user namespace.
     let mounts = file_systems::make(init.mounts, container)?;
-    let root = root::enter(init.root)?;
+    let (root, visit) = match hooks.root_place() {
+        None => (root::enter(init.root)?, None),
+        Some(place) => {
+            let visit = root::visit(&init.root, place)?;
+            (init.root, Some(visit))
+        }
+    };
     let late = attach::all(&root, &host.process, mounts)?;
     devices::create(&root, &init.devices)?;
     make_working_directory(&root, &container.process)?;
@@ -64,6 +72,10 @@ pub(crate) fn start(
             Some(terminal)
         }
     };
+    if let Some(visit) = visit {
+        hooks.create(&visit, witness)?;
+        visit.end(&root)?;
+    }
     // After the last thing is made inside of it.
     attach::make_read_only(late)?;
     root::finish(&root, &container.root)?;
@@ -75,8 +87,9 @@ pub(crate) fn start(
         root,
         host,
         seccomp: init.seccomp,
+        hooks,
     }
-    .execute(reporter)
+    .execute(reporter, witness)
 }
 
 /// The second stage of an exec'd process.
@@ -106,8 +119,9 @@ pub(crate) fn exec(
         root,
         host,
         seccomp: exec.seccomp,
+        hooks: hooks::Hooks::none(),
     }
-    .execute(reporter)
+    .execute(reporter, witness)
 }
 
 /// The host's procfs: nothing in a container can put itself in its place.
@@ -188,10 +202,15 @@ struct Last<'a> {
     root: OwnedFd,
     host: HostProc,
     seccomp: SeccompFilter<'a>,
+    hooks: hooks::Hooks<'a>,
 }
 
 impl Last<'_> {
-    fn execute(self, reporter: &Reporter) -> Result<Infallible, StartError> {
+    fn execute(
+        self,
+        reporter: &Reporter,
+        witness: &SingleThreaded,
+    ) -> Result<Infallible, StartError> {
         let process = self.process;
         labels::apply(&self.host.process, process)?;
         match (&self.terminal, self.stdio) {
@@ -204,20 +223,32 @@ impl Last<'_> {
         identity::limit_resources(process)?;
         execute::forget_the_caller()?;
         umask(process.umask);
+        // While a filter does not forbid to make processes; each takes on what the container's has.
+        self.hooks.start(|| self.confine(|| Ok(())), witness)?;
         // From here on a filter may forbid to tell anything.
         reporter.ready().step("report", "")?;
+        self.confine(|| match entered {
+            Ok(()) => Ok(()),
+            Err(_) => execute::enter_working_directory(&self.root, process),
+        })?;
+        let error = execute::search_and_execute(process);
+        self.hooks.not_started();
+        Err(error)
+    }
+
+    /// Takes on the filter, the ids and the capabilities; `as_user` is done in between.
+    fn confine(&self, as_user: impl FnOnce() -> Result<(), StartError>) -> Result<(), StartError> {
+        let no_new_privs = self.process.no_new_privs;
         // Without no_new_privs only the privileged may load a filter.
-        if !process.no_new_privs {
+        if !no_new_privs {
             identity::filter(self.seccomp)?;
         }
-        identity::assume(process)?;
-        if entered.is_err() {
-            execute::enter_working_directory(&self.root, process)?;
-        }
+        identity::assume(self.process)?;
+        as_user()?;
         // With it anybody may, and the filter need not allow what came before.
-        if process.no_new_privs {
+        if no_new_privs {
             identity::filter(self.seccomp)?;
         }
-        Err(execute::search_and_execute(process))
+        Ok(())
     }
 }

@@ -33,6 +33,7 @@ pub struct Starting {
     helper: Spawned,
     process: Option<Spawned>,
     terminal: Option<OwnedFd>,
+    poststop_hooks: bool,
     phase: Phase,
 }
 
@@ -89,6 +90,7 @@ fn begin(
         helper,
         process: None,
         terminal: None,
+        poststop_hooks: false,
         phase: Phase::SettingUp,
     })
 }
@@ -117,6 +119,13 @@ impl Starting {
         self.process.as_ref().map(|spawned| spawned.pid)
     }
 
+    /// Whether [`poststop`](crate::poststop) is to be called when the container has ended, even one
+    /// that did not start.
+    #[must_use]
+    pub fn has_poststop_hooks(&self) -> bool {
+        self.poststop_hooks
+    }
+
     /// How it went, once that is known. Never waits. After anything but pending the start is over
     /// and its descriptor has nothing more to say.
     ///
@@ -126,6 +135,7 @@ impl Starting {
         loop {
             match report::next(self.socket.as_fd()) {
                 Ok(Report::Spawned(spawned)) => self.process = Some(spawned),
+                Ok(Report::PoststopHooks) => self.poststop_hooks = true,
                 Ok(Report::Terminal(master)) => self.terminal = Some(master),
                 Ok(Report::Ready) => self.phase = Phase::Ready,
                 Ok(Report::Failed(error)) => return Poll::Ready(Err(self.fail(error))),

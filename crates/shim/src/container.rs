@@ -5,6 +5,7 @@ use crate::connection::{ReplyTo, Waiters};
 use crate::failure::RequestError;
 use crate::log::Log;
 use crate::poller::{Event, Interest, Key, Poller, Watched};
+use crate::poststop::Poststop;
 use crate::scratch::Scratch;
 use crate::stdin::Lifetime;
 use crate::stdio::{Input, Stdio};
@@ -35,13 +36,18 @@ pub(crate) struct Container {
     pub(crate) cgroup: Cgroup,
     pub(crate) stdio: Stdio,
     input: Input,
+    bundle: PathBuf,
+    pub(crate) poststop: Poststop,
     pub(crate) state: State,
 }
+
+/// The time between two looks at a container whose hooks run: their end is told at once.
+const HOOKS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where a container is in its life.
 ///
 /// ```text
-/// Starting ── executed ──▶ Running ── init reaped ──▶ Ending ── cgroup empty ──▶ Ended
+/// Starting ── executed ──▶ Running ── init reaped ──▶ Ending ── cgroup empty, hooks run ──▶ Ended
 ///    └────── failed ─────▶ (forgotten)
 /// ```
 #[derive(Debug)]
@@ -102,6 +108,7 @@ impl Container {
         let cgroup = Cgroup::new(request.cgroup_dirs.iter().map(PathBuf::from).collect());
         let layers: Vec<PathBuf> = layers(request);
         let plan = ContainerPlan {
+            id: &request.container_id,
             bundle: Path::new(&request.bundle_dir),
             rootfs: rootfs(request, &layers),
             cgroup_dirs: cgroup.dirs(),
@@ -122,6 +129,8 @@ impl Container {
             cgroup,
             stdio,
             input,
+            bundle: request.bundle_dir.clone().into(),
+            poststop: Poststop::Over,
             state: State::Starting {
                 start,
                 waiters: Waiters::new(reply_to),
@@ -149,6 +158,7 @@ impl Container {
         let Poll::Ready(result) = start.get_mut().finish() else {
             return Poll::Pending;
         };
+        self.poststop = Poststop::of(&self.bundle, start.get_mut().has_poststop_hooks());
         let waiters = waiters.clone();
         Poll::Ready((
             waiters,
@@ -222,15 +232,24 @@ impl Container {
         }
     }
 
-    /// Kills what is left of a container that is ending. When nothing is, reads the rest of its output
-    /// and says how it ended.
-    pub(crate) fn try_end(&mut self, scratch: &mut Scratch) -> Option<Exit> {
+    /// Kills what is left of a container that is ending. When nothing is, has its hooks run, reads the
+    /// rest of its output and says how it ended.
+    pub(crate) fn try_end(
+        &mut self,
+        scratch: &mut Scratch,
+        witness: &SingleThreaded,
+    ) -> Option<Exit> {
         let State::Ending(ending) = &mut self.state else {
             return None;
         };
         let now = Instant::now();
         if !self.cgroup.kill() && now < ending.deadline {
             ending.next_kill = now + KILL_INTERVAL;
+            return None;
+        }
+        self.poststop.begin(&self.id, witness);
+        if !self.poststop.is_over() {
+            ending.next_kill = now + HOOKS_INTERVAL;
             return None;
         }
         self.stdio.finish(scratch);

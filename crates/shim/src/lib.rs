@@ -32,6 +32,7 @@ mod pause;
 mod pause_setup;
 mod pod;
 mod poller;
+mod poststop;
 mod reap;
 mod requests;
 mod scratch;

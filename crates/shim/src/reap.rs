@@ -57,7 +57,7 @@ impl Shim {
             }
         } else if let Some(key) = self.exec_with(pid) {
             self.exec_ended(key, pid, status);
-        } else if self.is_starting() {
+        } else if !self.hooks_ended(pid) && self.is_starting() {
             self.unclaimed.keep(pid, status);
         }
     }
@@ -67,7 +67,7 @@ impl Shim {
         let exits: Vec<Exit> = self
             .containers
             .values_mut()
-            .filter_map(|container| container.try_end(&mut self.scratch))
+            .filter_map(|container| container.try_end(&mut self.scratch, &self.witness))
             .collect();
         for exit in exits {
             self.container_ended(exit);
@@ -128,6 +128,11 @@ impl Shim {
         journal!("pause ended, code {code} signal {signal}");
         self.pod = Pod::Exited(exited);
         self.connections.broadcast(&event::Body::PodExited(exited));
+    }
+
+    fn hooks_ended(&mut self, pid: Pid) -> bool {
+        let mut containers = self.containers.values_mut();
+        containers.any(|container| container.poststop.child_ended(pid))
     }
 
     fn hear_reports(&mut self) {

@@ -90,7 +90,10 @@ impl Shim {
                 }
             }
             Err(error) => {
-                self.containers.remove(&key);
+                if let Some(mut container) = self.containers.remove(&key) {
+                    // Nobody waits for these: there is no end of it to tell.
+                    container.poststop.begin(&container.id, &self.witness);
+                }
                 let error = error.into();
                 for to in waiters.iter() {
                     self.refuse(to, &error);

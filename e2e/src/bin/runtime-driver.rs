@@ -57,6 +57,7 @@ fn run(job: &Value, witness: &SingleThreaded) -> Result<Value> {
     };
     let (stdio, output) = stdio(job["terminal"] == true)?;
     let plan = ContainerPlan {
+        id: "driven",
         bundle: Path::new(text(&job["bundle"])),
         rootfs: layers.as_ref().map_or(Rootfs::Directory, Layers::rootfs),
         cgroup_dirs: &cgroups,

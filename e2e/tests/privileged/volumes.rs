@@ -1,10 +1,8 @@
-//! What comes into a container beside its own root: images mounted as volumes, volumes that its own image
-//! declares, and devices that are described on the host (CDI).
+//! What comes into a container beside its own root: images mounted as volumes, and volumes that its own
+//! image declares.
 
 use anyhow::{Context, Result, ensure};
-use crisp_cri_api::v1::{
-    CdiDevice, IdMapping, Mount, NamespaceMode, PodSandboxConfig, UserNamespace,
-};
+use crisp_cri_api::v1::{IdMapping, Mount, NamespaceMode, PodSandboxConfig, UserNamespace};
 use crisp_e2e::catalog::busybox_layer;
 use crisp_e2e::{Entry, Image, Layer, Node, Packing, Registry, image_spec, security, xattr};
 use tonic::Code;
@@ -330,107 +328,5 @@ async fn privileged_declared_volume_yields_to_a_mount() -> Result<()> {
     container.sh("echo mine > /fresh/one/file").await?;
     let other = start("other").await?;
     ensure!(other.sh("ls /fresh/one").await?.is_empty());
-    node.finish().await
-}
-
-/// A daemon that looks for descriptions of devices in `scratch()/cdi`.
-async fn with_descriptions() -> Result<Node> {
-    let node = Node::start_with(|config| {
-        let root = config["root_dir"].as_str().unwrap_or_default();
-        let dir = format!("{root}/../scratch/cdi");
-        config.insert("cdi_dirs".to_owned(), vec![dir].into());
-    })
-    .await?;
-    std::fs::create_dir_all(node.scratch()?.join("cdi"))?;
-    Ok(node)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn privileged_cdi_device_is_had_by_its_name() -> Result<()> {
-    let node = with_descriptions().await?;
-    let scratch = node.scratch()?;
-    std::fs::write(scratch.join("library"), "of the vendor")?;
-    let description = format!(
-        "cdiVersion: 0.8.0
-kind: vendor.example/device
-containerEdits:
-  env: [VENDOR=example]
-devices:
-  - name: tun
-    containerEdits:
-      env: [DEVICE=tun]
-      additionalGids: [4711]
-      deviceNodes: [{{path: /dev/vendor, hostPath: /dev/net/tun, permissions: rw}}]
-      mounts:
-        - {{hostPath: {}, containerPath: /lib/vendor, options: [ro, nosuid, nodev, bind]}}
-",
-        scratch.join("library").display()
-    );
-    std::fs::write(scratch.join("cdi/vendor.yaml"), description)?;
-    let pod = node.run_pod("devices", |_| ()).await?;
-    let by_field = pod
-        .start("field", |config| {
-            config.cdi_devices = vec![CdiDevice {
-                name: "vendor.example/device=tun".to_owned(),
-            }];
-        })
-        .await?;
-    let by_annotation = pod
-        .start("annotation", |config| {
-            let device = "vendor.example/device=tun".to_owned();
-            config.annotations.insert("cdi.k8s.io/x".to_owned(), device);
-        })
-        .await?;
-    for container in [by_field, by_annotation] {
-        for (script, expected) in [
-            // The node alone would not do: the cgroup has to allow it.
-            ("exec 3<>/dev/vendor && echo opened", "opened"),
-            ("stat -c %a /dev/vendor", "666"),
-            (
-                "tr '\\0' '\\n' </proc/1/environ | grep -c -e VENDOR=example -e DEVICE=tun",
-                "2",
-            ),
-            ("grep -c 'Groups:.*4711' /proc/1/status", "1"),
-            ("cat /lib/vendor", "of the vendor"),
-            (
-                "touch /lib/vendor 2>/dev/null || echo read-only",
-                "read-only",
-            ),
-        ] {
-            let shown = container.sh(script).await?;
-            ensure!(shown == expected, "{script}: {shown:?}");
-        }
-    }
-    node.finish().await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn privileged_cdi_device_that_cannot_be_had_is_refused() -> Result<()> {
-    let node = with_descriptions().await?;
-    let hooks = r#"{"cdiVersion": "0.6.0", "kind": "vendor.example/device", "devices": [
-        {"name": "hooked", "containerEdits": {"hooks": [
-            {"hookName": "createContainer", "path": "/usr/bin/vendor-hook"}]}}]}"#;
-    std::fs::write(node.scratch()?.join("cdi/vendor.json"), hooks)?;
-    let pod = node.run_pod("devices", |_| ()).await?;
-    for (device, reason) in [
-        ("vendor.example/device=none", "scratch/cdi"),
-        ("vendor.example/device=hooked", "hooks"),
-    ] {
-        let refused = pod
-            .create("refused", |config| {
-                config.cdi_devices = vec![CdiDevice {
-                    name: device.to_owned(),
-                }];
-            })
-            .await
-            .err()
-            .with_context(|| format!("{device} was given"))?;
-        ensure!(
-            refused.code() == Code::FailedPrecondition
-                && refused.message().contains(device)
-                && refused.message().contains(reason),
-            "{refused}"
-        );
-    }
     node.finish().await
 }

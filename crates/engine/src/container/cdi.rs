@@ -2,10 +2,10 @@
 
 use super::devices;
 use crate::error::{Error, Result};
-use crisp_cdi::{DeviceNode, Edits};
+use crisp_cdi::{DeviceNode, Edits, HookPoint};
 use crisp_model::ResolvedUser;
 use crisp_model::spec::HostDevice;
-use oci_spec::runtime::{LinuxDeviceType, Mount, MountBuilder, Process, Spec};
+use oci_spec::runtime::{Hook, HookBuilder, LinuxDeviceType, Mount, MountBuilder, Process, Spec};
 use std::fs;
 use std::path::Path;
 
@@ -81,7 +81,57 @@ pub(super) fn apply(edits: &Edits, spec: &mut Spec) -> Result<()> {
         add_mount(&mut mounts, mount(edit)?);
     }
     spec.set_mounts(Some(mounts));
+    add_hooks(spec, &edits.hooks)
+}
+
+fn add_hooks(spec: &mut Spec, edits: &[crisp_cdi::Hook]) -> Result<()> {
+    if edits.is_empty() {
+        return Ok(());
+    }
+    let mut hooks = spec.hooks().clone().unwrap_or_default();
+    for edit in edits {
+        let hook = hook(edit)?;
+        match edit.point {
+            HookPoint::Prestart => {
+                hooks.set_prestart(Some(with(hooks.prestart(), hook)));
+            }
+            HookPoint::CreateRuntime => {
+                hooks.set_create_runtime(Some(with(hooks.create_runtime(), hook)));
+            }
+            HookPoint::CreateContainer => {
+                hooks.set_create_container(Some(with(hooks.create_container(), hook)));
+            }
+            HookPoint::StartContainer => {
+                hooks.set_start_container(Some(with(hooks.start_container(), hook)));
+            }
+            HookPoint::Poststart => {
+                hooks.set_poststart(Some(with(hooks.poststart(), hook)));
+            }
+            HookPoint::Poststop => {
+                hooks.set_poststop(Some(with(hooks.poststop(), hook)));
+            }
+        }
+    }
+    spec.set_hooks(Some(hooks));
     Ok(())
+}
+
+fn with(hooks: &Option<Vec<Hook>>, hook: Hook) -> Vec<Hook> {
+    let mut hooks = hooks.clone().unwrap_or_default();
+    hooks.push(hook);
+    hooks
+}
+
+fn hook(edit: &crisp_cdi::Hook) -> Result<Hook> {
+    let built = HookBuilder::default()
+        .path(&edit.path)
+        .args(edit.args.clone())
+        .env(edit.env.clone())
+        .build();
+    let mut hook =
+        built.map_err(|error| Error::Internal(format!("a hook of a CDI device: {error}")))?;
+    hook.set_timeout(edit.timeout_s);
+    Ok(hook)
 }
 
 fn set_environment(process: &mut Process, variables: &[String]) {
@@ -213,6 +263,13 @@ mod tests {
             env: vec!["A=2".into(), "B=b=c".into()],
             mounts: vec![bind("/mnt/x"), bind("/gone")],
             additional_gids: vec![0, 44, 44],
+            hooks: vec![crisp_cdi::Hook {
+                point: HookPoint::Poststop,
+                path: "/bin/hook".into(),
+                args: vec!["hook".into(), "x".into()],
+                env: Vec::new(),
+                timeout_s: Some(3),
+            }],
             ..Edits::default()
         };
         apply(&edits, &mut spec).unwrap();
@@ -222,6 +279,12 @@ mod tests {
             ["PATH=/bin", "A=2", "B=b=c"]
         );
         assert_eq!(process.user().additional_gids().as_deref().unwrap(), [44]);
+        let hooks = spec.hooks().as_ref().unwrap();
+        let hook = &hooks.poststop().as_ref().unwrap()[0];
+        assert_eq!(
+            (hook.path().as_path(), hook.timeout()),
+            (Path::new("/bin/hook"), Some(3))
+        );
         let mounts = spec.mounts().as_ref().unwrap();
         let paths: Vec<_> = mounts
             .iter()

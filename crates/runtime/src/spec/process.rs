@@ -124,7 +124,7 @@ fn groups(given: &[u32]) -> Result<Vec<Gid>, StartError> {
     given.iter().map(group).collect()
 }
 
-fn c_strings(field: &str, strings: &[String]) -> Result<Vec<CString>, StartError> {
+pub(super) fn c_strings(field: &str, strings: &[String]) -> Result<Vec<CString>, StartError> {
     let convert = |text: &String| {
         CString::new(text.as_str())
             .map_err(|_| StartError::invalid(format!("{field}: {text:?} has a zero byte in it")))

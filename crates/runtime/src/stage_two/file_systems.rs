@@ -4,6 +4,11 @@ use crate::error::{Context, StartError};
 use crate::spec::{Container, FsOption, MountPlan, Source};
 use crate::stage_one::{CgroupDir, Opened, Prepared};
 use crisp_sys::mount::{Attributes, FsContext, FsError, change};
+use crisp_sys::namespace::Kind;
+use crisp_sys::xattr;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 use std::os::fd::OwnedFd;
 
 /// A mount that is complete but for its place.
@@ -23,7 +28,7 @@ pub(super) fn make(mounts: Vec<Prepared>, container: &Container) -> Result<Vec<R
             let (mount, cgroups) = match opened {
                 Opened::Mount(mount) => (mount, None),
                 Opened::FileSystem => (make_one(&plan, container)?, None),
-                Opened::CgroupDirs(dirs) => (cgroup_tmpfs(&plan)?, Some(dirs)),
+                Opened::CgroupDirs(dirs) => (cgroup_tmpfs(&plan, container)?, Some(dirs)),
             };
             Ok(Ready {
                 plan,
@@ -57,6 +62,9 @@ fn make_one(plan: &MountPlan, container: &Container) -> Result<OwnedFd, StartErr
         .filter(|_| LABELLED.contains(&fs_type));
     let mount = new_mount(fs_type, source, data, label, initial_attributes(plan))
         .step("at", &plan.target)?;
+    if fs_type == "mqueue" {
+        label_queues(&mount, container).step("label the mount at", &plan.target)?;
+    }
     for (changes, recursion) in plan.options.changes() {
         let now = crisp_sys::mount::Change {
             set: changes.set.without(deferred(plan)),
@@ -70,8 +78,25 @@ fn make_one(plan: &MountPlan, container: &Container) -> Result<OwnedFd, StartErr
     Ok(mount)
 }
 
-/// File systems whose files have no SELinux labels of their own.
-const LABELLED: [&str; 3] = ["tmpfs", "mqueue", "devpts"];
+/// File systems that are the container's own, and whose files are given one SELinux label.
+const LABELLED: [&str; 2] = ["tmpfs", "devpts"];
+
+/// The message queues are those of the IPC namespace: whoever mounts them sees the same file system,
+/// whose root alone can be labelled, and by nobody in a user namespace.
+fn label_queues(mount: &OwnedFd, container: &Container) -> nix::Result<()> {
+    let Some(label) = &container.mount_label else {
+        return Ok(());
+    };
+    if container.namespaces.has(Kind::User) {
+        return Ok(());
+    }
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = openat(mount, ".", flags, Mode::empty())?;
+    match xattr::set(root, c"security.selinux", label.as_bytes()) {
+        Err(Errno::ENOTSUP) => Ok(()),
+        done => done,
+    }
+}
 
 fn new_mount(
     fs_type: &str,
@@ -118,8 +143,9 @@ pub(super) fn is_late(plan: &MountPlan) -> bool {
 }
 
 /// Where the hierarchies of version 1 are put together. It is made read-only with them.
-fn cgroup_tmpfs(plan: &MountPlan) -> Result<OwnedFd, StartError> {
+fn cgroup_tmpfs(plan: &MountPlan, container: &Container) -> Result<OwnedFd, StartError> {
     let mode = [FsOption::Value("mode".into(), "755".into())];
     let attributes = plan.options.set.without(Attributes::READ_ONLY);
-    new_mount("tmpfs", "tmpfs", &mode, None, attributes).step("at", &plan.target)
+    let label = container.mount_label.as_deref();
+    new_mount("tmpfs", "tmpfs", &mode, label, attributes).step("at", &plan.target)
 }

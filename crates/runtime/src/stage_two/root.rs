@@ -6,7 +6,7 @@ use crisp_sys::mount::{Attributes, Change, Propagation, Recursion, attach_at, ch
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::Mode;
-use nix::unistd::{chdir, fchdir, pivot_root};
+use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -16,14 +16,19 @@ use std::path::Path;
 /// pivot_root(2) then exchanges the two, and the old one, which lies on top now, is detached with all
 /// that is mounted below.
 pub(super) fn enter(new_root: OwnedFd) -> Result<OwnedFd, StartError> {
-    let here = Path::new(".");
     hide_from_host()?;
     attach_at(&new_root, Path::new("/")).step("attach the root", "")?;
     fchdir(&new_root).step("enter the root", "")?;
+    exchange()?;
+    Ok(new_root)
+}
+
+/// Makes the working directory the root, and detaches the old one.
+fn exchange() -> Result<(), StartError> {
+    let here = Path::new(".");
     pivot_root(here, here).step("make the root the root", "")?;
     umount2(here, MntFlags::MNT_DETACH).step("detach the host's mounts", "")?;
-    chdir("/").step("enter the root", "")?;
-    Ok(new_root)
+    chdir("/").step("enter the root", "")
 }
 
 /// Nothing that is attached or detached here shows in the mount table that this one is a copy of.
@@ -52,4 +57,40 @@ pub(super) fn finish(root: &OwnedFd, plan: &Root) -> Result<(), StartError> {
         return Ok(());
     }
     change(root, &change_to, Recursion::This).step("set the options of the root", "")
+}
+
+/// The time in which the container's root lies in its place among the host's files, and is this
+/// process's root already.
+pub(super) struct Visit {
+    host_root: OwnedFd,
+}
+
+/// Attaches the root at its place, and takes it for this process's own root: whatever is done inside
+/// is done as after [`enter`].
+pub(super) fn visit(new_root: &OwnedFd, place: &Path) -> Result<Visit, StartError> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let host_root = open("/", flags, Mode::empty()).step("open the host's root", "")?;
+    hide_from_host()?;
+    attach_at(new_root, place).step("attach the root at", place)?;
+    change_root(new_root).step("enter the root", "")?;
+    Ok(Visit { host_root })
+}
+
+impl Visit {
+    /// Takes the host's root for this process's own again.
+    pub(super) fn return_to_host(&self) -> Result<(), StartError> {
+        change_root(&self.host_root).step("return to the host's root", "")
+    }
+
+    /// Makes the root that of the mount namespace, and takes the host's mounts out of it.
+    pub(super) fn end(self, new_root: &OwnedFd) -> Result<(), StartError> {
+        self.return_to_host()?;
+        fchdir(new_root).step("enter the root", "")?;
+        exchange()
+    }
+}
+
+fn change_root(root: &OwnedFd) -> nix::Result<()> {
+    fchdir(root)?;
+    chroot(".")
 }
