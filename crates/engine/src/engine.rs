@@ -1,5 +1,6 @@
 //! The engine: what it holds, how it begins, and how events reach containers.
 
+use crate::apparmor::AppArmor;
 use crate::config::Config;
 use crate::container::Container;
 use crate::error::chain;
@@ -11,6 +12,7 @@ use crate::pod::{Pod, take_down_again};
 use crate::reaper::Reaper;
 use crate::record::{Records, make_private_dir};
 use crate::seccomp::Profiles;
+use crate::selinux::Selinux;
 use crate::shim::{Listener, ShimEvent};
 use crate::stats::CpuRates;
 use crate::store::Store;
@@ -25,7 +27,7 @@ use crisp_sys::memfd::sealed_copy;
 use ipnet::IpNet;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
@@ -36,6 +38,7 @@ pub struct Engine {
     this: Weak<Engine>,
     config: RwLock<Arc<Config>>,
     pub(crate) host: Host,
+    pub(crate) apparmor: AppArmor,
     pub(crate) store: Store,
     pub(crate) records: Records,
     pub(crate) images: Arc<Images>,
@@ -48,6 +51,7 @@ pub struct Engine {
     pub(crate) shim_exe: OwnedFd,
     pub(crate) reaper: Reaper,
     pub(crate) profiles: Profiles,
+    pub(crate) selinux: Selinux,
     pub(crate) users: Users,
     pub(crate) cpu_rates: CpuRates,
     pub(crate) events: Events,
@@ -65,6 +69,12 @@ impl Engine {
         let mut shim_file = File::open(&shim_path).map_err(Error::io("open", &shim_path))?;
         let shim_exe =
             sealed_copy(c"crisp-shim", &mut shim_file).map_err(Error::io("copy", &shim_path))?;
+        let selinux = Selinux::open(
+            config.enable_selinux,
+            Path::new("/sys/fs/selinux"),
+            Path::new("/etc/selinux"),
+        )?;
+        selinux.label_program(&shim_exe)?;
         let images = Images::open(image_config(&config))?;
         let (host, records) = (Host::inspect()?, Records::open(&config.root_dir)?);
         let network = Network::open(config.network.clone(), &config.instance).await?;
@@ -76,6 +86,7 @@ impl Engine {
         let engine = Arc::new_cyclic(|this| Self {
             this: this.clone(),
             host,
+            apparmor: AppArmor::inspect(),
             store: Store::default(),
             records,
             images: Arc::new(images),
@@ -86,6 +97,7 @@ impl Engine {
             shim_exe,
             reaper,
             profiles: Profiles::default(),
+            selinux,
             users: Users::default(),
             cpu_rates: CpuRates::default(),
             events: Events::default(),

@@ -11,8 +11,6 @@ pub(crate) struct Host {
     pub(crate) boot_id: String,
     /// Capabilities that can be given to containers.
     pub(crate) held_capabilities: CapabilitySet,
-    /// AppArmor is there and on.
-    pub(crate) apparmor: bool,
     /// systemd is PID 1.
     pub(crate) systemd: bool,
 }
@@ -70,8 +68,6 @@ impl Host {
         Ok(Self {
             boot_id: read("/proc/sys/kernel/random/boot_id")?,
             held_capabilities: held_capabilities(&read("/proc/self/status")?),
-            apparmor: std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
-                .is_ok_and(|enabled| enabled.trim() == "Y"),
             // sd_booted(3).
             systemd: std::path::Path::new("/run/systemd/system").is_dir(),
         })

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod apparmor;
 pub mod config;
 mod container;
 mod details;
@@ -23,6 +24,7 @@ mod record;
 mod recover;
 mod reload;
 mod seccomp;
+mod selinux;
 mod shim;
 mod stats;
 mod store;
@@ -31,6 +33,7 @@ mod users;
 mod view;
 mod wiring;
 
+pub use apparmor::apparmor_parser;
 pub use config::Config;
 pub use details::{Details, FileSystem, PodMetrics};
 pub use engine::Engine;

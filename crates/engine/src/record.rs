@@ -48,6 +48,9 @@ pub(crate) struct PodRecord {
     pub(crate) cgroup: String,
     pub(crate) pause_pid: Option<u32>,
     pub(crate) shim_pid: Option<u32>,
+    /// The level of the SELinux labels of its containers; none: nothing is labelled.
+    #[serde(default)]
+    pub(crate) selinux_level: Option<String>,
 }
 
 /// What is known of a container.
@@ -91,6 +94,7 @@ impl PodRecord {
             cgroup,
             pause_pid: None,
             shim_pid: None,
+            selinux_level: None,
         }
     }
 

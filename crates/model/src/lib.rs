@@ -8,6 +8,7 @@
 mod config;
 mod id;
 mod quantity;
+mod selinux;
 pub mod signal;
 pub mod spec;
 mod state;
@@ -16,5 +17,6 @@ mod user;
 pub use config::*;
 pub use id::{ContainerId, ExecId, InvalidId, PodId};
 pub use quantity::{InvalidQuantity, Quantity};
+pub use selinux::*;
 pub use state::*;
 pub use user::*;

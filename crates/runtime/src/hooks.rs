@@ -46,6 +46,9 @@ const DEATH_TIME_MAX_MS: u16 = 1000;
 /// What a hook says that goes into an error, in bytes; the rest is read and dropped.
 const OUTPUT_MAX: usize = 1024;
 
+/// What a pipe holds (pipe(7)).
+const PIPE_BYTES: usize = 64 << 10;
+
 /// The longest packet between attendant and stage two: an error.
 const PACKET_MAX: usize = 4096;
 
@@ -113,9 +116,7 @@ impl Run {
         }
         Ok(())
     }
-}
 
-impl Run {
     /// Runs all hooks of a point at which there is nothing left to fail: what goes wrong is said on
     /// standard error (OCI runtime spec, "Lifecycle").
     fn all_at(&self, point: Point, pid: Option<Pid>, witness: &SingleThreaded) {
@@ -241,10 +242,10 @@ enum Pipe {
     Closed,
 }
 
-/// Reads what there is, and keeps the beginning of all.
+/// Reads what there is, at most as much as a pipe holds, and keeps the beginning of all.
 fn drain(output: &OwnedFd, said: &mut Vec<u8>) -> Pipe {
     let mut buffer = [0; 4096];
-    loop {
+    for _ in 0..PIPE_BYTES / buffer.len() {
         match read(output, &mut buffer) {
             Ok(0) => return Pipe::Closed,
             Ok(bytes) => {
@@ -255,6 +256,7 @@ fn drain(output: &OwnedFd, said: &mut Vec<u8>) -> Pipe {
             Err(_) => return Pipe::Open,
         }
     }
+    Pipe::Open
 }
 
 /// Stage two's end of the socket to the attendant.
@@ -306,7 +308,7 @@ impl Attendant {
     }
 }
 
-/// The attendant's life.
+/// The attendant's life: hooks for the container's beginning, and others when its program runs.
 fn attend(run: &Run, socket: BorrowedFd<'_>, witness: &SingleThreaded) -> Result<(), StartError> {
     let Some(pid) = created(socket)? else {
         return Ok(());
@@ -321,12 +323,9 @@ fn attend(run: &Run, socket: BorrowedFd<'_>, witness: &SingleThreaded) -> Result
         Err(error) => encode(error),
     };
     send(socket, &answer, &[], Wait::Block).step("tell how the hooks went", "")?;
-    match (done.is_ok(), next(socket)?, next(socket)?) {
-        (true, Some((b'S', _)), None) => {
-            let after = Run::new(run.hooks.clone(), run.about.clone());
-            after.all_at(Point::Poststart, Some(pid), witness);
-        }
-        _ => {}
+    if let (true, Some((b'S', _)), None) = (done.is_ok(), next(socket)?, next(socket)?) {
+        let after = Run::new(run.hooks.clone(), run.about.clone());
+        after.all_at(Point::Poststart, Some(pid), witness);
     }
     Ok(())
 }

@@ -42,6 +42,9 @@ pub(crate) struct Setup {
     pub(crate) shm_size_bytes: u64,
     /// Those that it is not born in.
     pub(crate) cgroup_dirs: Vec<PathBuf>,
+    /// SELinux contexts of the pause process and of /dev/shm; empty: none is asked for.
+    pub(crate) process_label: String,
+    pub(crate) file_label: String,
 }
 
 /// A step that failed, and why.
@@ -96,6 +99,7 @@ impl Setup {
         self.set_hostname()?;
         self.set_sysctls()?;
         let shm = self.make_shm()?;
+        self.set_label()?;
         let (detached, attached) = match shm {
             Some(shm) if !mount::is_cloneable(&shm) => (None, Some(shm)),
             shm => (shm, None),
@@ -139,6 +143,15 @@ impl Setup {
         Ok(())
     }
 
+    /// For the execution (proc_pid_attr(5)).
+    fn set_label(&self) -> Result<(), StepError> {
+        if self.process_label.is_empty() {
+            return Ok(());
+        }
+        fs::write("/proc/self/attr/exec", &self.process_label)
+            .step(format!("set SELinux label {:?}", self.process_label))
+    }
+
     /// Owned by the pod's user namespace, because it is made inside.
     fn make_shm(&self) -> Result<Option<OwnedFd>, StepError> {
         if self.shm_size_bytes == 0 {
@@ -149,6 +162,9 @@ impl Setup {
             tmpfs.set_string("size", self.shm_size_bytes.to_string())?;
             tmpfs.set_string("mode", "1777")?;
             tmpfs.set_string("source", "shm")?;
+            if !self.file_label.is_empty() {
+                tmpfs.set_string("context", &self.file_label)?;
+            }
             tmpfs.mount(Attributes::NO_SUID | Attributes::NO_DEV | Attributes::NO_EXEC)
         };
         make().step("make /dev/shm").map(Some)

@@ -261,6 +261,8 @@ fn check(config: &StartPod) -> Result<Setup, PodError> {
         sysctls: sysctls.collect::<Result<_, _>>()?,
         shm_size_bytes: config.shm_size_bytes,
         cgroup_dirs: config.cgroup_dirs.iter().map(PathBuf::from).collect(),
+        process_label: config.process_label.clone(),
+        file_label: config.file_label.clone(),
     })
 }
 

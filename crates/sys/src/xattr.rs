@@ -1,6 +1,6 @@
 //! Extended attributes by file descriptor (xattr(7)).
 //!
-//! Descriptors opened with `O_PATH` do not serve: the kernel answers EBADF.
+//! Descriptors opened with `O_PATH` serve [`set_by_path_fd`] alone: elsewhere the kernel answers EBADF.
 
 use nix::errno::Errno;
 use std::ffi::{CStr, CString};
@@ -22,6 +22,28 @@ pub fn set(fd: impl AsFd, name: &CStr, value: &[u8]) -> Result<(), Errno> {
     let result = unsafe {
         libc::fsetxattr(
             fd.as_fd().as_raw_fd(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Sets an attribute of what a descriptor opened with `O_PATH` names, which may be a symbolic link
+/// (setxattr(2) by the link in `/proc/self/fd`).
+///
+/// # Errors
+/// As [`set`].
+pub fn set_by_path_fd(fd: impl AsFd, name: &CStr, value: &[u8]) -> Result<(), Errno> {
+    let link = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    let link = CString::new(link).expect("a number has no zero byte");
+    // SAFETY: the path and the name are NUL-terminated, and the value is readable for the length
+    // given; the kernel copies all before the call returns.
+    let result = unsafe {
+        libc::setxattr(
+            link.as_ptr(),
             name.as_ptr(),
             value.as_ptr().cast(),
             value.len(),

@@ -202,6 +202,7 @@ fn failure(error: &StartError) -> Value {
         StartError::NotExecutable { .. } => "NotExecutable",
         StartError::InvalidSpec(_) => "InvalidSpec",
         StartError::Io { .. } => "Io",
+        StartError::Hook { .. } => "Hook",
         StartError::Died => "Died",
     };
     json!({ "kind": kind, "error": error.to_string() })

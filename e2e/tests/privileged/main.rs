@@ -1,6 +1,8 @@
 //! The privileged tests, one module for each theme. They are one program, so that they share one
 //! registry and are linked once.
 
+mod apparmor;
+mod cdi;
 mod cni;
 mod containers;
 mod crictl;
@@ -19,6 +21,7 @@ mod processes;
 mod reload;
 mod restart;
 mod seccomp;
+mod selinux;
 mod systemd;
 mod users;
 mod volumes;

@@ -163,12 +163,21 @@ fn selinux(asked: Option<v1::SeLinuxOption>) -> Parsed<Option<SelinuxLabel>> {
     let Some(asked) = asked else {
         return Ok(None);
     };
-    let part = |text: String| one_line(text, "selinux_options");
+    let part = |text: String| {
+        let text = one_line(text, "selinux_options")?;
+        match text.contains(':') {
+            true => Err(Invalid::new(
+                "selinux_options",
+                format!("{text:?} contains a colon"),
+            )),
+            false => Ok(text),
+        }
+    };
     let label = SelinuxLabel {
         user: part(asked.user)?,
         role: part(asked.role)?,
         kind: part(asked.r#type)?,
-        level: part(asked.level)?,
+        level: one_line(asked.level, "selinux_options")?,
     };
     Ok((label != SelinuxLabel::default()).then_some(label))
 }
@@ -232,7 +241,7 @@ mod tests {
     #[test]
     fn what_is_malformed_is_refused_by_field() {
         type Change = fn(&mut Context);
-        let table: [(&str, Change); 13] = [
+        let table: [(&str, Change); 14] = [
             ("run_as_user", |c| c.run_as_user = number(-1)),
             ("run_as_user", |c| c.run_as_user = number(1 << 31)),
             ("run_as_group", |c| {
@@ -261,6 +270,12 @@ mod tests {
                 c.seccomp = profile(ProfileType::Localhost, "relative.json");
             }),
             ("apparmor_profile", |c| c.apparmor_profile = "mine".into()),
+            ("selinux_options", |c| {
+                c.selinux_options = Some(v1::SeLinuxOption {
+                    r#type: "spc_t:s0".into(),
+                    ..Default::default()
+                });
+            }),
             ("namespace_options.network", |c| {
                 c.namespace_options = Some(v1::NamespaceOption {
                     network: 1,

@@ -12,7 +12,10 @@ pub(super) fn findings() -> Vec<Finding> {
     let read = |path: &str| fs::read_to_string(path).ok();
     vec![
         seccomp(crisp_seccomp::available_actions(Path::new("/proc"))),
-        apparmor(read("/sys/module/apparmor/parameters/enabled").as_deref()),
+        apparmor(
+            read("/sys/module/apparmor/parameters/enabled").as_deref(),
+            crisp_engine::apparmor_parser().is_some(),
+        ),
         selinux(read("/sys/fs/selinux/enforce").as_deref()),
     ]
 }
@@ -34,14 +37,20 @@ fn seccomp(actions: io::Result<Vec<String>>) -> Finding {
     }
 }
 
-fn apparmor(enabled: Option<&str>) -> Finding {
+fn apparmor(enabled: Option<&str>, has_parser: bool) -> Finding {
     let subject = "AppArmor";
     match enabled.map(str::trim) {
-        Some("Y") => Finding::fine(subject, "on"),
+        Some("Y") if has_parser => Finding::fine(subject, "on"),
+        Some("Y") => Finding::note(
+            subject,
+            "on, without apparmor_parser",
+            "containers do not start but with the profile Unconfined or one that is loaded",
+            "install apparmor_parser (package apparmor)",
+        ),
         _ => Finding::note(
             subject,
             "off",
-            "pods that ask for an AppArmor profile are refused",
+            "containers that ask for an AppArmor profile by its name are refused",
             "boot with lsm=…,apparmor on a kernel that has it; nothing, if no pod asks for one",
         ),
     }
@@ -73,8 +82,9 @@ mod tests {
         );
         assert!(seccomp(actions(&["errno"])).is_missing());
         assert!(seccomp(Err(io::ErrorKind::NotFound.into())).is_missing());
-        assert_eq!(apparmor(Some("Y\n")).verdict, Verdict::Fine);
-        assert!(!apparmor(None).is_missing());
+        assert_eq!(apparmor(Some("Y\n"), true).verdict, Verdict::Fine);
+        assert_ne!(apparmor(Some("Y\n"), false).verdict, Verdict::Fine);
+        assert!(!apparmor(None, false).is_missing());
         assert_eq!(selinux(Some("1")).fact, "enforcing");
     }
 }

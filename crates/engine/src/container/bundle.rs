@@ -7,10 +7,10 @@ use crate::pod::{Pod, files, hostname, netns};
 use crate::record::{ContainerRecord, make_private_dir, replace_file};
 use crate::seccomp::Confinement;
 use crisp_model::spec::{
-    HostDevice, ImageMount, NamespacePaths, SpecInput, Volume, container_spec,
+    HostDevice, ImageMount, NamespacePaths, SecurityLabels, SpecInput, Volume, container_spec,
     effective_capabilities,
 };
-use crisp_model::{ContainerConfig, ContainerId, NamespaceMode, SecurityProfile};
+use crisp_model::{ContainerConfig, ContainerId, NamespaceMode};
 use oci_spec::runtime::Spec;
 use std::path::PathBuf;
 
@@ -23,6 +23,7 @@ pub(super) struct Parts {
     pub(super) image_mounts: Vec<ImageMount>,
     pub(super) volumes: Vec<Volume>,
     pub(super) confinement: Confinement,
+    pub(super) labels: SecurityLabels,
 }
 
 impl Engine {
@@ -45,7 +46,6 @@ impl Engine {
         parts: &Parts,
     ) -> Result<Spec> {
         let pod_record = pod.record();
-        self.check_apparmor(&record.config.security.apparmor)?;
         let input = SpecInput {
             pod: &pod_record.config,
             container: &record.config,
@@ -61,25 +61,10 @@ impl Engine {
             image_mounts: &parts.image_mounts,
             volumes: &parts.volumes,
             seccomp: parts.confinement.profile.clone(),
-            apparmor_profile: None,
+            labels: &parts.labels,
             pids_limit: config.pids_limits(&pod_record.handler).container,
         };
         Ok(container_spec(&input)?)
-    }
-
-    /// A profile that the kernel cannot enforce is an error only when it was asked for by name.
-    fn check_apparmor(&self, profile: &SecurityProfile) -> Result<()> {
-        match profile {
-            SecurityProfile::Localhost(name) if !self.host.apparmor => {
-                Err(Error::Unsupported(format!(
-                    "AppArmor profile {name:?} cannot be applied: this host's kernel has no AppArmor"
-                )))
-            }
-            SecurityProfile::Localhost(name) => Err(Error::Unsupported(format!(
-                "AppArmor profile {name:?} cannot be applied: AppArmor is not supported yet"
-            ))),
-            _ => Ok(()),
-        }
     }
 
     /// Where the namespaces are that the container joins.

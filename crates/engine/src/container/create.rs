@@ -1,7 +1,7 @@
 //! Creating a container: everything that can be prepared before its first process is started.
 
 use super::bundle::Parts;
-use super::host_files::{HostFiles, host_files};
+use super::host_files::{HostFiles, host_files, label_files};
 use super::{Container, cdi, plan};
 use crate::engine::{Engine, blocking, detached};
 use crate::error::chain;
@@ -13,6 +13,7 @@ use crate::record::ContainerRecord;
 use crate::store::Reserved;
 use crisp_cgroup::CgroupPath;
 use crisp_image::Image;
+use crisp_model::spec::SecurityLabels;
 use crisp_model::{ContainerConfig, ContainerId, ContainerState, PodState};
 use oci_spec::runtime::Spec;
 use std::sync::Arc;
@@ -85,16 +86,36 @@ impl Engine {
         let host = host_files(&record, config.cdi_dirs.clone());
         let (snapshot, host) = tokio::join!(snapshot, host);
         let (_, HostFiles { devices, edits }) = (snapshot?, host?);
+        let volumes = self.make_volumes(&record).await?;
+        let labels = self.labels(pod, &record).await?;
+        if let Some(label) = &labels.selinux_files {
+            let own_dirs = vec![config.root_dir.clone(), config.run_dir.clone()];
+            label_files(&record, &volumes, label, own_dirs).await?;
+        }
         let parts = Parts {
             devices,
             image_mounts: self.lend_images(&record).await?,
-            volumes: self.make_volumes(&record).await?,
+            volumes,
             confinement: self.confinement(&config, &record)?,
+            labels,
         };
         let mut spec = self.spec(&config, pod, &record, &parts)?;
         cdi::apply(&edits, &mut spec)?;
         self.make_container_cgroup(&record, &spec).await?;
         self.write_bundle(&record, &spec, &parts.confinement)
+    }
+
+    async fn labels(&self, pod: &Pod, record: &ContainerRecord) -> Result<SecurityLabels> {
+        let selinux = self.selinux.of_container(&pod.record(), &record.config);
+        let (process, files) = match selinux {
+            Some(labels) => (labels.process, Some(labels.files)),
+            None => (None, None),
+        };
+        Ok(SecurityLabels {
+            apparmor_profile: self.apparmor.profile(&record.config.security).await?,
+            selinux_process: process.map(|label| label.to_string()),
+            selinux_files: files.map(|label| label.to_string()),
+        })
     }
 
     async fn make_container_cgroup(&self, record: &ContainerRecord, spec: &Spec) -> Result<()> {

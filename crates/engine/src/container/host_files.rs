@@ -1,10 +1,12 @@
 //! What a container uses of the host's files: sources of its mounts, and devices.
 
 use super::{cdi, devices};
+use crate::engine::blocking;
 use crate::error::{Error, Result};
 use crate::record::ContainerRecord;
+use crate::selinux::{label_own, relabel};
 use crisp_model::Mount;
-use crisp_model::spec::HostDevice;
+use crisp_model::spec::{HostDevice, Volume};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,6 +43,29 @@ pub(super) async fn host_files(
             after_ms: 1000 * HOST_FILES_TIMEOUT.as_secs(),
         }),
     }
+}
+
+/// Labels what the container may write to outside of its root: the sources of its mounts that the client
+/// wants relabelled, and its volumes.
+pub(super) async fn label_files(
+    record: &ContainerRecord,
+    volumes: &[Volume],
+    label: &str,
+    own_dirs: Vec<PathBuf>,
+) -> Result<()> {
+    let (config, label) = (record.config.clone(), label.to_owned());
+    let volumes: Vec<PathBuf> = volumes.iter().map(|volume| volume.place.clone()).collect();
+    blocking(move || {
+        for mount in config.mounts.iter().filter(|mount| mount.selinux_relabel) {
+            if mount.image.is_none() {
+                relabel(Path::new(&mount.host_path), &label, &own_dirs)?;
+            }
+        }
+        volumes
+            .iter()
+            .try_for_each(|place| label_own(place, &label))
+    })
+    .await
 }
 
 /// A source that is missing becomes an empty directory, as in every CRI runtime.

@@ -1,6 +1,7 @@
 //! The files that a pod's containers find in /etc: hosts, hostname and resolv.conf.
 
 use crate::error::{Error, Result};
+use crate::selinux::label_own;
 use crisp_model::spec::PodFiles;
 use crisp_model::{DnsConfig, PodConfig};
 use std::fs;
@@ -66,6 +67,18 @@ fn resolv_conf(dns: &DnsConfig) -> Result<String> {
         line("options", &dns.options)?;
     }
     Ok(text)
+}
+
+/// Labels them for the pod's containers.
+pub(crate) fn label(run_dir: &Path, label: &str) -> Result<()> {
+    let PodFiles {
+        hosts,
+        hostname,
+        resolv_conf,
+    } = paths(run_dir);
+    [hosts, hostname, resolv_conf]
+        .iter()
+        .try_for_each(|file| label_own(file, label))
 }
 
 #[cfg(test)]

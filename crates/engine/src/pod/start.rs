@@ -12,7 +12,9 @@ use crate::shim::{Shim, unexpected};
 use crate::store::Reserved;
 use crisp_cgroup::CgroupPath;
 use crisp_model::spec::linux_resources;
-use crisp_model::{IdMapping, NamespaceMode, PodConfig, PodId, PodState};
+use crisp_model::{
+    ContainerLabels, IdMapping, NamespaceMode, PodConfig, PodId, PodState, SelinuxContext,
+};
 use crisp_shim_api::message::{IdMap, StartPod, Welcome, reply, request};
 use oci_spec::runtime::LinuxPidsBuilder;
 use std::path::{Path, PathBuf};
@@ -125,18 +127,23 @@ impl Engine {
     async fn make_pod(&self, pod: &Arc<Pod>) -> Result<()> {
         let config = pod.config();
         let network = self.plan_wiring(pod)?;
-        self.records
-            .write_pod(&pod.update(|r| r.network = network))?;
+        self.choose_level(pod)?;
+        let record = pod.update(|r| r.network = network);
+        self.records.write_pod(&record)?;
+        let labels = self.selinux.of_pod(&record);
         let hostname = hostname(&config)?;
         let run_dir = self.pod_run_dir(pod.id());
         make_private_dir(&run_dir)?;
         files::write(&run_dir, &config, &hostname)?;
+        if let Some(labels) = &labels {
+            files::label(&run_dir, &labels.files.to_string())?;
+        }
         let cgroups = self.make_pod_cgroups(pod);
         let shim = self.start_shim(pod, &run_dir);
         // Both come to their end whatever becomes of one: nothing is made while it is taken down.
         let (shim, cgroup_dirs) = tokio::join!(shim, cgroups);
         let ((shim, welcome), cgroup_dirs) = (shim?, cgroup_dirs?);
-        let request = start_request(&config, hostname, cgroup_dirs)?;
+        let request = start_request(&config, hostname, cgroup_dirs, labels)?;
         let (body, fds) = shim.call(request::Body::StartPod(request)).await?;
         let reply::Body::PodStarted(started) = body else {
             return Err(unexpected(&body));
@@ -225,7 +232,13 @@ fn start_request(
     config: &PodConfig,
     hostname: String,
     cgroup_dirs: Vec<PathBuf>,
+    labels: Option<ContainerLabels>,
 ) -> Result<StartPod> {
+    let (process_label, file_label) = match labels {
+        Some(ContainerLabels { process, files }) => (process, Some(files)),
+        None => (None, None),
+    };
+    let text = |label: Option<SelinuxContext>| label.map(|l| l.to_string()).unwrap_or_default();
     let modes = &config.security.namespaces;
     let own_network = modes.network != NamespaceMode::Node;
     let own_ipc = modes.ipc != NamespaceMode::Node;
@@ -245,6 +258,8 @@ fn start_request(
             .map(|d| d.display().to_string())
             .collect(),
         oom_score_adj: PAUSE_OOM_SCORE_ADJ,
+        process_label: text(process_label),
+        file_label: text(file_label),
     })
 }
 

@@ -49,10 +49,20 @@ pub struct SpecInput<'a> {
     /// The volumes that the image declares.
     pub volumes: &'a [Volume],
     pub seccomp: Option<LinuxSeccomp>,
-    /// Name of a loaded AppArmor profile.
-    pub apparmor_profile: Option<&'a str>,
+    pub labels: &'a SecurityLabels,
     /// None: no limit of the container's own.
     pub pids_limit: Option<i64>,
+}
+
+/// What the security modules of the kernel know a container by; none: by what its shim is known by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SecurityLabels {
+    /// Name of a loaded AppArmor profile.
+    pub apparmor_profile: Option<String>,
+    /// SELinux context of its processes.
+    pub selinux_process: Option<String>,
+    /// SELinux context of the file systems that are made for it.
+    pub selinux_files: Option<String>,
 }
 
 /// Where the namespaces that a container joins are found; none: the host's.
@@ -145,6 +155,7 @@ fn linux(input: &SpecInput<'_>) -> Result<Linux, SpecError> {
     let confined = |paths: &[String]| (!security.privileged).then(|| paths.to_vec());
     linux.set_masked_paths(confined(&security.masked_paths));
     linux.set_readonly_paths(confined(&security.readonly_paths));
+    linux.set_mount_label(input.labels.selinux_files.clone());
     linux.set_seccomp(input.seccomp.clone().filter(|_| !security.privileged));
     if let Some(user) = &input.pod.security.namespaces.user {
         linux.set_uid_mappings(Some(id_mappings(user, |u| u.uids)?));

@@ -98,9 +98,8 @@ pub(super) fn container_process(input: &SpecInput<'_>) -> Result<Process, SpecEr
     // The builder's default is a limit on open files that nobody asked for.
     process.set_rlimits(None);
     process.set_oom_score_adj(config.resources.oom_score_adj);
-    if !security.privileged {
-        process.set_apparmor_profile(input.apparmor_profile.map(str::to_owned));
-    }
+    process.set_apparmor_profile(input.labels.apparmor_profile.clone());
+    process.set_selinux_label(input.labels.selinux_process.clone());
     Ok(process)
 }
 

@@ -11,6 +11,7 @@ struct Case {
     namespaces: NamespacePaths,
     image_mounts: Vec<ImageMount>,
     volumes: Vec<Volume>,
+    labels: SecurityLabels,
 }
 
 impl Case {
@@ -35,6 +36,7 @@ impl Case {
             },
             image_mounts: Vec::new(),
             volumes: Vec::new(),
+            labels: SecurityLabels::default(),
         }
     }
 
@@ -69,7 +71,7 @@ impl Case {
             image_mounts: &self.image_mounts,
             volumes: &self.volumes,
             seccomp: None,
-            apparmor_profile: None,
+            labels: &self.labels,
             pids_limit: Some(99),
         })
     }
@@ -371,4 +373,20 @@ fn volumes_are_writable_below_the_files_of_the_pod_and_the_mounts() {
     assert!(places.is_sorted(), "{all:?}");
     let options = mount_at(&spec, "/etc").options().as_ref().unwrap();
     assert!(options.contains(&"rw".to_owned()));
+}
+
+#[test]
+fn labels_of_security_modules_are_given_as_they_were_chosen() {
+    let mut case = Case::new();
+    case.labels = SecurityLabels {
+        apparmor_profile: Some("mine".into()),
+        selinux_process: Some("u:r:t:s0:c1,c2".into()),
+        selinux_files: Some("u:object_r:f:s0:c1,c2".into()),
+    };
+    let spec = case.spec().unwrap();
+    let process = spec.process().as_ref().unwrap();
+    assert_eq!(process.apparmor_profile(), &case.labels.apparmor_profile);
+    assert_eq!(process.selinux_label(), &case.labels.selinux_process);
+    let linux = spec.linux().as_ref().unwrap();
+    assert_eq!(linux.mount_label(), &case.labels.selinux_files);
 }

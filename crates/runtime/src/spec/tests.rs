@@ -101,10 +101,42 @@ fn what_would_reach_the_host_is_refused() {
 
 #[test]
 fn what_is_not_done_is_refused_by_name() {
-    let hooks = json!({ "prestart": [{ "path": "/bin/true" }] });
-    assert!(refusal("/hooks", hooks).contains("hooks"));
     let rdt = json!({ "closID": "x" });
     assert!(refusal("/linux/intelRdt", rdt).contains("intelRdt"));
+}
+
+#[test]
+fn hooks_keep_their_order_and_have_a_name_and_a_time() {
+    let hooks = json!({
+        "poststop": [{ "path": "/bin/last", "timeout": 7 }],
+        "createContainer": [
+            { "path": "/bin/one", "args": ["me", "x"], "env": ["A=b"] },
+            { "path": "/bin/two" },
+        ],
+    });
+    let hooks = plan("/hooks", hooks).unwrap().hooks;
+    let arguments: Vec<_> = hooks
+        .at(Point::CreateContainer)
+        .map(|hook| hook.arguments.clone())
+        .collect();
+    assert_eq!(
+        arguments,
+        [
+            vec![c"me".to_owned(), c"x".to_owned()],
+            vec![c"/bin/two".to_owned()]
+        ]
+    );
+    let last = hooks.at(Point::Poststop).next().unwrap();
+    assert_eq!(last.timeout.as_secs(), 7);
+    assert!(!hooks.any_at(&[Point::Prestart, Point::Poststart]));
+    for wrong in [
+        json!({ "path": "bin/relative" }),
+        json!({ "path": "/bin/x", "timeout": 0 }),
+        json!({ "path": "/bin/x", "env": ["A=\u{0}"] }),
+    ] {
+        let refused = refusal("/hooks", json!({ "poststart": [wrong] }));
+        assert!(refused.contains("hooks.poststart"), "{refused}");
+    }
 }
 
 #[test]

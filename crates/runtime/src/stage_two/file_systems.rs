@@ -82,12 +82,12 @@ fn make_one(plan: &MountPlan, container: &Container) -> Result<OwnedFd, StartErr
 const LABELLED: [&str; 2] = ["tmpfs", "devpts"];
 
 /// The message queues are those of the IPC namespace: whoever mounts them sees the same file system,
-/// whose root alone can be labelled, and by nobody in a user namespace.
+/// whose root alone can be labelled, and by nobody in a user namespace. The host's stay as they are.
 fn label_queues(mount: &OwnedFd, container: &Container) -> nix::Result<()> {
     let Some(label) = &container.mount_label else {
         return Ok(());
     };
-    if container.namespaces.has(Kind::User) {
+    if container.namespaces.has(Kind::User) || !container.namespaces.has(Kind::Ipc) {
         return Ok(());
     }
     let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;

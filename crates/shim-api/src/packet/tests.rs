@@ -56,6 +56,8 @@ fn packets_have_the_bytes_they_always_had() {
         shm_size_bytes: 64,
         cgroup_dirs: vec!["/c".to_owned()],
         oom_score_adj: -998,
+        process_label: "p".to_owned(),
+        file_label: "f".to_owned(),
     };
     let start_container = StartContainer {
         container_id: id(),
