@@ -115,3 +115,8 @@ apt_source() {
 need_go() {
     need_command go "the tools of the CRI are built with it; install Go from https://go.dev/dl or golang-go"
 }
+
+cargo_fuzz() {
+    [ -x "$tools/bin/cargo-fuzz" ] && return
+    cargo install cargo-fuzz --locked --debug --quiet --root "$tools"
+}

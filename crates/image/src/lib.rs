@@ -34,6 +34,8 @@ mod copy_up;
 mod digest;
 mod error;
 mod fixup;
+#[doc(hidden)]
+pub mod fuzz;
 mod image;
 mod images;
 mod install;

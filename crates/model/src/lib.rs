@@ -1,5 +1,5 @@
 //! What pods and containers are: ids, configuration, states and their transitions, and the pure
-//! function from configuration to OCI runtime spec.
+//! function from configuration to OCI runtime spec. Also the format of container logs.
 //!
 //! Nothing here does I/O. Types serialise because they are kept in records on disk.
 
@@ -7,6 +7,7 @@
 
 mod config;
 mod id;
+pub mod log;
 mod quantity;
 mod selinux;
 pub mod signal;

@@ -83,12 +83,12 @@ impl UserDatabase {
         let entry = self.user(&user);
         let uid = match (&entry, parse_id(&user)?) {
             (_, Some(uid)) => uid,
-            (Some(entry), None) => entry.uid,
+            (Some(entry), None) => checked(entry.uid)?,
             (None, None) => return Err(UserError::NoSuchUser(user)),
         };
         let gid = match group {
             Some(group) => self.group(&group)?,
-            None => entry.map_or(0, |e| e.gid),
+            None => checked(entry.map_or(0, |e| e.gid))?,
         };
         Ok(ResolvedUser {
             uid,
@@ -110,9 +110,8 @@ impl UserDatabase {
             return Ok(gid);
         }
         let entry = self.groups.iter().find(|g| g.name == group);
-        entry
-            .map(|g| g.gid)
-            .ok_or_else(|| UserError::NoSuchGroup(group.to_owned()))
+        let entry = entry.ok_or_else(|| UserError::NoSuchGroup(group.to_owned()))?;
+        checked(entry.gid)
     }
 
     fn groups_of(
@@ -127,7 +126,9 @@ impl UserDatabase {
         }
         if let (GroupsPolicy::Merge, Some(user)) = (asked.groups_policy, user) {
             let member = |g: &&GroupEntry| g.members.contains(&user.name);
-            groups.extend(self.groups.iter().filter(member).map(|g| g.gid));
+            for group in self.groups.iter().filter(member) {
+                groups.push(checked(group.gid)?);
+            }
         }
         groups.sort_unstable();
         groups.dedup();
@@ -215,8 +216,10 @@ mod tests {
     use super::*;
 
     const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\nwww:x:33:33:www:/var/www:/bin/false\n\
-        broken line\nme:x:1000:1001:Me:/home/me:/bin/sh\nbig:x:4294967295:1::/:\n";
-    const GROUP: &[u8] = b"root:x:0:\nwww:x:33:\nstaff:x:50:me,root\nextra:x:50000:me\n";
+        broken line\nme:x:1000:1001:Me:/home/me:/bin/sh\nbig:x:4294967295:1::/:\n\
+        many:x:5:5::/:\n";
+    const GROUP: &[u8] = b"root:x:0:\nwww:x:33:\nstaff:x:50:me,root\nextra:x:50000:me\n\
+        huge:x:4294967295:many\n";
 
     fn resolve(asked: &ContainerSecurity, image_user: &str) -> Result<ResolvedUser, UserError> {
         UserDatabase::parse(PASSWD, GROUP).resolve(asked, image_user)
@@ -267,6 +270,13 @@ mod tests {
         );
         for big in ["4294967296", "2147483648", "-1", "99999999999999999999"] {
             assert_eq!(resolve(&none, big), Err(UserError::OutOfRange(big.into())));
+        }
+        // In the image's files too: the kernel takes 4294967295 for "as it is", which is root.
+        for out_of_range in ["big", "many", "www:huge"] {
+            assert_eq!(
+                resolve(&none, out_of_range),
+                Err(UserError::OutOfRange("4294967295".into()))
+            );
         }
         let group_only = ContainerSecurity {
             run_as_group: Some(1),

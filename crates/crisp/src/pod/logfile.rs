@@ -1,54 +1,11 @@
-//! Log files in the format of the CRI, which the shim writes:
-//!
-//! ```text
-//! 2026-01-02T03:04:05.678901234Z stdout F a whole line
-//! 2026-01-02T03:04:05.678901234Z stderr P a part of a line, which the next entry of its stream continues
-//! ```
+//! A container's log file: its entries as they are shown, and its removal.
 
 use crate::output;
 use anyhow::{Context, Result};
-use std::collections::VecDeque;
+use crisp_model::log::{Entry, Stream};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
-
-/// One entry of a log file, without its newline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Entry<'a> {
-    pub(super) timestamp: &'a str,
-    pub(super) stream: Stream,
-    pub(super) whole: bool,
-    pub(super) text: &'a [u8],
-}
-
-/// Where a container wrote to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stream {
-    Stdout,
-    Stderr,
-}
-
-impl<'a> Entry<'a> {
-    /// None: the line is no entry.
-    pub(super) fn parse(line: &'a [u8]) -> Option<Self> {
-        let mut words = line.splitn(4, |b| *b == b' ');
-        let timestamp = std::str::from_utf8(words.next()?).ok()?;
-        let stream = match words.next()? {
-            b"stdout" => Stream::Stdout,
-            b"stderr" => Stream::Stderr,
-            _ => return None,
-        };
-        // There may be more tags, parted by colons.
-        let whole = words.next()?.split(|b| *b == b':').next()? == b"F";
-        let text = words.next().unwrap_or_default();
-        Some(Self {
-            timestamp,
-            stream,
-            whole,
-            text,
-        })
-    }
-}
 
 /// Puts entries together again as they were written, and shows them.
 #[derive(Debug)]
@@ -101,46 +58,6 @@ impl Printer {
     }
 }
 
-/// The last lines of a log, kept while it is read.
-#[derive(Debug)]
-pub(super) struct Tail {
-    lines_max: usize,
-    /// Each a line of the file, with how many lines of the container end up to it.
-    kept: VecDeque<Vec<u8>>,
-    whole: usize,
-}
-
-impl Tail {
-    pub(super) fn new(lines_max: usize) -> Self {
-        Self {
-            lines_max,
-            kept: VecDeque::new(),
-            whole: 0,
-        }
-    }
-
-    pub(super) fn push(&mut self, line: &[u8]) {
-        let ends = |line: &[u8]| Entry::parse(line).is_some_and(|entry| entry.whole);
-        self.kept.push_back(line.to_owned());
-        self.whole += usize::from(ends(line));
-        while self.lines() > self.lines_max
-            && let Some(dropped) = self.kept.pop_front()
-        {
-            self.whole -= usize::from(ends(&dropped));
-        }
-    }
-
-    /// Lines that ended, and one that goes on.
-    fn lines(&self) -> usize {
-        let last = self.kept.back().and_then(|line| Entry::parse(line));
-        self.whole + usize::from(last.is_some_and(|entry| !entry.whole))
-    }
-
-    pub(super) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        self.kept.iter().filter_map(|line| Entry::parse(line))
-    }
-}
-
 /// Removes a log file, and the directories of its container and pod if they are empty then.
 pub(super) fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
@@ -160,6 +77,7 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crisp_model::log::Tail;
 
     const LINES: [&[u8]; 5] = [
         b"t1 stdout F one",
@@ -177,19 +95,6 @@ mod tests {
 
     fn entries() -> Vec<Entry<'static>> {
         LINES.iter().filter_map(|line| Entry::parse(line)).collect()
-    }
-
-    #[test]
-    fn an_entry_has_four_parts() {
-        let entry = Entry::parse(b"t1 stderr P:x a b").unwrap();
-        assert_eq!(
-            (entry.timestamp, entry.stream, entry.whole),
-            ("t1", Stream::Stderr, false)
-        );
-        assert_eq!(entry.text, b"a b");
-        for bad in [&b""[..], b"t1", b"t1 stdin F x", b"t1 stdout"] {
-            assert_eq!(Entry::parse(bad), None);
-        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! `crisp pod logs`: reads the file that the container's status names.
 
-use super::logfile::{Entry, Printer, Tail, Timestamps};
+use super::logfile::{Printer, Timestamps};
 use crate::client::Client;
 use crate::names::{Snapshot, container_name};
 use anyhow::{Context, Result, bail};
 use crisp_cri_api::v1::ContainerState;
+use crisp_model::log::{Entry, Tail};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::fs::MetadataExt;

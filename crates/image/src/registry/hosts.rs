@@ -196,7 +196,7 @@ enum Client {
     Many(Vec<OneOrMany<String>>),
 }
 
-fn parse(text: &str, registry: &str, dir: &Path) -> Result<Vec<Host>, String> {
+pub(crate) fn parse(text: &str, registry: &str, dir: &Path) -> Result<Vec<Host>, String> {
     let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
     let mut hosts = Vec::new();
     for (url, table) in file.host.unwrap_or_default() {

@@ -10,7 +10,7 @@ mod answer;
 mod challenge;
 mod connect;
 mod endpoint;
-mod hosts;
+pub(crate) mod hosts;
 mod redirect;
 
 use crate::auth::Credentials;
