@@ -1,12 +1,15 @@
 //! Command lines against a node: the field's, and crisp's own.
 
 use crate::node::Node;
+use crate::terminal::Terminal;
 use crate::tools;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
 /// What a command printed and how it ended.
 #[derive(Debug, Clone)]
@@ -17,12 +20,83 @@ pub struct Output {
     pub code: Option<i32>,
 }
 
+/// A crictl that forwards a port; it ends when dropped.
+#[derive(Debug)]
+pub struct Forward {
+    pub crictl: Child,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// It tells of each connection, and would end if nobody could hear it.
+    _output: Lines<BufReader<ChildStdout>>,
+}
+
 impl Node {
     /// Runs crictl against the daemon.
     ///
     /// # Errors
     /// crictl fails; the message has what it printed.
     pub async fn crictl(&self, arguments: &[&str]) -> Result<Output> {
+        let output = self.try_crictl(arguments).await?;
+        let arguments = arguments.join(" ");
+        ensure!(output.code == Some(0), "crictl {arguments}: {output:?}");
+        Ok(output)
+    }
+
+    /// The same, whatever comes of it.
+    ///
+    /// # Errors
+    /// crictl cannot be started.
+    pub async fn try_crictl(&self, arguments: &[&str]) -> Result<Output> {
+        run(self.crictl_command(arguments).stdin(Stdio::null())).await
+    }
+
+    /// Starts crictl with pipes for its streams; it is killed when dropped.
+    ///
+    /// # Errors
+    /// crictl cannot be started.
+    pub fn start_crictl(&self, arguments: &[&str]) -> Result<Child> {
+        let mut crictl = self.crictl_command(arguments);
+        crictl
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Ok(crictl.kill_on_drop(true).spawn()?)
+    }
+
+    /// Starts crictl on a terminal of its own.
+    ///
+    /// # Errors
+    /// crictl cannot be started.
+    pub fn crictl_on_terminal(&self, arguments: &[&str]) -> Result<Terminal> {
+        Terminal::open(self.crictl_command(arguments).as_std())
+    }
+
+    /// Has crictl forward a free local port to a port of a pod.
+    ///
+    /// # Errors
+    /// crictl fails.
+    pub async fn crictl_forward(&self, arguments: &[&str]) -> Result<Forward> {
+        let mut arguments = arguments.to_vec();
+        arguments.insert(0, "port-forward");
+        let mut crictl = self.start_crictl(&arguments)?;
+        let stdout = crictl.stdout.take().context("its output is a pipe")?;
+        let mut lines = BufReader::new(stdout).lines();
+        while let Some(line) = lines.next_line().await? {
+            let address = line
+                .strip_prefix("Forwarding from ")
+                .and_then(|rest| rest.split(' ').next()?.parse().ok());
+            if let Some(address) = address {
+                return Ok(Forward {
+                    crictl,
+                    address,
+                    _output: lines,
+                });
+            }
+        }
+        bail!("{:?}", crictl.wait_with_output().await?)
+    }
+
+    fn crictl_command(&self, arguments: &[&str]) -> Command {
         let endpoint = format!("unix://{}", self.socket().display());
         let mut crictl = Command::new(tools::program("tools/bin/crictl"));
         crictl.args([
@@ -32,10 +106,7 @@ impl Node {
             &endpoint,
         ]);
         crictl.args(["--timeout", "60s"]).args(arguments);
-        let output = run(&mut crictl).await?;
-        let arguments = arguments.join(" ");
-        ensure!(output.code == Some(0), "crictl {arguments}: {output:?}");
-        Ok(output)
+        crictl
     }
 
     /// Runs the daemon's own command line against it.
@@ -65,7 +136,7 @@ impl Node {
 }
 
 async fn run(command: &mut Command) -> Result<Output> {
-    let output = command.output().await?;
+    let output = command.kill_on_drop(true).output().await?;
     Ok(Output {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),

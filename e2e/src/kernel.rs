@@ -54,6 +54,40 @@ impl Process {
         String::from_utf8_lossy(&arguments).replace('\0', " ")
     }
 
+    /// How many files it has open.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn descriptors(self) -> Result<usize> {
+        Ok(fs::read_dir(self.path("fd"))?.count())
+    }
+
+    /// How many threads it has.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn threads(self) -> Result<usize> {
+        Ok(fs::read_dir(self.path("task"))?.count())
+    }
+
+    /// The memory that it holds.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn resident_bytes(self) -> Result<u64> {
+        let size = self.status("VmRSS").context("no VmRSS")?;
+        let kib: u64 = size.trim_end_matches(" kB").parse()?;
+        Ok(kib << 10)
+    }
+
+    /// The process that started it, or took it over.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn parent(self) -> Result<Self> {
+        Ok(Self(self.status("PPid").context("no PPid")?.parse()?))
+    }
+
     /// Identifies one of its namespaces, such as `net`.
     ///
     /// # Errors

@@ -119,6 +119,18 @@ impl Node {
         self.daemon.config_path()
     }
 
+    /// Where it looks for how registries are reached.
+    #[must_use]
+    pub fn certs_dir(&self) -> PathBuf {
+        self.dir().join("certs.d")
+    }
+
+    /// What the daemon says.
+    #[must_use]
+    pub fn log_path(&self) -> PathBuf {
+        self.daemon.log_path()
+    }
+
     /// Where the network namespaces of pods are shown.
     #[must_use]
     pub fn netns_dir(&self) -> PathBuf {
@@ -351,6 +363,7 @@ impl Node {
         let own = [
             self.log_dir(),
             self.dir().join("scratch"),
+            self.certs_dir(),
             self.daemon.log_path(),
             // Written with the first image; it lists none in the end.
             self.root_dir().join("images/index.json"),

@@ -314,6 +314,39 @@ impl Container<'_> {
         Ok(Process(i32::try_from(pid)?))
     }
 
+    /// Changes its limits in place; what `edit` does not set stays as it is.
+    ///
+    /// # Errors
+    /// UpdateContainerResources's.
+    pub async fn update(
+        &self,
+        edit: impl FnOnce(&mut LinuxContainerResources),
+    ) -> Result<(), Status> {
+        let mut update = LinuxContainerResources::default();
+        edit(&mut update);
+        let request = UpdateContainerResourcesRequest {
+            container_id: self.id.clone(),
+            linux: Some(update),
+            ..UpdateContainerResourcesRequest::default()
+        };
+        self.node
+            .runtime()
+            .update_container_resources(request)
+            .await
+            .map(drop)
+    }
+
+    /// The limits that its status tells.
+    ///
+    /// # Errors
+    /// ContainerStatus's.
+    pub async fn limits(&self) -> Result<LinuxContainerResources> {
+        let resources = self.status().await?.resources;
+        resources
+            .and_then(|resources| resources.linux)
+            .context("a status without limits")
+    }
+
     /// Waits until its first process has ended.
     ///
     /// # Errors

@@ -24,6 +24,16 @@ const MIRRORED: [&str; 5] = [
     "registry.k8s.io",
 ];
 
+/// A line of htpasswd(1) for [`Registry::CREDENTIALS`], hashed by bcrypt.
+const USERS: &str = "puller:$2b$04$lntz4LvJih3uqjlFPeXtv.gYzOKuAi6Dq2kJlqRL6mqmy.rzh52/G\n";
+
+/// Who may pull.
+#[derive(Debug, Clone, Copy)]
+enum Access {
+    Anyone,
+    Password,
+}
+
 /// A registry on loopback, over plain http. One serves all tests of a process, and ends with it.
 #[derive(Debug)]
 pub struct Registry {
@@ -38,19 +48,45 @@ impl Registry {
     #[must_use]
     pub fn shared() -> &'static Self {
         static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
-            let registry = Registry::start();
+            let registry = Registry::start(Access::Anyone);
             catalog::publish(&registry);
             registry
         });
         &REGISTRY
     }
 
-    fn start() -> Self {
+    /// Who may pull from [`Self::private`]: as `user:password`, and the same in base64.
+    pub const CREDENTIALS: [&str; 2] = ["puller:e2e-secret", "cHVsbGVyOmUyZS1zZWNyZXQ="];
+
+    /// Another one, with busybox alone and for those with [`Self::CREDENTIALS`] only.
+    #[must_use]
+    pub fn private() -> &'static Self {
+        static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
+            let registry = Registry::start(Access::Password);
+            let image = Image::new(vec![catalog::busybox_layer()]);
+            registry.publish("library/busybox", "1.35", &image);
+            registry
+        });
+        &REGISTRY
+    }
+
+    fn start(access: Access) -> Self {
         let slot = Slot::take();
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = port.expect("loopback has a free port");
+        let auth = match access {
+            Access::Anyone => String::new(),
+            Access::Password => {
+                let users = slot.dir().join("users");
+                fs::write(&users, USERS).expect("the slot can be written");
+                format!(
+                    "auth: {{htpasswd: {{realm: e2e, path: {}}}}}\n",
+                    users.display()
+                )
+            }
+        };
         let config = format!(
-            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'}}\n",
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'}}\n{auth}",
             slot.dir().display()
         );
         let config_path = slot.dir().join("config.yml");
@@ -93,17 +129,25 @@ impl Registry {
     /// # Errors
     /// They cannot be written.
     pub fn mirror(&self, certs_dir: &Path) -> io::Result<()> {
+        MIRRORED
+            .into_iter()
+            .try_for_each(|public| self.serve_as(public, certs_dir))
+    }
+
+    /// Writes how it is found in the place of one registry.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn serve_as(&self, name: &str, certs_dir: &Path) -> io::Result<()> {
         // The server that is asked when the mirror has not what is wanted: not the public one, so that
         // tests have no say in what the outside answers.
         let address = self.address;
         let hosts = format!(
             "server = \"http://{address}\"\n[host.\"http://{address}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
         );
-        MIRRORED.into_iter().try_for_each(|public| {
-            let dir = certs_dir.join(public);
-            fs::create_dir_all(&dir)?;
-            fs::write(dir.join("hosts.toml"), &hosts)
-        })
+        let dir = certs_dir.join(name);
+        fs::create_dir_all(&dir)?;
+        fs::write(dir.join("hosts.toml"), &hosts)
     }
 
     /// Makes an image available as `repository:tag`; the digest is its manifest's.

@@ -1,7 +1,7 @@
 //! Limits, measured from the kernel's own counters.
 
 use anyhow::{Context, Result, ensure};
-use crisp_cri_api::v1::{LinuxContainerResources, UpdateContainerResourcesRequest, VersionRequest};
+use crisp_cri_api::v1::VersionRequest;
 use crisp_e2e::{Cgroup, Container, Node, resources, sh, until};
 use std::time::Duration;
 
@@ -216,15 +216,9 @@ async fn privileged_resources_are_in_force_and_can_be_updated() -> Result<()> {
     let shares = cpu.read("cpu.shares").or_else(|_| cpu.read("cpu.weight"))?;
     ensure!(["512", "20", "59"].contains(&shares.as_str()), "{shares}");
 
-    let update = UpdateContainerResourcesRequest {
-        container_id: container.id.clone(),
-        linux: Some(LinuxContainerResources {
-            memory_limit_in_bytes: 96 * MIB,
-            ..LinuxContainerResources::default()
-        }),
-        ..UpdateContainerResourcesRequest::default()
-    };
-    node.runtime().update_container_resources(update).await?;
+    container
+        .update(|limits| limits.memory_limit_in_bytes = 96 * MIB)
+        .await?;
     let memory = cgroup(&container, "memory").await?;
     let limit = memory
         .read("memory.limit_in_bytes")
@@ -234,12 +228,7 @@ async fn privileged_resources_are_in_force_and_can_be_updated() -> Result<()> {
         cpu.read("cpu.shares").or_else(|_| cpu.read("cpu.weight"))? == shares,
         "an update of memory changed the shares"
     );
-    let reported = container
-        .status()
-        .await?
-        .resources
-        .and_then(|resources| resources.linux)
-        .context("no resources")?;
+    let reported = container.limits().await?;
     ensure!(
         (reported.memory_limit_in_bytes, reported.cpu_shares) == (96 * MIB, 512),
         "{reported:?}"
