@@ -2,7 +2,7 @@
 
 use crate::{answer, images};
 use crisp_cri_api::v1;
-use crisp_engine::{Engine, Event, Heard};
+use crisp_engine::{Engine, Event};
 use std::sync::Arc;
 use tokio::sync::mpsc::{self, Sender};
 use tokio_stream::wrappers::ReceiverStream;
@@ -10,7 +10,7 @@ use tonic::Status;
 use tracing::Instrument;
 
 /// Events on their way to a client. The engine keeps the others; a client that falls behind all of
-/// them is told how everything is.
+/// them is told what has become of everything.
 const QUEUE: usize = 16;
 
 /// The answers to one client.
@@ -26,14 +26,9 @@ pub(crate) fn events(engine: Arc<Engine>) -> Events {
 async fn forward(engine: Arc<Engine>, sender: Sender<Result<v1::ContainerEventResponse, Status>>) {
     let mut listening = engine.listen();
     loop {
-        let heard = tokio::select! {
-            heard = listening.next() => heard,
+        let events = tokio::select! {
+            events = listening.next() => events,
             () = sender.closed() => return,
-        };
-        let events = match heard {
-            Some(Heard::Event(event)) => vec![*event],
-            Some(Heard::Missed) => engine.present_state(),
-            None => return,
         };
         for event in &events {
             if sender.send(Ok(told(&engine, event))).await.is_err() {

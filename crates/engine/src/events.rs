@@ -3,11 +3,13 @@
 use crate::engine::Engine;
 use crate::view::{ContainerView, PodView};
 use crisp_model::PodId;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-/// Events that a slow listener may be behind. One that is farther behind is told the present state of
+/// Events that a slow listener may be behind. One that is farther behind is told what has become of
 /// everything instead of what it missed.
 const BACKLOG: usize = 1024;
 
@@ -50,24 +52,33 @@ impl Default for Events {
 /// Listens to events.
 #[derive(Debug)]
 pub struct Listening {
+    engine: Arc<Engine>,
     receiver: broadcast::Receiver<Event>,
-}
-
-/// What a listener hears.
-#[derive(Debug)]
-pub enum Heard {
-    Event(Box<Event>),
-    /// It was too slow and missed some.
-    Missed,
+    /// The containers and pods that it has heard of and that are not deleted, with their pods.
+    known: HashMap<String, PodId>,
 }
 
 impl Listening {
-    /// The next thing to hear; none: the daemon ends.
-    pub async fn next(&mut self) -> Option<Heard> {
-        match self.receiver.recv().await {
-            Ok(event) => Some(Heard::Event(Box::new(event))),
-            Err(RecvError::Lagged(_)) => Some(Heard::Missed),
-            Err(RecvError::Closed) => None,
+    /// What is to be heard next: one event, or, when some were missed, those that lead from what was
+    /// heard to the present state. They may be followed by older ones, which lead there as well.
+    pub async fn next(&mut self) -> Vec<Event> {
+        let events = match self.receiver.recv().await {
+            Ok(event) => vec![event],
+            Err(RecvError::Lagged(_)) => self.engine.present_state(&self.known),
+            Err(RecvError::Closed) => unreachable!("the engine, which is held, has the sender"),
+        };
+        for event in &events {
+            self.learn(event);
+        }
+        events
+    }
+
+    fn learn(&mut self, event: &Event) {
+        match (event.kind, &event.pod) {
+            (EventKind::Deleted, _) => drop(self.known.remove(&event.id)),
+            (_, Some(pod)) => drop(self.known.insert(event.id.clone(), pod.id.clone())),
+            // Its pod has gone in the meantime: that it is deleted follows.
+            (_, None) => {}
         }
     }
 }
@@ -75,15 +86,16 @@ impl Listening {
 impl Engine {
     /// Listens to what happens from now on.
     #[must_use]
-    pub fn listen(&self) -> Listening {
+    pub fn listen(self: &Arc<Self>) -> Listening {
         Listening {
+            engine: self.clone(),
             receiver: self.events.sender.subscribe(),
+            known: HashMap::new(),
         }
     }
 
-    /// The present state of everything, as events that lead to it.
-    #[must_use]
-    pub fn present_state(&self) -> Vec<Event> {
+    /// The present state of everything, as events that lead to it from what a listener knows.
+    fn present_state(&self, known: &HashMap<String, PodId>) -> Vec<Event> {
         let pods = self.pods().into_iter();
         let of_pods = pods.map(|pod| {
             let kind = match pod.state {
@@ -101,7 +113,14 @@ impl Engine {
             };
             self.event(kind, container.id.to_string(), &container.pod)
         });
-        of_pods.chain(of_containers).collect()
+        let present: Vec<_> = of_pods.chain(of_containers).collect();
+        let ids: HashSet<_> = present.iter().map(|event| event.id.as_str()).collect();
+        let gone = known.iter().filter(|(id, _)| !ids.contains(id.as_str()));
+        let gone = gone.map(|(id, pod)| self.event(EventKind::Deleted, id.clone(), pod));
+        gone.collect::<Vec<_>>()
+            .into_iter()
+            .chain(present)
+            .collect()
     }
 
     /// Tells what happened to a container or pod. Costs nothing when nobody listens.

@@ -38,7 +38,7 @@ pub use config::Config;
 pub use details::{Details, FileSystem, PodMetrics};
 pub use engine::Engine;
 pub use error::{Error, Kind, Result, chain};
-pub use events::{Event, EventKind, Heard, Listening};
+pub use events::{Event, EventKind, Listening};
 pub use processes::{Processes, TaskStates};
 pub use reload::{Difference, Reload};
 pub use stream::{StreamControl, Streams, Wanted};

@@ -7,6 +7,7 @@ mod cni;
 mod containers;
 mod crictl;
 mod errors;
+mod events;
 mod exec;
 mod files;
 mod harness;
