@@ -17,12 +17,17 @@ const REGISTRY_UNAVAILABLE: &str = "RegistryUnavailable: ";
 /// The same for an image that may not be used.
 const SIGNATURE_VALIDATION_FAILED: &str = "SignatureValidationFailed: ";
 
+/// The longest message of an error, in bytes; what clients name in a request may be longer. Escaped it
+/// is three times as long, and clients cut a connection on which headers come that are longer than
+/// 16 KiB.
+const MESSAGE_BYTES_MAX: usize = 4 << 10;
+
 /// The same for a container whose image volume cannot be mounted.
 const IMAGE_VOLUME_MOUNT_FAILED: &str = "ImageVolumeMountFailed: ";
 
 impl From<Invalid> for Status {
     fn from(invalid: Invalid) -> Self {
-        Self::invalid_argument(invalid.to_string())
+        status(Code::InvalidArgument, invalid.to_string())
     }
 }
 
@@ -32,9 +37,9 @@ pub(crate) fn of_engine(error: EngineError) -> Status {
         EngineError::Image(image) => named(image, &error),
         EngineError::ImageVolume { .. } => {
             let message = format!("{IMAGE_VOLUME_MOUNT_FAILED}{}", chain(&error));
-            Status::new(engine_code(&error), message)
+            status(engine_code(&error), message)
         }
-        _ => Status::new(engine_code(&error), chain(&error)),
+        _ => status(engine_code(&error), chain(&error)),
     }
 }
 
@@ -46,7 +51,18 @@ pub(crate) fn of_image(error: ImageError) -> Status {
 /// An error of the images, with the name in front that the kubelet knows it by.
 fn named(error: &ImageError, shown: &dyn std::error::Error) -> Status {
     let name = kubelet_name(error);
-    Status::new(image_code(error), format!("{name}{}", chain(shown)))
+    status(image_code(error), format!("{name}{}", chain(shown)))
+}
+
+/// A failure with a message that reaches the client.
+fn status(code: Code, mut message: String) -> Status {
+    if message.len() > MESSAGE_BYTES_MAX {
+        let mut ends = (0..=MESSAGE_BYTES_MAX).rev();
+        let end = ends.find(|end| message.is_char_boundary(*end));
+        message.truncate(end.unwrap_or(0));
+        message.push('…');
+    }
+    Status::new(code, message)
 }
 
 /// An RPC that this release does not have.
@@ -259,6 +275,14 @@ mod tests {
         let status = Status::from(Invalid::new("config.metadata.name", "is required"));
         assert_eq!(status.code(), Code::InvalidArgument);
         assert_eq!(status.message(), "config.metadata.name: is required");
+    }
+
+    #[test]
+    fn a_message_is_cut_where_clients_would_not_take_it() {
+        let long = Invalid::new("hostname", "é".repeat(MESSAGE_BYTES_MAX));
+        let message = Status::from(long).message().to_owned();
+        assert!(message.starts_with("hostname: é") && message.ends_with('…'));
+        assert!(message.len() <= MESSAGE_BYTES_MAX + '…'.len_utf8());
     }
 
     #[test]

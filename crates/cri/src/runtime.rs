@@ -346,7 +346,7 @@ impl RuntimeService for Runtime {
         request: Request<v1::PortForwardRequest>,
     ) -> Reply<v1::PortForwardResponse> {
         let request = request.into_inner();
-        let view = self.engine.pod(pod(&request.pod_sandbox_id)?);
+        let view = self.engine.ready_pod(pod(&request.pod_sandbox_id)?);
         let id = view.map_err(of_engine)?.id.to_string();
         let ports = request::ports(&request.port)?;
         let forward = streams::port_forward(self.engine.clone(), id, ports);

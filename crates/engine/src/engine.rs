@@ -182,6 +182,18 @@ impl Engine {
         Ok(self.store.pod(id)?.view(&self.config().netns_dir))
     }
 
+    /// A pod by id or unique prefix, if it is ready.
+    ///
+    /// # Errors
+    /// If there is none, or several, or it was stopped.
+    pub fn ready_pod(&self, id: &str) -> Result<PodView> {
+        let pod = self.store.pod(id)?;
+        match pod.state() {
+            PodState::Ready => Ok(pod.view(&self.config().netns_dir)),
+            PodState::Starting | PodState::NotReady => Err(pod.not_ready()),
+        }
+    }
+
     /// Every container, by id.
     #[must_use]
     pub fn containers(&self) -> Vec<ContainerView> {

@@ -104,7 +104,10 @@ fn memory(stats: &Stats) -> Option<v1::MemoryUsage> {
 fn swap(stats: &Stats, limits: &Resources) -> Option<v1::SwapUsage> {
     let used = stats.memory?.swap_bytes?;
     let limit = match (limits.memory_limit_bytes, limits.memory_swap_limit_bytes) {
-        (Some(memory), Some(both)) if memory > 0 => u64::try_from(both - memory).ok(),
+        (Some(memory), Some(both)) if memory > 0 => {
+            let swap = both.checked_sub(memory);
+            swap.and_then(|swap| u64::try_from(swap).ok())
+        }
         _ => None,
     };
     Some(v1::SwapUsage {

@@ -12,10 +12,13 @@ const OOM_SCORE_ADJ_MAX: i64 = 1000;
 pub(crate) fn resources(asked: v1::LinuxContainerResources) -> Parsed<Resources> {
     Ok(Resources {
         cpu_period_us: above_zero(asked.cpu_period, "cpu_period")?,
-        cpu_quota_us: unless_zero(asked.cpu_quota),
+        cpu_quota_us: bounded(asked.cpu_quota, "cpu_quota")?,
         cpu_shares: above_zero(asked.cpu_shares, "cpu_shares")?,
-        memory_limit_bytes: unless_zero(asked.memory_limit_in_bytes),
-        memory_swap_limit_bytes: unless_zero(asked.memory_swap_limit_in_bytes),
+        memory_limit_bytes: bounded(asked.memory_limit_in_bytes, "memory_limit_in_bytes")?,
+        memory_swap_limit_bytes: bounded(
+            asked.memory_swap_limit_in_bytes,
+            "memory_swap_limit_in_bytes",
+        )?,
         oom_score_adj: oom_score_adj(asked.oom_score_adj)?,
         cpuset_cpus: cpuset(asked.cpuset_cpus, "cpuset_cpus")?,
         cpuset_mems: cpuset(asked.cpuset_mems, "cpuset_mems")?,
@@ -38,8 +41,13 @@ pub(crate) fn limits(
     asked.map(resources).transpose().within(field)
 }
 
-fn unless_zero(value: i64) -> Option<i64> {
-    (value != 0).then_some(value)
+/// A limit, of which -1 means that there is none.
+fn bounded(value: i64, field: &str) -> Parsed<Option<i64>> {
+    match value {
+        0 => Ok(None),
+        -1.. => Ok(Some(value)),
+        _ => Err(Invalid::new(field, format!("{value} is less than -1"))),
+    }
 }
 
 fn above_zero(value: i64, field: &str) -> Parsed<Option<u64>> {
@@ -148,9 +156,14 @@ mod tests {
     #[test]
     fn limits_that_cannot_be_are_refused_by_name() {
         type Change = fn(&mut v1::LinuxContainerResources);
-        let table: [(&str, Change); 11] = [
+        let table: [(&str, Change); 14] = [
             ("cpu_period", |r| r.cpu_period = -1),
             ("cpu_shares", |r| r.cpu_shares = -5),
+            ("cpu_quota", |r| r.cpu_quota = -2),
+            ("memory_limit_in_bytes", |r| r.memory_limit_in_bytes = -7),
+            ("memory_swap_limit_in_bytes", |r| {
+                r.memory_swap_limit_in_bytes = i64::MIN;
+            }),
             ("oom_score_adj", |r| r.oom_score_adj = 1001),
             ("oom_score_adj", |r| r.oom_score_adj = i64::MIN + 1),
             ("cpuset_cpus", |r| r.cpuset_cpus = "0-".into()),

@@ -3,6 +3,11 @@
 
 use super::{Invalid, Parsed};
 
+/// The longest path that a system call takes, in bytes (`PATH_MAX` without its NUL, path_resolution(7)).
+const PATH_BYTES_MAX: usize = 4095;
+/// The longest name of a file, in bytes (`NAME_MAX`).
+const NAME_BYTES_MAX: usize = 255;
+
 /// Refuses a text for a reason, unless it is fine.
 pub(super) trait RefusedText {
     fn refused_if(&self, wrong: bool, field: &str, reason: &str) -> Parsed<()>;
@@ -56,7 +61,7 @@ pub(super) fn one_word(text: String, field: &str) -> Parsed<String> {
 /// An absolute path that climbs nowhere.
 pub(super) fn absolute_path(path: String, field: &str) -> Parsed<String> {
     path.refused_if(!path.starts_with('/'), field, "is not an absolute path")?;
-    path.refused_if(climbs(&path), field, "has a component \"..\"")?;
+    checked_path(&path, field)?;
     without_nul(path, field)
 }
 
@@ -71,18 +76,23 @@ pub(super) fn absolute_path_or_empty(path: String, field: &str) -> Parsed<String
 /// A path below another one, or empty.
 pub(super) fn relative_path_or_empty(path: String, field: &str) -> Parsed<String> {
     path.refused_if(path.starts_with('/'), field, "is not a relative path")?;
-    path.refused_if(climbs(&path), field, "has a component \"..\"")?;
+    checked_path(&path, field)?;
     one_line(path, field)
 }
 
 /// A path that climbs nowhere, absolute or not.
 pub(super) fn sure_path(path: String, field: &str) -> Parsed<String> {
-    path.refused_if(climbs(&path), field, "has a component \"..\"")?;
+    checked_path(&path, field)?;
     one_line(path, field)
 }
 
-fn climbs(path: &str) -> bool {
-    path.split('/').any(|component| component == "..")
+/// What system calls would not take, or where they would not be kept below a directory.
+fn checked_path(path: &str, field: &str) -> Parsed<()> {
+    let mut components = path.split('/');
+    let climbs = components.clone().any(|component| component == "..");
+    path.refused_if(climbs, field, "has a component \"..\"")?;
+    let long = path.len() > PATH_BYTES_MAX || components.any(|name| name.len() > NAME_BYTES_MAX);
+    path.refused_if(long, field, "is longer than a path can be")
 }
 
 #[cfg(test)]
@@ -90,6 +100,19 @@ mod tests {
     use super::*;
 
     type Check = fn(String, &str) -> Parsed<String>;
+
+    #[test]
+    fn paths_are_no_longer_than_system_calls_take_them() {
+        let name = "n".repeat(NAME_BYTES_MAX);
+        let path = "/name".repeat(PATH_BYTES_MAX / 5);
+        assert!(absolute_path(format!("/{name}/{name}"), "f").is_ok());
+        assert!(absolute_path(path.clone(), "f").is_ok());
+        for long in [format!("/{name}n"), format!("{path}/name")] {
+            assert!(absolute_path(long.clone(), "f").is_err());
+            assert!(relative_path_or_empty(long[1..].to_owned() + "/x", "f").is_err());
+            assert!(sure_path(long, "f").is_err());
+        }
+    }
 
     #[test]
     fn texts_are_refused_where_they_would_mean_something_else() {
