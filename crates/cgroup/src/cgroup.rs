@@ -56,11 +56,7 @@ impl Cgroup {
     pub fn apply(&self, limits: &LinuxResources) -> Result<(), Error> {
         let has = |controller| self.hierarchies.has(controller);
         let rules = devices::rules(limits)?;
-        let state = self.state(limits)?;
-        let mut settings = match self.hierarchies.version() {
-            Version::V1 => plan::v1::settings(limits, &state, has)?,
-            Version::V2 => plan::v2::settings(limits, &state, has)?,
-        };
+        let mut settings = self.settings(limits)?;
         if has(Controller::Devices) {
             settings.extend(devices::settings(&rules)?);
         }
@@ -69,6 +65,49 @@ impl Cgroup {
             self.attach_device_filter(&rules)?;
         }
         Ok(())
+    }
+
+    /// Changes the limits that are given, all of them or none: when the kernel refuses one, those that
+    /// were changed before it are set back. Devices are not for here.
+    pub fn change(&self, limits: &LinuxResources) -> Result<(), Error> {
+        let settings = self.settings(limits)?;
+        let before = self.present(&settings)?;
+        let written = self.write(&settings);
+        if written.is_err() {
+            // What cannot be set back has not been changed either.
+            for setting in before.iter().rev() {
+                let _ = self.write(std::slice::from_ref(setting));
+            }
+        }
+        written
+    }
+
+    /// The settings of the same files as they are now, each once.
+    fn present(&self, settings: &[Setting]) -> Result<Vec<Setting>, Error> {
+        let mut present: Vec<Setting> = Vec::new();
+        for setting in settings {
+            let known = |other: &Setting| other.file == setting.file;
+            if present.iter().any(known) {
+                continue;
+            }
+            if let Some(content) = self.content(setting.controller, &setting.file)? {
+                present.push(Setting {
+                    value: content.trim().to_owned(),
+                    ..setting.clone()
+                });
+            }
+        }
+        Ok(present)
+    }
+
+    /// What is to be written for the limits that are given, but for devices.
+    fn settings(&self, limits: &LinuxResources) -> Result<Vec<Setting>, Error> {
+        let has = |controller| self.hierarchies.has(controller);
+        let state = self.state(limits)?;
+        match self.hierarchies.version() {
+            Version::V1 => plan::v1::settings(limits, &state, has),
+            Version::V2 => plan::v2::settings(limits, &state, has),
+        }
     }
 
     /// What [`plan`] has to know of the limits in force, for the limits that are to be set.
@@ -305,6 +344,17 @@ pub(crate) mod tests {
         assert_eq!(content(&cgroup, "memory.swap.max"), "10000000");
         assert_eq!(content(&cgroup, "memory.high"), "60000000");
         assert_eq!(content(&cgroup, "pids.max"), "9");
+    }
+
+    #[test]
+    fn a_change_that_fails_is_undone() {
+        let (_root, cgroup) = v2(&[
+            ("cpu.weight", "300\n"),
+            ("cgroup.controllers", "cpu memory\n"),
+        ]);
+        let limits = r#"{"cpu": {"shares": 1024}, "pids": {"limit": 9}}"#;
+        cgroup.change(&resources(limits)).unwrap_err();
+        assert_eq!(content(&cgroup, "cpu.weight"), "300\n");
     }
 
     #[test]

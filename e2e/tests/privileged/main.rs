@@ -20,6 +20,7 @@ mod namespaces;
 mod network;
 mod processes;
 mod reload;
+mod resize;
 mod restart;
 mod seccomp;
 mod selinux;

@@ -112,13 +112,19 @@ impl Engine {
     ) -> Result<()> {
         let dir = self.bundle_dir(&record.pod, &record.id);
         make_private_dir(&dir)?;
-        let text =
-            serde_json::to_vec(spec).map_err(|e| Error::Internal(format!("the OCI spec: {e}")))?;
-        replace_file(&dir.join(SPEC_FILE), &text)?;
+        self.write_spec(record, spec)?;
         confinement.write(&dir)
     }
 
-    /// The OCI runtime spec of a container, as it was written when it was created.
+    /// Replaces what is read when the container is started, and for each process that joins it.
+    pub(super) fn write_spec(&self, record: &ContainerRecord, spec: &Spec) -> Result<()> {
+        let dir = self.bundle_dir(&record.pod, &record.id);
+        let text =
+            serde_json::to_vec(spec).map_err(|e| Error::Internal(format!("the OCI spec: {e}")))?;
+        replace_file(&dir.join(SPEC_FILE), &text)
+    }
+
+    /// The OCI runtime spec of a container, as it was written last.
     pub(crate) fn read_spec(&self, record: &ContainerRecord) -> Result<Spec> {
         let path = self.bundle_dir(&record.pod, &record.id).join(SPEC_FILE);
         let text = std::fs::read(&path).map_err(Error::io("read", &path))?;

@@ -7,6 +7,7 @@ mod devices;
 pub(crate) mod exec;
 mod exec_sync;
 mod host_files;
+mod oom_score;
 mod plan;
 mod remove;
 mod start;

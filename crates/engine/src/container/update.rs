@@ -27,6 +27,9 @@ impl Engine {
             let record = container.record();
             let merged = merge(&record.resources, &update);
             engine.apply_limits(&record.cgroup, merged.clone()).await?;
+            if let Some(score) = update.oom_score_adj {
+                engine.set_oom_score_adj(&record, score).await?;
+            }
             let record = container.update(|record| record.resources = merged);
             engine.records.write_container(&record)
         })
@@ -35,6 +38,6 @@ impl Engine {
 
     pub(crate) async fn apply_limits(&self, cgroup: &str, resources: Resources) -> Result<()> {
         let cgroup = self.hierarchies.open(&CgroupPath::parse(cgroup)?);
-        blocking(move || cgroup.apply(&linux_resources(&resources))).await
+        blocking(move || cgroup.change(&linux_resources(&resources))).await
     }
 }
