@@ -9,7 +9,10 @@ use crate::error::{Error, Result};
 use crate::shim::{Shim, unexpected};
 use crisp_model::{ContainerState, PodState};
 use crisp_shim_api::message::open_socket::Family;
-use crisp_shim_api::message::{Attach, CloseStdin, OpenSocket, ResizeTerminal, reply, request};
+use crisp_shim_api::message::{
+    self, Attach, CloseStdin, OpenSocket, ResizeTerminal, reply, request,
+};
+use nix::sys::signal::Signal;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
@@ -75,6 +78,16 @@ impl StreamControl {
         self.tell(request::Body::CloseStdin(request)).await;
     }
 
+    async fn signal(&self, signal: Signal) {
+        let request = message::Signal {
+            container_id: self.container_id.clone(),
+            exec_id: self.exec_id.clone(),
+            signal: signal as i32,
+            all: false,
+        };
+        self.tell(request::Body::Signal(request)).await;
+    }
+
     async fn tell(&self, body: request::Body) {
         if let Err(error) = self.shim.call(body).await {
             // It has ended, or has no terminal.
@@ -83,6 +96,28 @@ impl StreamControl {
                 error = chain(&error),
                 "not told"
             );
+        }
+    }
+}
+
+/// Tells a process that its terminal is gone, when its client leaves before it ends. The kernel would
+/// (pty(7)), but the shim holds the terminal as well, so that it outlives the daemon.
+struct HangUp(Option<StreamControl>);
+
+impl HangUp {
+    fn has_stayed(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for HangUp {
+    fn drop(&mut self) {
+        if let Some(process) = self.0.take() {
+            tokio::spawn(async move {
+                // What is stopped takes no notice of the first before the second.
+                process.signal(Signal::SIGHUP).await;
+                process.signal(Signal::SIGCONT).await;
+            });
         }
     }
 }
@@ -113,10 +148,12 @@ impl Engine {
         };
         let (exited, fds) = exec.start(&shim).await?;
         let [stdin, stdout, stderr] = arrange(fds, wanted.stdin, wanted.terminal)?;
+        let client = HangUp(wanted.terminal.then(|| control.clone()));
         let exit = async move {
             let exit = exited
                 .await
                 .map_err(|_| Error::Shim("is gone".to_owned()))?;
+            client.has_stayed();
             Ok(exit_reason(&exit).exit_code())
         };
         Ok(Streams {

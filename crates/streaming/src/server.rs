@@ -6,6 +6,8 @@ use crate::request::{PortForwardRequest, ProcessRequest};
 use crate::settings::Settings;
 use crate::tls;
 use crate::tokens::{Request, Tokens};
+use crate::upgraded::Upgraded;
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,8 +16,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-/// Connections at once; more wait to be accepted.
-const CONNECTIONS_MAX: usize = 1024;
+/// Sessions at once; more clients wait to be accepted.
+const SESSIONS_MAX: usize = 1024;
+/// Clients at once that have not yet shown a token. For one more the oldest is cut off: whoever can
+/// reach the server can connect, and must not keep those out who may use it.
+const STRANGERS_MAX: usize = 256;
 /// How long a client may take from its connection to its upgrade.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait when no connection can be accepted, because files or memory are short.
@@ -184,26 +189,59 @@ fn check(request: &ProcessRequest) -> Result<(), Error> {
 
 /// Accepts connections for ever. Sessions end when this future is dropped.
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let mut connections = JoinSet::new();
+    let mut strangers = Strangers::default();
+    let mut sessions = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(serve(stream, shared.clone()))),
+            accepted = listener.accept(), if sessions.len() < SESSIONS_MAX => match accepted {
+                Ok((stream, _)) => strangers.admit(stream, shared.clone()),
                 Err(error) => {
                     tracing::warn!(%error, "no connection for streams can be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            Some(_) = connections.join_next() => {}
+            Some(guest) = strangers.next() => if let Some(guest) = guest {
+                sessions.spawn(async move { guest.upgraded.run(&guest.terms.settings).await });
+            },
+            Some(_) = sessions.join_next() => {}
         }
     }
 }
 
-/// Serves one connection to its end.
-async fn serve(stream: TcpStream, shared: Arc<Shared>) {
-    let terms = shared.terms();
-    let upgraded = upgrade(stream, terms.tls.clone(), &shared);
-    if let Ok(Some(upgraded)) = timeout(HANDSHAKE_TIMEOUT, upgraded).await {
-        upgraded.run(&terms.settings).await;
+/// A connection whose client has shown a token.
+struct Guest {
+    upgraded: Upgraded,
+    terms: Arc<Terms>,
+}
+
+/// Connections whose clients have not yet shown one.
+#[derive(Default)]
+struct Strangers {
+    handshakes: JoinSet<Option<Guest>>,
+    /// Those that are under way, the oldest first.
+    order: VecDeque<AbortHandle>,
+}
+
+impl Strangers {
+    fn admit(&mut self, stream: TcpStream, shared: Arc<Shared>) {
+        self.order.retain(|handshake| !handshake.is_finished());
+        if self.order.len() >= STRANGERS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            oldest.abort();
+        }
+        let handshake = async move {
+            let terms = shared.terms();
+            let upgraded = upgrade(stream, terms.tls.clone(), &shared);
+            let upgraded = timeout(HANDSHAKE_TIMEOUT, upgraded).await.ok()??;
+            Some(Guest { upgraded, terms })
+        };
+        self.order.push_back(self.handshakes.spawn(handshake));
+    }
+
+    /// One that may be served, or nothing for one that has left; none when there is nobody.
+    async fn next(&mut self) -> Option<Option<Guest>> {
+        let ended = self.handshakes.join_next().await?;
+        Some(ended.ok().flatten())
     }
 }

@@ -217,3 +217,22 @@ async fn requests_that_are_no_http_or_too_long_are_not_read_for_ever() {
         assert!(rest.len() < 1000, "{} bytes", rest.len());
     }
 }
+
+#[tokio::test]
+async fn clients_that_say_nothing_keep_no_other_out() {
+    let server = server().await;
+    let mut silent = Vec::new();
+    for _ in 0..1100 {
+        let stream = tokio::net::TcpStream::connect(server.address()).await;
+        silent.push(stream.unwrap());
+    }
+    let url = server.exec(script("echo fine")).unwrap();
+    let (got, _) = WebSocket::open(&url, V4).await.rest().await;
+    assert_eq!(got[&1], b"fine\n");
+    // The last of them still may say what it wants.
+    let mut last = silent.pop().unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    last.write_all(request).await.unwrap();
+    let first = soon(tokio::io::AsyncReadExt::read_u8(&mut last)).await;
+    assert_eq!(first.unwrap(), b'H');
+}
