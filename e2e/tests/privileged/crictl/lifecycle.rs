@@ -1,47 +1,10 @@
-//! The field's own command line against a real registry, image and server.
+//! Pods and containers from the first pull to the last removal, against a real registry and server.
 
+use super::{container_json, json, line, pod_json, write};
 use anyhow::{Context, Result, ensure};
 use crisp_e2e::catalog::{BUSYBOX, NGINX, NGINX_PAGE};
 use crisp_e2e::{Node, http_get, until};
-use serde_json::{Value, json};
 use std::net::IpAddr;
-use std::path::Path;
-
-/// crictl prints ids and nothing else with `-q`, `runp` and `create`.
-async fn line(node: &Node, arguments: &[&str]) -> Result<String> {
-    Ok(node.crictl(arguments).await?.stdout.trim().to_owned())
-}
-
-async fn json(node: &Node, arguments: &[&str]) -> Result<Value> {
-    Ok(serde_json::from_str(&node.crictl(arguments).await?.stdout)?)
-}
-
-fn write(dir: &Path, name: &str, content: &Value) -> Result<String> {
-    let path = dir.join(name);
-    std::fs::write(&path, content.to_string())?;
-    Ok(path
-        .to_str()
-        .context("temporary paths are UTF-8")?
-        .to_owned())
-}
-
-fn pod_json(node: &Node, name: &str) -> Value {
-    json!({
-        "metadata": {"name": name, "uid": format!("uid-{name}"), "namespace": "default"},
-        "log_directory": node.scratch().expect("the scratch directory can be made"),
-        "linux": {},
-    })
-}
-
-fn container_json(name: &str, image: &str, command: &[&str]) -> Value {
-    json!({
-        "metadata": {"name": name},
-        "image": {"image": image},
-        "command": command,
-        "log_path": format!("{name}.log"),
-        "linux": {},
-    })
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_crictl_full_lifecycle() -> Result<()> {
@@ -163,34 +126,5 @@ async fn privileged_crictl_full_lifecycle() -> Result<()> {
     node.crictl(&["rmi", BUSYBOX]).await?;
     ensure!(line(&node, &["images", "-q"]).await?.is_empty());
     node.audit().await?;
-    node.finish().await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn privileged_crictl_info_tells_ready_and_cgroup_driver() -> Result<()> {
-    let node = Node::start_empty(|_| ()).await?;
-    let info = json(&node, &["info"]).await?;
-    let conditions = info["status"]["conditions"]
-        .as_array()
-        .context("no conditions")?;
-    for wanted in ["RuntimeReady", "NetworkReady"] {
-        let ready = conditions
-            .iter()
-            .any(|condition| condition["type"] == wanted && condition["status"] == true);
-        ensure!(ready, "{wanted}: {info}");
-    }
-    let version = node.crictl(&["version"]).await?.stdout;
-    ensure!(
-        version.contains("RuntimeName:  crisp") && version.contains("RuntimeApiVersion:  v1"),
-        "{version}"
-    );
-    let driver = node.crictl(&["runtime-config"]).await?.stdout;
-    let systemd = Path::new("/run/systemd/system").exists();
-    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-    let wanted = match systemd && unified {
-        true => "systemd",
-        false => "cgroupfs",
-    };
-    ensure!(driver.to_lowercase().contains(wanted), "{driver}");
     node.finish().await
 }
