@@ -24,6 +24,7 @@ mod resize;
 mod restart;
 mod seccomp;
 mod selinux;
+mod services;
 mod streams;
 mod systemd;
 mod users;
