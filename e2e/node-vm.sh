@@ -120,7 +120,7 @@ boot() {
         -device nvme,id=nvme,serial=node -device nvme-ns,drive=system,nsid=1 -device nvme-ns,drive=payload,nsid=2
         -serial "file:$image/console.log" -serial stdio -serial "file:$work/status"
     )
-    TMPDIR=$work timeout --kill-after=10 "$((minutes * 60))" nice -n 10 "${machine[@]}" </dev/null
+    exec env TMPDIR="$work" timeout --kill-after=10 "$((minutes * 60))" nice -n 10 "${machine[@]}" </dev/null
 }
 
 need_root
