@@ -20,6 +20,11 @@ packages() {
     need_packages gcc libc6-dev iproute2 nftables iptables
 }
 
+formatting() {
+    cargo fmt --all --check
+    cargo fmt --manifest-path e2e/older-client/Cargo.toml --check
+}
+
 unit_tests() {
     cargo test --workspace --locked --quiet --no-run
     cargo test --workspace --locked --quiet -- --skip privileged_
@@ -50,8 +55,9 @@ step packages packages
 step "debian tools" debian_tools
 step "cni plugins" cni_plugins
 step crictl crictl
+step "older client" older_client
 if [ "${1:-}" != --prepare ]; then
-    step fmt cargo fmt --all --check
+    step fmt formatting
     step clippy cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
     step "unit tests" unit_tests
 fi

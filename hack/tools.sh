@@ -52,6 +52,16 @@ crictl() {
     GOBIN=$tools/bin go install "$cri_tools/cmd/crictl@$cri_tools_version"
 }
 
+# A client of an older release of the CRI: of a workspace of its own, because the definition that it
+# comes with is compiled by protoc.
+older_client() {
+    local source=$root/e2e/older-client
+    [ "$tools/bin/older-client" -nt "$source/src/main.rs" ] && return
+    need_packages protobuf-compiler
+    cargo install --quiet --debug --locked --no-track --force --path "$source" --root "$tools" --target-dir "$target/older-client"
+    rm -r "$target/older-client"
+}
+
 # critest and ginkgo, which critest runs itself with when it is to run in parallel. Neither can be
 # installed by name: critest is a test, and ginkgo has to be of the version that critest is built with.
 critest() {

@@ -18,6 +18,7 @@ mod logs;
 mod mounts;
 mod namespaces;
 mod network;
+mod older;
 mod processes;
 mod reload;
 mod resize;
