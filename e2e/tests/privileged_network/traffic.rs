@@ -1,0 +1,144 @@
+//! Who reaches whom, under which address, and what is counted.
+
+use crate::harness::{NODE_OUTSIDE, Node, OUTSIDE, SILENCE, mapping, parse, reach, settings};
+use crisp_model::Protocol;
+use crisp_network::Settings;
+use std::net::{SocketAddr, UdpSocket};
+
+#[test]
+fn privileged_pods_reach_each_other_the_node_and_the_outside() {
+    let node = Node::new(settings());
+    let (a, b) = (node.start_pod(&[]), node.start_pod(&[]));
+    for family in [0, 1] {
+        let seen = reach(&a.namespace, b.address(family), 80, &b.namespace);
+        assert_eq!(seen, a.address(family), "pod to pod keeps the source");
+        reach(&node.namespace, a.address(family), 80, &a.namespace);
+        let seen = reach(
+            &a.namespace,
+            a.attachment.gateways[family],
+            80,
+            &node.namespace,
+        );
+        assert_eq!(seen, a.address(family), "pod to node keeps the source");
+        let seen = reach(&a.namespace, parse(OUTSIDE[family]), 80, &node.outside);
+        assert_eq!(seen, parse(NODE_OUTSIDE[family]), "masqueraded as the node");
+    }
+    assert_eq!(a.attachment.mtu, 1400, "that of the uplink");
+    let inside = a.namespace.ip("-o addr show");
+    assert!(!inside.contains("tentative"), "{inside}");
+    assert!(inside.contains("127.0.0.1/8"), "{inside}");
+    assert!(
+        a.namespace
+            .ip("-o link show eth0")
+            .contains(&a.attachment.mac.to_string())
+    );
+    let alias = node
+        .namespace
+        .ip(&format!("link show {}", a.attachment.host_interface));
+    assert!(alias.contains(a.attachment.pod.as_str()), "{alias}");
+}
+
+#[test]
+fn privileged_masquerade_exempts_what_is_set() {
+    let exempt = Settings {
+        non_masquerade_cidrs: [OUTSIDE[0], OUTSIDE[1]].map(|a| parse(a).into()).to_vec(),
+        ..settings()
+    };
+    let node = Node::new(exempt);
+    for (network, via) in [
+        ("10.77.0.0/24", NODE_OUTSIDE[0]),
+        ("fd77::/64", NODE_OUTSIDE[1]),
+    ] {
+        node.outside.ip(&format!("route add {network} via {via}"));
+    }
+    let pod = node.start_pod(&[]);
+    for family in [0, 1] {
+        let seen = reach(&pod.namespace, parse(OUTSIDE[family]), 80, &node.outside);
+        assert_eq!(seen, pod.address(family));
+    }
+}
+
+#[test]
+fn privileged_pods_cannot_reach_the_nodes_loopback() {
+    let node = Node::new(settings());
+    let pod = node.start_pod(&[mapping(Protocol::Tcp, 8080, None)]);
+    let on_loopback = node
+        .namespace
+        .run(|| UdpSocket::bind("127.0.0.1:4444").unwrap());
+    on_loopback.set_read_timeout(Some(SILENCE)).unwrap();
+    // The pod's administrator sends such packets to the bridge: a route, and leave to use it.
+    pod.namespace
+        .run(|| std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1").unwrap());
+    pod.namespace
+        .ip("route del local 127.0.0.0/8 dev lo table local");
+    pod.namespace
+        .ip("route del local 127.0.0.1 dev lo table local");
+    pod.namespace.ip(&format!(
+        "route add 127.0.0.1 via {} dev eth0 src {}",
+        pod.attachment.gateways[0],
+        pod.address(0)
+    ));
+    let from = pod.namespace.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    from.send_to(b"in", "127.0.0.1:4444").unwrap();
+    assert!(on_loopback.recv(&mut [0; 8]).is_err());
+}
+
+#[test]
+fn privileged_new_pod_cidrs_leave_older_pods_connected() {
+    let node = Node::new(settings());
+    let old = node.start_pod(&[]);
+    let cidrs = ["10.78.0.0/24", "fd78::/64"]
+        .map(|n| n.parse().unwrap())
+        .to_vec();
+    node.network.set_pod_cidrs(cidrs).unwrap();
+    let new = node.start_pod(&[]);
+    for family in [0, 1] {
+        reach(&old.namespace, new.address(family), 80, &new.namespace);
+        reach(&new.namespace, old.address(family), 80, &old.namespace);
+        reach(&old.namespace, parse(OUTSIDE[family]), 80, &node.outside);
+    }
+}
+
+#[test]
+fn privileged_statistics_are_the_pods_own_view() {
+    let node = Node::new(settings());
+    let (a, b) = (node.start_pod(&[]), node.start_pod(&[]));
+    // Once they know each other, no packet waits for an address to be resolved.
+    reach(&a.namespace, b.address(0), 80, &b.namespace);
+    let to = SocketAddr::new(b.address(0), 9);
+    a.namespace.run(move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        for _ in 0..100 {
+            socket.send_to(&[0; 1000], to).unwrap();
+        }
+    });
+    let pods = [a.attachment.clone(), b.attachment.clone()];
+    let statistics = node.block_on(node.network.statistics(&pods)).unwrap();
+    let (of_a, of_b) = (
+        &statistics[&a.attachment.pod],
+        &statistics[&b.attachment.pod],
+    );
+    assert!(
+        of_a.tx_bytes > 100_000 && of_a.tx_packets >= 100,
+        "{of_a:?}"
+    );
+    assert!(
+        of_b.rx_bytes > 100_000 && of_b.rx_packets >= 100,
+        "{of_b:?}"
+    );
+    assert!(of_a.rx_bytes < 50_000, "{of_a:?}");
+}
+
+#[test]
+fn privileged_forwarding_keeps_routes_from_router_advertisements() {
+    let node = Node::new(settings());
+    node.namespace.ip(&format!(
+        "-6 route add default via {} proto ra dev up0",
+        OUTSIDE[1]
+    ));
+    node.start_pod(&[]);
+    let accept_ra = node
+        .namespace
+        .run(|| std::fs::read_to_string("/proc/sys/net/ipv6/conf/up0/accept_ra").unwrap());
+    assert_eq!(accept_ra.trim(), "2");
+}
