@@ -115,14 +115,15 @@ fn image_code(error: &ImageError) -> Code {
 
 fn network_code(error: &NetworkError) -> Code {
     match error {
-        NetworkError::InvalidCidr { .. } | NetworkError::InvalidHostIp { .. } => {
-            Code::InvalidArgument
-        }
+        NetworkError::InvalidCidr { .. }
+        | NetworkError::InvalidHostIp { .. }
+        | NetworkError::NoHostPorts { .. } => Code::InvalidArgument,
         NetworkError::Exhausted { .. } => Code::ResourceExhausted,
         NetworkError::PortConflict { .. }
         | NetworkError::AlreadyInUse { .. }
         | NetworkError::InUse { .. }
         | NetworkError::NotABridge { .. }
+        | NetworkError::NoUplink { .. }
         | NetworkError::InvalidSetting { .. } => Code::FailedPrecondition,
         NetworkError::NotReady(_) | NetworkError::ShutDown => Code::Unavailable,
         NetworkError::Kernel { .. } | NetworkError::Io { .. } => Code::Internal,

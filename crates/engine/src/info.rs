@@ -43,6 +43,7 @@ impl Engine {
         let (record, view) = (pod.record(), pod.view(&self.config().netns_dir));
         let network = record.network.as_ref();
         let built_in = network.and_then(Wiring::built_in);
+        let bridged = built_in.filter(|attachment| attachment.uplink.is_none());
         json!({
             "id": record.id,
             "pid": record.pause_pid,
@@ -51,7 +52,7 @@ impl Engine {
             "runtimeHandler": record.handler,
             "netNamespace": view.netns,
             "network": built_in,
-            "bridge": built_in.map(|_| self.config().network.bridge.clone()),
+            "bridge": bridged.map(|_| self.config().network.bridge.clone()),
             "cni": network.and_then(Wiring::plugins).map(|cni| describe_cni(cni)),
             "runDir": self.pod_run_dir(pod.id()),
             "cgroup": self.describe_cgroup(&record.cgroup),

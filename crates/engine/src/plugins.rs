@@ -61,7 +61,7 @@ impl Plugins {
     pub(crate) fn choose(&self) -> Result<Choice, CniError> {
         let dir = &self.settings.cni.conf_dir;
         let optional = match self.settings.mode {
-            Mode::Bridge => return Ok(Choice::BuiltIn),
+            Mode::Bridge | Mode::Macvlan | Mode::Ipvlan => return Ok(Choice::BuiltIn),
             Mode::Auto => true,
             Mode::Cni => false,
         };
@@ -221,6 +221,9 @@ mod tests {
     use super::*;
     use std::fs;
 
+    /// Modes that have nothing to do with plugins.
+    const BUILT_IN: [Mode; 3] = [Mode::Bridge, Mode::Macvlan, Mode::Ipvlan];
+
     fn plugins(mode: Mode, conf_dir: &std::path::Path) -> Plugins {
         let mut settings = Settings {
             mode,
@@ -246,12 +249,16 @@ mod tests {
         for mode in [Mode::Auto, Mode::Cni] {
             assert!(matches!(choose(mode), Ok(Choice::Plugins(_))));
         }
-        assert!(matches!(choose(Mode::Bridge), Ok(Choice::BuiltIn)));
+        for mode in BUILT_IN {
+            assert!(matches!(choose(mode), Ok(Choice::BuiltIn)));
+        }
         fs::write(&path, "{").unwrap();
         for mode in [Mode::Auto, Mode::Cni] {
             assert!(matches!(choose(mode), Err(CniError::InvalidConfig { .. })));
         }
-        assert!(matches!(choose(Mode::Bridge), Ok(Choice::BuiltIn)));
+        for mode in BUILT_IN {
+            assert!(matches!(choose(mode), Ok(Choice::BuiltIn)));
+        }
     }
 
     #[tokio::test]

@@ -107,22 +107,25 @@ impl Engine {
 
     async fn network_stats(&self, pods: &[PodView]) -> HashMap<PodId, InterfaceStatistics> {
         let ready = pods.iter().filter(|pod| pod.state == PodState::Ready);
-        let (mut built_in, mut others) = (Vec::new(), Vec::new());
+        let (mut on_bridge, mut others) = (Vec::new(), Vec::new());
         for pod in ready {
             let wiring = self.store.pod(pod.id.as_str()).ok();
             match wiring.and_then(|pod| pod.record().network) {
-                Some(Wiring::BuiltIn(attachment)) => built_in.push(attachment),
-                Some(Wiring::Plugins { cni }) => others.push((pod.id.clone(), pod.pause_pid, cni)),
+                Some(Wiring::BuiltIn(attachment)) if attachment.uplink.is_none() => {
+                    on_bridge.push(attachment);
+                }
+                Some(wiring) => others.push((pod, wiring)),
                 None => {}
             }
         }
-        let statistics = self.network.statistics(&built_in).await;
+        let statistics = self.network.statistics(&on_bridge).await;
         let mut statistics = statistics.unwrap_or_else(|error| {
             tracing::warn!(error = chain(&error), "network figures cannot be read");
             HashMap::new()
         });
-        let seen = others.into_iter().filter_map(|(id, pause, cni)| {
-            Some((id, net_dev::statistics(pause?, &cni.interface)?))
+        let seen = others.into_iter().filter_map(|(pod, wiring)| {
+            let seen = net_dev::statistics(pod.pause_pid?, wiring.interface())?;
+            Some((pod.id.clone(), seen))
         });
         statistics.extend(seen);
         statistics

@@ -25,6 +25,14 @@ impl Wiring {
         addresses.iter().map(IpNet::addr).collect()
     }
 
+    /// The pod's interface, by its name in the pod.
+    pub(crate) fn interface(&self) -> &str {
+        match self {
+            Self::BuiltIn(attachment) => &attachment.pod_interface,
+            Self::Plugins { cni } => &cni.interface,
+        }
+    }
+
     pub(crate) fn built_in(&self) -> Option<&Attachment> {
         match self {
             Self::BuiltIn(attachment) => Some(attachment),

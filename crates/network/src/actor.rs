@@ -1,6 +1,7 @@
 //! The thread that does the kernel work: one job at a time, and deletions in between.
 
 mod upkeep;
+mod uplink;
 
 use self::upkeep::Prepared;
 use crate::allocations::Allocations;
@@ -92,9 +93,10 @@ impl Actor {
 
     /// The MTU for pods to come is kept where addresses are.
     pub(crate) fn refresh_mtu(&mut self) -> Result<(), Error> {
-        let mtu = match self.settings.mtu {
-            Some(mtu) => Some(mtu),
-            None => self.host.uplink_mtu()?,
+        let mtu = match (self.settings.mtu, self.settings.uplink()) {
+            (Some(mtu), _) => Some(mtu),
+            (None, Some(uplink)) => self.host.mtu_by_name(&uplink.name)?,
+            (None, None) => self.host.uplink_mtu()?,
         };
         if let Some(mtu) = mtu {
             lock(&self.allocations).mtu = mtu;
@@ -109,6 +111,10 @@ impl Actor {
         netns: BorrowedFd<'_>,
         pod_socket: OwnedFd,
     ) -> Result<(), Error> {
+        if let Some(uplink) = &attachment.uplink {
+            self.create_child(attachment, uplink, netns, &pod_socket)?;
+            return pod::configure(attachment, pod_socket);
+        }
         let bridge = self.prepared()?;
         if let Err(error) = self.create_pair(attachment, bridge, netns) {
             let bridge = self.repair(attachment, error)?;
@@ -123,7 +129,9 @@ impl Actor {
         // For a pod that nobody knows, because it was detached before or the daemon was restarted:
         // its host ports are closed only if they have not become another pod's.
         let owned = lock(&self.allocations).adopt(attachment).is_ok();
-        self.disable_port(&attachment.host_interface)?;
+        if attachment.uplink.is_none() {
+            self.disable_port(&attachment.host_interface)?;
+        }
         if owned {
             self.close_host_ports(attachment)?;
             lock(&self.allocations).release(&attachment.pod);
@@ -292,7 +300,7 @@ impl Actor {
         }
         let allocations = lock(&self.allocations);
         let others = allocations
-            .attachments()
+            .bridged()
             .filter(|other| other.pod != attachment.pod);
         let changes = self.ruleset.rebuild(&allocations.gateways(), others);
         Ok(self.host.netfilter.transact(changes.into_batch())?)

@@ -2,10 +2,10 @@
 //!
 //! Memory only. The pods' records are what lasts; they are read back by [`Allocations::adopt`].
 
-use crate::attachment::{self, Attachment, Mac, POD_INTERFACE};
+use crate::attachment::{self, Attachment, Mac, POD_INTERFACE, Uplink};
 use crate::pool::Pool;
 use crate::ports::{HostAddresses, HostPorts};
-use crate::{Error, NotReady};
+use crate::{Error, NotReady, Settings};
 use crisp_model::{PodId, PortMapping};
 use ipnet::IpNet;
 use std::collections::HashMap;
@@ -19,6 +19,10 @@ pub(crate) struct Allocations {
     pool: Pool,
     ports: HostPorts,
     attachments: HashMap<PodId, Attachment>,
+    /// For attachments to come; none: they are on the bridge.
+    uplink: Option<Uplink>,
+    /// The routers beyond the uplink that are not at the first address of their network.
+    routers: Vec<IpAddr>,
     /// For attachments to come.
     pub(crate) mtu: u32,
     /// Why the kernel's side could not be set up when it was tried last.
@@ -26,9 +30,16 @@ pub(crate) struct Allocations {
 }
 
 impl Allocations {
-    pub(crate) fn new(networks: Vec<IpNet>) -> Result<Self, Error> {
+    pub(crate) fn new(settings: &Settings, networks: Vec<IpNet>) -> Result<Self, Error> {
+        let uplink = settings.uplink();
+        let routers = match &uplink {
+            Some(_) => settings.gateways.clone(),
+            None => Vec::new(),
+        };
         Ok(Self {
-            pool: Pool::new(networks)?,
+            pool: pool(networks, &routers)?,
+            uplink,
+            routers,
             ports: HostPorts::default(),
             attachments: HashMap::new(),
             mtu: DEFAULT_MTU,
@@ -52,16 +63,24 @@ impl Allocations {
         self.attachments.len()
     }
 
+    /// The attachments of pods on the bridge.
+    pub(crate) fn bridged(&self) -> impl Iterator<Item = &Attachment> {
+        self.attachments().filter(|a| a.uplink.is_none())
+    }
+
     /// Whether a host's interface belongs to a pod that is known.
     pub(crate) fn knows_interface(&self, name: &str) -> bool {
-        self.attachments().any(|a| a.host_interface == name)
+        self.bridged().any(|a| a.host_interface == name)
     }
 
     /// The addresses that the bridge needs: those of the pod CIDRs, and those that pods from before
     /// the last change of the pod CIDRs still use.
     pub(crate) fn gateways(&self) -> Vec<IpNet> {
-        let mut gateways = self.pool.gateways();
-        for attachment in self.attachments() {
+        let mut gateways = match self.uplink {
+            None => self.pool.gateways(),
+            Some(_) => Vec::new(),
+        };
+        for attachment in self.bridged() {
             for (address, gateway) in attachment.addresses.iter().zip(&attachment.gateways) {
                 let known = gateways.iter().any(|g| g.addr() == *gateway);
                 if !known && let Ok(net) = IpNet::new(*gateway, address.prefix_len()) {
@@ -81,6 +100,7 @@ impl Allocations {
         if let Some(known) = self.attachments.get(pod) {
             return Ok(known.clone());
         }
+        self.check_uplink(mappings)?;
         self.check_families(mappings)?;
         self.ports.take(pod, mappings)?;
         let addresses = self.pool.take().inspect_err(|_| {
@@ -88,13 +108,17 @@ impl Allocations {
         })?;
         let attachment = Attachment {
             pod: pod.clone(),
-            host_interface: attachment::host_interface(pod),
+            host_interface: match self.uplink {
+                None => attachment::host_interface(pod),
+                Some(_) => String::new(),
+            },
             pod_interface: POD_INTERFACE.to_owned(),
             mac: Mac::of(addresses[0].addr()),
             addresses,
-            gateways: self.pool.gateways().iter().map(IpNet::addr).collect(),
+            gateways: self.routers(),
             mtu: self.mtu,
             port_mappings: mappings.to_vec(),
+            uplink: self.uplink.clone(),
         };
         self.attachments.insert(pod.clone(), attachment.clone());
         Ok(attachment)
@@ -140,7 +164,7 @@ impl Allocations {
     /// Changes where pods to come get their addresses from; pods that have one keep it. Says whether
     /// anything changed.
     pub(crate) fn set_networks(&mut self, networks: Vec<IpNet>) -> Result<bool, Error> {
-        let mut pool = Pool::new(networks)?;
+        let mut pool = pool(networks, &self.routers)?;
         if pool.networks() == self.pool.networks() {
             return Ok(false);
         }
@@ -149,6 +173,31 @@ impl Allocations {
         }
         self.pool = pool;
         Ok(true)
+    }
+
+    /// Where pods to come send what is not for their own network.
+    fn routers(&self) -> Vec<IpAddr> {
+        if self.uplink.as_ref().is_some_and(|u| !u.kind.is_layer_2()) {
+            return Vec::new();
+        }
+        let first = self.pool.gateways().into_iter().map(|net| net.addr());
+        let router = |first: IpAddr| {
+            let mut named = self.routers.iter();
+            let named = named.find(|router| router.is_ipv6() == first.is_ipv6());
+            named.copied().unwrap_or(first)
+        };
+        first.map(router).collect()
+    }
+
+    /// Nothing of the node's stands between a pod on an uplink and its clients.
+    fn check_uplink(&self, mappings: &[PortMapping]) -> Result<(), Error> {
+        match (&self.uplink, mappings) {
+            (Some(uplink), [mapping, ..]) => Err(Error::NoHostPorts {
+                mapping: mapping.clone(),
+                uplink: uplink.name.clone(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn holder(&self, address: IpAddr) -> Option<&PodId> {
@@ -178,13 +227,27 @@ impl Allocations {
     }
 }
 
+/// A pool that never gives a router's address to a pod.
+fn pool(networks: Vec<IpNet>, routers: &[IpAddr]) -> Result<Pool, Error> {
+    let mut pool = Pool::new(networks)?;
+    let routers: Vec<IpNet> = routers.iter().map(|router| IpNet::from(*router)).collect();
+    pool.mark(&routers);
+    Ok(pool)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{IpvlanMode, Mode};
     use crisp_model::Protocol;
 
     fn allocations(networks: &[&str]) -> Allocations {
-        Allocations::new(networks.iter().map(|n| n.parse().unwrap()).collect()).unwrap()
+        allocations_by(&Settings::default(), networks)
+    }
+
+    fn allocations_by(settings: &Settings, networks: &[&str]) -> Allocations {
+        let networks = networks.iter().map(|n| n.parse().unwrap()).collect();
+        Allocations::new(settings, networks).unwrap()
     }
 
     fn tcp(host_port: u16) -> PortMapping {
@@ -276,6 +339,48 @@ mod tests {
             allocations.allocate(&PodId::generate(), &[mapping]),
             Err(Error::InvalidHostIp { .. })
         ));
+    }
+
+    #[test]
+    fn a_pod_on_an_uplink_has_the_networks_router_and_no_host_ports() {
+        let settings = Settings {
+            mode: Mode::Macvlan,
+            uplink: "eth7".to_owned(),
+            gateways: vec!["10.1.0.2".parse().unwrap()],
+            ..Settings::default()
+        };
+        let mut allocations = allocations_by(&settings, &["10.1.0.0/24", "fd00::/64"]);
+        let refused = allocations.allocate(&PodId::generate(), &[tcp(80)]);
+        let text = refused.unwrap_err().to_string();
+        assert!(
+            text.contains("host port 80") && text.contains("eth7"),
+            "{text}"
+        );
+        let pod = allocations.allocate(&PodId::generate(), &[]).unwrap();
+        assert_eq!(
+            pod.addresses[0].to_string(),
+            "10.1.0.3/24",
+            "not the router's"
+        );
+        let routers = ["10.1.0.2", "fd00::1"].map(|r| r.parse::<IpAddr>().unwrap());
+        assert_eq!(pod.gateways, routers);
+        assert_eq!(
+            (pod.host_interface.as_str(), pod.uplink.is_some()),
+            ("", true)
+        );
+        assert!(
+            allocations.gateways().is_empty(),
+            "the bridge needs no address"
+        );
+
+        let settings = Settings {
+            mode: Mode::Ipvlan,
+            ipvlan_mode: IpvlanMode::L3,
+            ..settings
+        };
+        let mut allocations = allocations_by(&settings, &["10.1.0.0/24"]);
+        let pod = allocations.allocate(&PodId::generate(), &[]).unwrap();
+        assert!(pod.gateways.is_empty(), "the node routes");
     }
 
     #[test]

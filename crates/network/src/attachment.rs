@@ -1,5 +1,6 @@
 //! What a pod has of the network, as it is kept in the pod's record.
 
+use crate::IpvlanMode;
 use crisp_model::{PodId, PortMapping};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -19,18 +20,45 @@ pub(crate) const HOST_INTERFACE_PREFIX: &str = "crisp";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
     pub pod: PodId,
-    /// The host's end of the veth pair; its `ifalias` is the pod's id.
+    /// The host's end of the veth pair; its `ifalias` is the pod's id. Empty on an uplink: such a link
+    /// is in the pod's namespace alone.
     pub host_interface: String,
     /// The pod's end, inside its namespace.
     pub pod_interface: String,
     /// One address for each family, IPv4 first, with the prefix length of the pod CIDR.
     pub addresses: Vec<IpNet>,
-    /// The bridge's address for each of `addresses`, in the same order.
+    /// The bridge's address, or a router's, for each of `addresses`, in the same order. None where
+    /// the node routes by itself.
     pub gateways: Vec<IpAddr>,
     /// The hardware address of the pod's end.
     pub mac: Mac,
     pub mtu: u32,
     pub port_mappings: Vec<PortMapping>,
+    /// What the pod's interface is a child of; none: the pod is on the bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<Uplink>,
+}
+
+/// A link of the node's that shares its network with pods.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uplink {
+    pub name: String,
+    pub kind: ChildKind,
+}
+
+/// How a pod's link is one with its uplink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChildKind {
+    Macvlan,
+    Ipvlan(IpvlanMode),
+}
+
+impl ChildKind {
+    /// Whether pods find their neighbours and routers themselves.
+    pub(crate) fn is_layer_2(self) -> bool {
+        matches!(self, Self::Macvlan | Self::Ipvlan(IpvlanMode::L2))
+    }
 }
 
 /// The name of the host's end of a pod's veth pair.

@@ -22,6 +22,15 @@ pub enum Error {
         host_ip: std::net::IpAddr,
         reason: &'static str,
     },
+    /// The pod's configuration is to be corrected, or the node's.
+    #[error(
+        "host port {}: a pod that is on {uplink} itself has none: clients reach it under its own address. Leave the host port out, or set network.mode to \"bridge\"",
+        mapping.host_port
+    )]
+    NoHostPorts {
+        mapping: PortMapping,
+        uplink: String,
+    },
     /// The pod has to wait until another one has gone.
     #[error("no address is left in {cidr}: all {usable} are in use")]
     Exhausted { cidr: IpNet, usable: u64 },
@@ -50,6 +59,9 @@ pub enum Error {
     /// An interface of the bridge's name exists and is something else.
     #[error("interface {name} exists and is not a bridge")]
     NotABridge { name: String },
+    /// The configuration is to be corrected, or the interface made.
+    #[error("there is no interface {name}, on which pods are to be (network.uplink)")]
+    NoUplink { name: String },
     /// A file of `/proc/sys` could not be read or written.
     #[error("cannot {op} {path}")]
     Io {

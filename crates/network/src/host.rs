@@ -169,6 +169,16 @@ impl Host {
         Ok(None)
     }
 
+    /// The MTU of an interface, if it is there.
+    pub(crate) fn mtu_by_name(&mut self, name: &str) -> Result<Option<u32>, Error> {
+        Ok(self.link_by_name(name)?.as_ref().and_then(mtu_of))
+    }
+
+    /// The index of an interface, if it is there.
+    pub(crate) fn index_by_name(&mut self, name: &str) -> Result<Option<u32>, Error> {
+        Ok(self.link_by_name(name)?.map(|link| link.header.index))
+    }
+
     fn routes(
         &mut self,
         family: AddressFamily,
@@ -196,7 +206,7 @@ impl Host {
         ruleset: &Ruleset,
         allocations: &Allocations,
     ) -> Result<(), Error> {
-        let changes = ruleset.rebuild(&allocations.gateways(), allocations.attachments());
+        let changes = ruleset.rebuild(&allocations.gateways(), allocations.bridged());
         Ok(self.netfilter.transact(changes.into_batch())?)
     }
 

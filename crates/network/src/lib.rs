@@ -1,5 +1,6 @@
 //! The pod network: one bridge per node, one veth pair per pod, addresses and routes in the pod,
-//! masquerade towards the outside and host ports towards the pods.
+//! masquerade towards the outside and host ports towards the pods. Or one macvlan or ipvlan link per
+//! pod, a child of a link of the node's, with addresses of the network that it is in.
 //!
 //! No program is executed: links, addresses and routes are made over rtnetlink, packet rules over
 //! nfnetlink. The pod's namespace is never entered; a netlink socket that was opened inside it
@@ -39,7 +40,9 @@ mod reaper;
 mod settings;
 mod wire;
 
-pub use attachment::{Attachment, InterfaceStatistics, InvalidMac, Mac, POD_INTERFACE};
+pub use attachment::{
+    Attachment, ChildKind, InterfaceStatistics, InvalidMac, Mac, POD_INTERFACE, Uplink,
+};
 pub use error::{Error, KernelError, NotReady};
 pub use network::Network;
-pub use settings::{CniSettings, Mode, Settings};
+pub use settings::{CniSettings, IpvlanMode, Mode, Settings};

@@ -1,18 +1,20 @@
 //! The rtnetlink messages: what is asked of the kernel about links, addresses and routes. Nothing
 //! here does I/O.
 
-use crate::attachment::{Attachment, Mac};
+use crate::IpvlanMode;
+use crate::attachment::{Attachment, ChildKind, Mac};
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgePortState, In6AddrGenMode, InfoBridge, InfoBridgePort,
-    InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage,
+    InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoPortData, InfoPortKind, InfoVeth, IpVlanMode,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+    RouteType,
 };
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -85,6 +87,42 @@ pub(crate) fn new_pair(attachment: &Attachment, bridge: u32, netns: BorrowedFd<'
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
         ]),
     ]);
+    Message::NewLink(link)
+}
+
+/// Makes a pod's link on an uplink, born inside the pod's namespace, down. Pods on one uplink reach
+/// each other (for macvlan: mode "bridge").
+pub(crate) fn new_child(
+    attachment: &Attachment,
+    kind: ChildKind,
+    uplink: u32,
+    netns: BorrowedFd<'_>,
+) -> Message {
+    let mut link = named(&attachment.pod_interface);
+    link.attributes.extend([
+        LinkAttribute::Mtu(attachment.mtu),
+        LinkAttribute::NetNsFd(netns.as_raw_fd()),
+        LinkAttribute::Link(uplink),
+    ]);
+    let (kind, data) = match kind {
+        ChildKind::Macvlan => {
+            let address = LinkAttribute::Address(attachment.mac.0.to_vec());
+            link.attributes.push(address);
+            let mode = InfoMacVlan::Mode(MacVlanMode::Bridge);
+            (InfoKind::MacVlan, InfoData::MacVlan(vec![mode]))
+        }
+        ChildKind::Ipvlan(mode) => {
+            let mode = match mode {
+                IpvlanMode::L2 => IpVlanMode::L2,
+                IpvlanMode::L3 => IpVlanMode::L3,
+                IpvlanMode::L3s => IpVlanMode::L3S,
+            };
+            let data = InfoData::IpVlan(vec![InfoIpVlan::Mode(mode)]);
+            (InfoKind::IpVlan, data)
+        }
+    };
+    let info = vec![LinkInfo::Kind(kind), LinkInfo::Data(data)];
+    link.attributes.push(LinkAttribute::LinkInfo(info));
     Message::NewLink(link)
 }
 
@@ -253,18 +291,35 @@ pub(crate) fn addresses_of(index: u32) -> Message {
 }
 
 /// The route to everything else.
-pub(crate) fn default_route(index: u32, gateway: IpAddr) -> Message {
+pub(crate) fn default_route(index: u32, gateway: IpAddr) -> RouteMessage {
+    let mut route = default_route_of(family(gateway), index, RouteScope::Universe);
+    let gateway = RouteAttribute::Gateway(route_address(gateway));
+    route.attributes.push(gateway);
+    route
+}
+
+/// The route to everything else, by a gateway of which no address of the link says that it is there.
+pub(crate) fn default_route_on_link(index: u32, gateway: IpAddr) -> RouteMessage {
+    let mut route = default_route(index, gateway);
+    route.header.flags |= RouteFlags::Onlink;
+    route
+}
+
+/// The route to everything else where whoever is behind the link routes without being asked to.
+pub(crate) fn default_route_by_link(index: u32, of: IpAddr) -> RouteMessage {
+    // The kernel has no such scope for IPv6, and does not look at it.
+    default_route_of(family(of), index, RouteScope::Link)
+}
+
+fn default_route_of(family: AddressFamily, index: u32, scope: RouteScope) -> RouteMessage {
     let mut route = RouteMessage::default();
-    route.header.address_family = family(gateway);
+    route.header.address_family = family;
     route.header.table = RouteHeader::RT_TABLE_MAIN;
     route.header.protocol = RouteProtocol::Boot;
-    route.header.scope = RouteScope::Universe;
+    route.header.scope = scope;
     route.header.kind = RouteType::Unicast;
-    route.attributes.extend([
-        RouteAttribute::Gateway(route_address(gateway)),
-        RouteAttribute::Oif(index),
-    ]);
-    Message::NewRoute(route)
+    route.attributes.push(RouteAttribute::Oif(index));
+    route
 }
 
 /// The routes of the main table; of those only the ones that `protocol` made, if given.

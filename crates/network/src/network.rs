@@ -11,10 +11,15 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
 /// How many jobs wait for the thread at most; callers beyond wait before they queue.
 const QUEUE: usize = 256;
+
+/// Pauses before an attempt is repeated whose address is still that of a link on the uplink: the
+/// kernel takes the links of a namespace that has gone away behind its removal.
+const PREDECESSOR_PAUSES_MS: [u64; 5] = [20, 50, 100, 300, 1000];
 
 /// The pod network of one daemon. Clones share it.
 ///
@@ -44,7 +49,7 @@ impl Network {
         settings.validate()?;
         validate_instance(instance)?;
         let networks = possible(settings.pod_cidrs.clone());
-        let allocations = Arc::new(Mutex::new(Allocations::new(networks)?));
+        let allocations = Arc::new(Mutex::new(Allocations::new(&settings, networks)?));
         let actor = Actor::open(settings, instance, Arc::clone(&allocations))?;
         let (jobs, queue) = mpsc::channel();
         std::thread::Builder::new()
@@ -59,7 +64,7 @@ impl Network {
             jobs,
             room: Arc::new(Semaphore::new(QUEUE)),
         };
-        network.call(Actor::refresh_mtu).await?;
+        network.call(Actor::look_at_links).await?;
         Ok(network)
     }
 
@@ -113,8 +118,8 @@ impl Network {
     /// refers to. What a killed daemon left of an earlier attempt is replaced.
     ///
     /// # Errors
-    /// [`Error::Kernel`], [`Error::Io`], [`Error::NotABridge`]; the caller then calls
-    /// [`detach`](Self::detach).
+    /// [`Error::Kernel`], [`Error::Io`], [`Error::NotABridge`], [`Error::NoUplink`]; the caller then
+    /// calls [`detach`](Self::detach).
     pub async fn attach(
         &self,
         attachment: &Attachment,
@@ -122,17 +127,38 @@ impl Network {
         pod_socket: OwnedFd,
     ) -> Result<(), Error> {
         self.adopt(attachment)?;
+        let mut pauses_ms = PREDECESSOR_PAUSES_MS.into_iter();
+        loop {
+            let attached = self.try_attach(attachment, netns, pod_socket.as_fd()).await;
+            match (attached, pauses_ms.next()) {
+                (Err(error), Some(pause_ms)) if error.errno() == Some(Errno::EADDRINUSE) => {
+                    tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                }
+                (attached, _) => return attached,
+            }
+        }
+    }
+
+    async fn try_attach(
+        &self,
+        attachment: &Attachment,
+        netns: BorrowedFd<'_>,
+        pod_socket: BorrowedFd<'_>,
+    ) -> Result<(), Error> {
+        let keep = |fd: BorrowedFd<'_>| {
+            fd.try_clone_to_owned()
+                .map_err(|_| Error::kernel("keep the pod's namespace")(Errno::last()))
+        };
+        let (netns, pod_socket) = (keep(netns)?, keep(pod_socket)?);
         let attachment = attachment.clone();
-        let netns = netns
-            .try_clone_to_owned()
-            .map_err(|_| Error::kernel("keep the pod's namespace")(Errno::last()))?;
         self.call(move |actor| actor.attach(&attachment, netns.as_fd(), pod_socket))
             .await
     }
 
     /// Cuts a pod off: when this returns, no packet reaches it or comes from it, and its addresses
-    /// and host ports are free. Its link is deleted a little later. May be called for a pod that was
-    /// never attached, or repeatedly.
+    /// and host ports are free. Its link is deleted a little later. On an uplink the link goes with
+    /// the pod's namespace, and is not cut off before. May be called for a pod that was never
+    /// attached, or repeatedly.
     ///
     /// # Errors
     /// [`Error::Kernel`]; nothing has been given back then, and the caller calls it again.
@@ -162,7 +188,7 @@ impl Network {
     }
 
     /// The traffic of pods' interfaces, as the pods see it. One request to the kernel for all; pods
-    /// that are not attached are missing.
+    /// that are not on the bridge are missing.
     ///
     /// # Errors
     /// [`Error::Kernel`].

@@ -3,9 +3,12 @@
 use crate::attachment::Attachment;
 use crate::wire::{Batch, Wire};
 use crate::{Error, host, link};
+use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage as Message;
+use netlink_packet_route::route::RouteMessage;
 use nix::errno::Errno;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 /// Raises loopback and the pod's interface, and gives it its addresses and default routes.
@@ -63,12 +66,30 @@ fn address(attachment: &Attachment, index: u32) -> Batch {
             Message::NewAddress(link::address(index, *address)),
         );
     }
-    for gateway in &attachment.gateways {
+    for route in default_routes(attachment, index) {
         batch.push(
             "give the pod its default route",
             NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
-            link::default_route(index, *gateway),
+            Message::NewRoute(route),
         );
     }
     batch
+}
+
+fn default_routes(attachment: &Attachment, index: u32) -> Vec<RouteMessage> {
+    let Attachment {
+        gateways,
+        addresses,
+        uplink,
+        ..
+    } = attachment;
+    if uplink.as_ref().is_some_and(|u| !u.kind.is_layer_2()) {
+        let by_link = |address: &IpNet| link::default_route_by_link(index, address.addr());
+        return addresses.iter().map(by_link).collect();
+    }
+    let by_gateway = |gateway: &IpAddr| match addresses.iter().any(|net| net.contains(gateway)) {
+        true => link::default_route(index, *gateway),
+        false => link::default_route_on_link(index, *gateway),
+    };
+    gateways.iter().map(by_gateway).collect()
 }

@@ -1,9 +1,10 @@
 //! What an administrator may set about the pod network.
 
 use crate::Error;
+use crate::attachment::{ChildKind, Uplink};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 /// The longest name an interface can have (`IFNAMSIZ` less its zero byte).
@@ -31,6 +32,10 @@ pub enum Mode {
     Bridge,
     /// CNI plugins; without a configuration for them pods with a network of their own wait.
     Cni,
+    /// Each pod has a link of its own on the uplink, with its own hardware address.
+    Macvlan,
+    /// Each pod has a link of its own on the uplink, under the uplink's hardware address.
+    Ipvlan,
 }
 
 /// Where CNI plugins and what configures them are.
@@ -54,6 +59,19 @@ impl Default for CniSettings {
     }
 }
 
+/// At which layer an ipvlan link and its uplink meet (kernel, networking/ipvlan.rst, "Modes").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IpvlanMode {
+    /// Pods resolve their neighbours themselves.
+    #[default]
+    L2,
+    /// The node routes for them; no broadcast or multicast reaches them.
+    L3,
+    /// As L3, and the node's packet filter sees their packets.
+    L3s,
+}
+
 /// The pod network's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -67,7 +85,14 @@ pub struct Settings {
     /// address of each is the bridge's own. Replaced by what the kubelet sends
     /// (UpdateRuntimeConfig). Empty: pods wait until the kubelet has sent something.
     pub pod_cidrs: Vec<IpNet>,
-    /// The MTU of the pods' interfaces, in bytes. Unset: that of the link of the default route.
+    /// The link that pods are on with [`Mode::Macvlan`] and [`Mode::Ipvlan`].
+    pub uplink: String,
+    /// The routers of the uplink's network, at most one of each family. The first address of a pod
+    /// CIDR is the router's where none is named.
+    pub gateways: Vec<IpAddr>,
+    pub ipvlan_mode: IpvlanMode,
+    /// The MTU of the pods' interfaces, in bytes. Unset: that of the link of the default route, or of
+    /// the uplink.
     pub mtu: Option<u32>,
     /// Whether traffic from a pod to the outside gets the node's address as its source. Turn it off
     /// where the pod networks are routed.
@@ -87,6 +112,9 @@ impl Default for Settings {
         Self {
             mode: Mode::default(),
             bridge: "crisp0".to_owned(),
+            uplink: String::new(),
+            gateways: Vec::new(),
+            ipvlan_mode: IpvlanMode::default(),
             pod_cidrs: vec![DEFAULT_IPV4_CIDR.into(), DEFAULT_IPV6_CIDR.into()],
             mtu: None,
             masquerade: true,
@@ -103,13 +131,15 @@ impl Settings {
     /// # Errors
     /// [`Error::InvalidSetting`] or [`Error::InvalidCidr`], naming what is wrong.
     pub fn validate(&self) -> Result<(), Error> {
-        if !is_interface_name(&self.bridge) {
+        check_interface_name("bridge", &self.bridge)?;
+        if self.uplink().is_some() {
+            check_interface_name("uplink", &self.uplink)?;
+        }
+        let of_family = |ipv6| self.gateways.iter().filter(move |g| g.is_ipv6() == ipv6);
+        if of_family(false).count() > 1 || of_family(true).count() > 1 {
             return Err(Error::InvalidSetting {
-                name: "bridge",
-                reason: format!(
-                    "{:?} is not 1 to {INTERFACE_NAME_MAX} letters, digits, '-', '_' or '.'",
-                    self.bridge
-                ),
+                name: "gateways",
+                reason: "at most one of each family is allowed".to_owned(),
             });
         }
         if let Some(mtu) = self.mtu
@@ -129,6 +159,31 @@ impl Settings {
         }
         crate::pool::validate_networks(&self.pod_cidrs)
     }
+
+    /// What the links of pods to come are children of; none: they are on the bridge.
+    pub(crate) fn uplink(&self) -> Option<Uplink> {
+        let kind = match self.mode {
+            Mode::Auto | Mode::Bridge | Mode::Cni => return None,
+            Mode::Macvlan => ChildKind::Macvlan,
+            Mode::Ipvlan => ChildKind::Ipvlan(self.ipvlan_mode),
+        };
+        Some(Uplink {
+            name: self.uplink.clone(),
+            kind,
+        })
+    }
+}
+
+fn check_interface_name(setting: &'static str, name: &str) -> Result<(), Error> {
+    if is_interface_name(name) {
+        return Ok(());
+    }
+    Err(Error::InvalidSetting {
+        name: setting,
+        reason: format!(
+            "{name:?} is not 1 to {INTERFACE_NAME_MAX} letters, digits, '-', '_' or '.'"
+        ),
+    })
 }
 
 /// Plugins get the directories as one text, with ':' in between.
@@ -170,6 +225,24 @@ mod tests {
                 ..Settings::default()
             };
             assert!(settings.validate().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_uplink_is_needed_where_pods_are_on_one() {
+        for mode in [Mode::Macvlan, Mode::Ipvlan] {
+            let mut settings = Settings {
+                mode,
+                ..Settings::default()
+            };
+            let error = settings.validate().unwrap_err();
+            assert!(error.to_string().contains("uplink"), "{error}");
+            settings.uplink = "eth0".to_owned();
+            settings.validate().unwrap();
+            settings.gateways = ["10.0.0.1", "fe80::1"].map(|g| g.parse().unwrap()).to_vec();
+            settings.validate().unwrap();
+            settings.gateways.push("10.0.0.2".parse().unwrap());
+            assert!(settings.validate().is_err());
         }
     }
 

@@ -28,5 +28,6 @@ mod selinux;
 mod services;
 mod streams;
 mod systemd;
+mod uplink;
 mod users;
 mod volumes;

@@ -1,5 +1,5 @@
 //! The built-in pod network against a real kernel: traffic between pods, node and an outside, host
-//! ports, exhaustion, and that nothing stays behind.
+//! ports, exhaustion, uplinks, and that nothing stays behind.
 //!
 //! Each test has a node of its own: a network namespace in which a thread runs the network under
 //! test, so that tests run side by side and leave the machine's own network alone. Pods and the
@@ -11,3 +11,4 @@ mod harness;
 mod host_ports;
 mod lifetime;
 mod traffic;
+mod uplink;

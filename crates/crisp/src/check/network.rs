@@ -1,10 +1,10 @@
-//! What pods are wired with: bridge, veth and nftables, tried in a network namespace that a child
-//! takes along when it ends; forwarding and IPv6 of the host.
+//! What pods are wired with: the kinds of links and nftables, tried in a network namespace that a child
+//! takes along when it ends; the uplink, forwarding and IPv6 of the host.
 
 use super::Finding;
 use crisp_cni::Network;
 use crisp_engine::Config;
-use crisp_network::Mode;
+use crisp_network::{Mode, Settings};
 use crisp_sys::process::{SingleThreaded, Spawn, spawn};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
@@ -19,12 +19,17 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// What is tried: a bit of the child's exit status each, its name and the kernel's option.
-const PARTS: [(u8, &str, &str); 3] = [
+/// What can be tried: a bit of the child's exit status each, its name and the kernel's option.
+const PARTS: [(u8, &str, &str); 5] = [
     (1, "bridge", "BRIDGE"),
     (2, "veth", "VETH"),
-    (4, "nftables", "NF_TABLES"),
+    (4, NFTABLES, "NF_TABLES"),
+    (8, "macvlan", "MACVLAN"),
+    (16, "ipvlan", "IPVLAN"),
 ];
+
+/// The part that is no kind of link.
+const NFTABLES: &str = "nftables";
 
 /// The child could not try.
 const UNTRIED: u8 = 0x80;
@@ -33,9 +38,12 @@ const UNTRIED: u8 = 0x80;
 const ANSWER_BYTES: usize = 8192;
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
-    let mut findings = vec![wiring(config)];
-    findings.extend(parts(try_parts()));
-    findings.push(forwarding(&sysctl("ipv4/ip_forward")));
+    let needed = needed(config.network.mode);
+    let mut findings = vec![wiring(&config.network)];
+    findings.extend(parts(needed, try_parts(needed)));
+    if !is_on_uplink(config.network.mode) {
+        findings.push(forwarding(&sysctl("ipv4/ip_forward")));
+    }
     let wants_ipv6 = config
         .network
         .pod_cidrs
@@ -45,13 +53,28 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     findings
 }
 
+fn is_on_uplink(mode: Mode) -> bool {
+    matches!(mode, Mode::Macvlan | Mode::Ipvlan)
+}
+
+/// The bits of the parts that a mode cannot do without.
+fn needed(mode: Mode) -> u8 {
+    match mode {
+        Mode::Auto | Mode::Bridge | Mode::Cni => 1 | 2 | 4,
+        Mode::Macvlan => 8,
+        Mode::Ipvlan => 16,
+    }
+}
+
 /// What pods to come are wired with, and why.
-fn wiring(config: &Config) -> Finding {
+fn wiring(settings: &Settings) -> Finding {
     let subject = "pod network";
-    let settings = &config.network;
+    if is_on_uplink(settings.mode) {
+        return uplink(subject, settings, Path::new("/sys/class/net"));
+    }
     let dir = settings.cni.conf_dir.display();
     let (network, mode) = match (settings.mode, Network::load(&settings.cni.conf_dir)) {
-        (Mode::Bridge, _) => (None, "mode is \"bridge\"".to_owned()),
+        (Mode::Bridge | Mode::Macvlan | Mode::Ipvlan, _) => (None, "mode is \"bridge\"".to_owned()),
         (Mode::Auto, Ok(None)) => (None, format!("{dir} has no CNI configuration")),
         (Mode::Cni, Ok(None)) => {
             return Finding::missing(
@@ -80,6 +103,21 @@ fn wiring(config: &Config) -> Finding {
     }
 }
 
+/// `links` is where the kernel shows the links that there are.
+fn uplink(subject: &'static str, settings: &Settings, links: &Path) -> Finding {
+    let Settings { mode, uplink, .. } = settings;
+    let fact = format!("{} on {uplink}", format!("{mode:?}").to_lowercase());
+    match links.join(uplink).exists() {
+        true => Finding::fine(subject, fact),
+        false => Finding::missing(
+            subject,
+            format!("{fact}, which is not there"),
+            "only pods on the host's network start",
+            "make the link, or correct network.uplink",
+        ),
+    }
+}
+
 fn plugins(subject: &'static str, network: &Network, why: &str, dirs: &[PathBuf]) -> Finding {
     let is_there = |plugin: &&str| dirs.iter().any(|dir| dir.join(plugin).is_file());
     let lacking: Vec<&str> = network.plugin_types().filter(|p| !is_there(p)).collect();
@@ -99,14 +137,14 @@ fn sysctl(name: &str) -> String {
     fs::read_to_string(Path::new("/proc/sys/net").join(name)).unwrap_or_default()
 }
 
-/// The bits of what the kernel lacks.
-fn try_parts() -> io::Result<u8> {
+/// The bits of what the kernel lacks of what is needed.
+fn try_parts(needed: u8) -> io::Result<u8> {
     let witness = SingleThreaded::verify()?;
     let options = Spawn {
         namespaces: Some(CloneFlags::CLONE_NEWNET),
         ..Spawn::default()
     };
-    let child = spawn(&options, &witness, |_| lacking().unwrap_or(UNTRIED))?;
+    let child = spawn(&options, &witness, |_| lacking(needed).unwrap_or(UNTRIED))?;
     match waitpid(child.pid, None)? {
         WaitStatus::Exited(_, status) => Ok(u8::try_from(status).unwrap_or(UNTRIED)),
         _ => Ok(UNTRIED),
@@ -114,18 +152,22 @@ fn try_parts() -> io::Result<u8> {
 }
 
 /// Runs in the namespace of its own.
-fn lacking() -> io::Result<u8> {
-    let tried = [
-        has_link(InfoKind::Bridge)?,
-        has_link(InfoKind::Veth)?,
-        has_nftables()?,
-    ];
-    let lacking = PARTS.iter().zip(tried).filter(|(_, there)| !there);
-    Ok(lacking.fold(0, |bits, ((bit, ..), _)| bits | bit))
+fn lacking(needed: u8) -> io::Result<u8> {
+    let mut bits = 0;
+    for (bit, name, _) in PARTS.into_iter().filter(|(bit, ..)| needed & bit != 0) {
+        let there = match name {
+            NFTABLES => has_nftables()?,
+            kind => has_link(kind)?,
+        };
+        bits |= if there { 0 } else { bit };
+    }
+    Ok(bits)
 }
 
-/// Whether a link of a kind can be made; by making it.
-fn has_link(kind: InfoKind) -> io::Result<bool> {
+/// Whether the kernel knows a kind of link, by making one. One that has to be on another is refused too,
+/// but not as unknown.
+fn has_link(kind: &str) -> io::Result<bool> {
+    let kind = InfoKind::Other(kind.to_owned());
     let mut link = LinkMessage::default();
     link.attributes
         .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
@@ -137,7 +179,7 @@ fn has_link(kind: InfoKind) -> io::Result<bool> {
     let answer = ask(NETLINK_ROUTE, &request)?;
     let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer);
     match answer.map_err(io::Error::other)?.payload {
-        NetlinkPayload::Error(error) => Ok(error.code.is_none()),
+        NetlinkPayload::Error(error) => Ok(error.raw_code() != -nix::libc::EOPNOTSUPP),
         _ => Ok(true),
     }
 }
@@ -173,16 +215,17 @@ fn ask(protocol: isize, request: &[u8]) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-fn parts(lacking: io::Result<u8>) -> Vec<Finding> {
+fn parts(needed: u8, lacking: io::Result<u8>) -> Vec<Finding> {
     let subject = "network devices";
+    let of = |bits: u8| PARTS.into_iter().filter(move |(bit, ..)| bits & bit != 0);
     match lacking {
-        Ok(0) => vec![Finding::fine(subject, "bridge, veth, nftables")],
-        Ok(bits) if bits & UNTRIED == 0 => {
-            let lacking = PARTS.into_iter().filter(|(bit, ..)| bits & bit != 0);
-            lacking
-                .map(|(_, name, option)| part(subject, name, option))
-                .collect()
+        Ok(0) => {
+            let names: Vec<&str> = of(needed).map(|(_, name, _)| name).collect();
+            vec![Finding::fine(subject, names.join(", "))]
         }
+        Ok(bits) if bits & UNTRIED == 0 => of(bits)
+            .map(|(_, name, option)| part(subject, name, option))
+            .collect(),
         other => {
             let why = other
                 .err()
@@ -242,20 +285,40 @@ mod tests {
 
     #[test]
     fn each_part_that_lacks_is_told() {
-        assert_eq!(parts(Ok(0))[0].verdict, Verdict::Fine);
-        let lacking = parts(Ok(5));
+        let all = needed(Mode::Bridge);
+        assert_eq!(
+            parts(all, Ok(0)),
+            [Finding::fine("network devices", "bridge, veth, nftables")]
+        );
+        let lacking = parts(all, Ok(5));
         let facts: Vec<_> = lacking
             .iter()
             .map(|finding| finding.fact.as_str())
             .collect();
         assert_eq!(facts, ["no bridge", "no nftables"]);
         assert!(lacking[1].is_missing());
-        assert!(!parts(Ok(UNTRIED))[0].is_missing());
+        assert!(!parts(all, Ok(UNTRIED))[0].is_missing());
         let refused = io::Error::from(ErrorKind::PermissionDenied);
         assert!(
-            parts(Err(refused))[0]
+            parts(all, Err(refused))[0]
                 .fact
                 .starts_with("could not be tried: ")
+        );
+    }
+
+    #[test]
+    fn an_uplink_that_is_not_there_is_missed() {
+        let links = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            mode: Mode::Ipvlan,
+            uplink: "eth7".to_owned(),
+            ..Settings::default()
+        };
+        assert!(uplink("pod network", &settings, links.path()).is_missing());
+        fs::create_dir(links.path().join("eth7")).unwrap();
+        assert_eq!(
+            uplink("pod network", &settings, links.path()),
+            Finding::fine("pod network", "ipvlan on eth7")
         );
     }
 

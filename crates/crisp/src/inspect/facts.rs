@@ -53,6 +53,15 @@ pub(super) struct Network {
     pub(super) mac: String,
     pub(super) mtu: u32,
     pub(super) port_mappings: Vec<PortMapping>,
+    /// None: the pod is on the bridge.
+    #[serde(default)]
+    pub(super) uplink: Option<Uplink>,
+}
+
+/// What the pod's interface is a child of.
+#[derive(Debug, Deserialize)]
+pub(super) struct Uplink {
+    pub(super) name: String,
 }
 
 /// A pod's place in a network of CNI plugins.

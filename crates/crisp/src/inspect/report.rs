@@ -115,15 +115,17 @@ fn network_fields(network: &Network, pod: &PodFacts) -> Vec<Field> {
     } = network;
     let bridge = pod.bridge.as_deref().unwrap_or("-");
     let mut fields: Vec<Field> = Vec::new();
-    for (address, gateway) in network.addresses.iter().zip(&network.gateways) {
-        fields.push(("address", format!("{address} by {gateway}")));
+    for (number, address) in network.addresses.iter().enumerate() {
+        let gateway = network.gateways.get(number);
+        let by = gateway.map_or_else(String::new, |gateway| format!(" by {gateway}"));
+        fields.push(("address", format!("{address}{by}")));
     }
-    fields.push((
-        "veth",
-        format!(
-            "{pod_interface} in the pod ({mac}, MTU {mtu}), {host_interface} on bridge {bridge}"
-        ),
-    ));
+    let (kind, place) = match &network.uplink {
+        Some(uplink) => ("link", format!("on {}", uplink.name)),
+        None => ("veth", format!("{host_interface} on bridge {bridge}")),
+    };
+    let in_the_pod = format!("{pod_interface} in the pod ({mac}, MTU {mtu})");
+    fields.push((kind, format!("{in_the_pod}, {place}")));
     fields.extend(pod.net_namespace.iter().map(|netns| ("netns", path(netns))));
     fields.extend(network.port_mappings.iter().map(|port| {
         let protocol = match port.protocol {
@@ -295,7 +297,7 @@ fn path(path: &Path) -> String {
 mod tests {
     use super::*;
     use crisp_model::ExitReason;
-    use serde_json::json;
+    use serde_json::{Value, json};
     use std::time::Duration;
 
     fn exited() -> ContainerFacts {
@@ -354,28 +356,38 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_pod_tells_its_place_in_the_network() {
-        let facts: PodFacts = serde_json::from_value(json!({
+    /// A pod of which nothing is known but its place in a network.
+    fn wired(place: &Value) -> String {
+        let mut facts = json!({
             "id": "p1",
             "pid": null,
             "shimPid": null,
             "processStatus": "ready",
             "runtimeHandler": "",
             "netNamespace": "/run/netns/crisp-p1",
+            "network": null,
+            "bridge": null,
+            "runDir": "/run/crisp/pods/p1",
+            "cgroup": {"path": "/crisp/p1"},
+            "config": crisp_model::PodConfig::default(),
+            "containers": [],
+        });
+        for (name, value) in place.as_object().unwrap() {
+            facts[name] = value.clone();
+        }
+        pod(&serde_json::from_value(facts).unwrap())
+    }
+
+    #[test]
+    fn a_pod_tells_its_place_in_the_network() {
+        let text = wired(&json!({
             "network": {
                 "pod": "p1", "host_interface": "crisp0123456789", "pod_interface": "eth0",
                 "addresses": ["10.87.0.2/16"], "gateways": ["10.87.0.1"], "mac": "02:c5:0a:57:00:02", "mtu": 1500,
                 "port_mappings": [{"protocol": "tcp", "container_port": 80, "host_port": 8080, "host_ip": null}],
             },
             "bridge": "crisp0",
-            "runDir": "/run/crisp/pods/p1",
-            "cgroup": {"path": "/crisp/p1"},
-            "config": crisp_model::PodConfig::default(),
-            "containers": [],
-        }))
-        .unwrap();
-        let text = pod(&facts);
+        }));
         for line in [
             "address     10.87.0.2/16 by 10.87.0.1\n",
             "veth        eth0 in the pod (02:c5:0a:57:00:02, MTU 1500), crisp0123456789 on bridge crisp0\n",
@@ -386,27 +398,30 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_on_an_uplink_tells_it() {
+        let text = wired(&json!({
+            "network": {
+                "pod": "p1", "host_interface": "", "pod_interface": "eth0",
+                "addresses": ["10.1.0.3/24"], "gateways": [], "mac": "02:c5:0a:57:00:02", "mtu": 1500,
+                "port_mappings": [], "uplink": {"name": "eth7", "kind": {"ipvlan": "l3"}},
+            },
+        }));
+        for line in [
+            "address   10.1.0.3/24\n",
+            "link      eth0 in the pod (02:c5:0a:57:00:02, MTU 1500), on eth7\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+    }
+
+    #[test]
     fn a_pod_of_plugins_tells_them() {
-        let facts: PodFacts = serde_json::from_value(json!({
-            "id": "p1",
-            "pid": null,
-            "shimPid": null,
-            "processStatus": "ready",
-            "runtimeHandler": "",
-            "netNamespace": "/run/netns/crisp-p1",
-            "network": null,
-            "bridge": null,
+        let text = wired(&json!({
             "cni": {
                 "network": "cluster", "source": "/etc/cni/net.d/10-x.conflist", "plugins": ["bridge", "portmap"],
                 "interface": "eth0", "addresses": ["10.87.0.2/16"], "result": {},
             },
-            "runDir": "/run/crisp/pods/p1",
-            "cgroup": {"path": "/crisp/p1"},
-            "config": crisp_model::PodConfig::default(),
-            "containers": [],
-        }))
-        .unwrap();
-        let text = pod(&facts);
+        }));
         for line in [
             "address   10.87.0.2/16\n",
             "network   cluster by CNI plugins bridge, portmap, as /etc/cni/net.d/10-x.conflist said; eth0 in the pod\n",

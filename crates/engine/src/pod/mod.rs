@@ -104,6 +104,7 @@ impl Pod {
             netns: network.map(|_| netns::path(netns_dir, &self.id)),
             host_interface: network
                 .and_then(Wiring::built_in)
+                .filter(|n| n.uplink.is_none())
                 .map(|n| n.host_interface.clone()),
             cgroup: record.cgroup.clone(),
         }

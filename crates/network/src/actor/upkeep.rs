@@ -24,7 +24,7 @@ pub(super) struct Prepared {
 impl Actor {
     /// Brings the kernel's side in line with what is known after a restart.
     pub(super) fn restore(&mut self) -> Result<(), Error> {
-        if lock(&self.allocations).len() > 0 {
+        if lock(&self.allocations).bridged().count() > 0 {
             self.prepared = None;
             self.prepared().map(|_| ())
         } else if self.host.has_table(&self.ruleset) {
@@ -62,6 +62,11 @@ impl Actor {
 
     /// Restores what others took away, for the pods there are.
     pub(super) fn look_after(&mut self) {
+        if self.settings.uplink().is_some()
+            && let Err(error) = self.look_at_links()
+        {
+            tracing::warn!(error = chain(&error), "the uplink cannot be looked at");
+        }
         let Some(prepared) = &self.prepared else {
             return;
         };
@@ -97,7 +102,7 @@ impl Actor {
             networks,
             loopback_routing: false,
         });
-        let attachments: Vec<Attachment> = lock(&self.allocations).attachments().cloned().collect();
+        let attachments: Vec<Attachment> = lock(&self.allocations).bridged().cloned().collect();
         for attachment in &attachments {
             self.enable_loopback_routing(attachment)?;
         }
@@ -152,7 +157,7 @@ impl Actor {
 }
 
 /// An error with all its causes.
-fn chain(error: &Error) -> String {
+pub(super) fn chain(error: &Error) -> String {
     use std::error::Error as _;
     let mut text = error.to_string();
     let mut cause = error.source();
