@@ -10,7 +10,7 @@
 #   --times N                       N times, each in another order
 #   --focus REGEX, --skip REGEX     only specs whose names match, or do not
 #   --seed N                        in the order of an earlier run
-#   --handler NAME                  by a runtime handler
+#   --handler NAME                  by a runtime handler; crisp has runc and crun, which are Debian's
 #   --websocket                     exec, attach and port-forward over WebSocket, not SPDY
 #   --no-build                      with the binaries that are in target/dist already
 #
@@ -33,6 +33,10 @@ for option in "$@"; do
         --no-build) build=() ;;
         --endpoint)
             build=()
+            options+=("$option")
+            ;;
+        --handler)
+            oci_runtimes
             options+=("$option")
             ;;
         *) options+=("$option") ;;

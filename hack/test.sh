@@ -54,6 +54,7 @@ step() {
 step packages packages
 step "debian tools" debian_tools
 step "cni plugins" cni_plugins
+step "OCI runtimes" oci_runtimes
 step crictl crictl
 step "older client" older_client
 if [ "${1:-}" != --prepare ]; then

@@ -46,6 +46,41 @@ cni_plugins() {
     rm -r "$work"
 }
 
+# OCI runtimes that are driven by their command line: unpacked, not installed. A library that crun
+# needs, and nothing else of a usual system, lies beside it.
+oci_runtimes() {
+    local to=$tools/oci
+    [ -d "$to" ] && return
+    local work
+    work=$(mktemp -d)
+    (
+        cd "$work" || exit
+        apt_get download runc crun libyajl2
+        mkdir -p root bin
+        for package in *.deb; do
+            dpkg-deb -x "$package" root
+        done
+        ln -s ../root/usr/sbin/runc bin/runc
+        cat >bin/crun <<'END'
+#!/bin/sh
+root=$(dirname "$(readlink -f "$0")")/../root
+export LD_LIBRARY_PATH="$(echo "$root"/usr/lib/*-linux-gnu)"
+unified=/sys/fs/cgroup/unified
+# It refuses to run where version 2 of cgroups has controllers beside version 1: it is not shown that.
+if grep -q . $unified/cgroup.controllers 2>/dev/null; then
+    exec unshare --mount --propagation unchanged sh -c "
+        mount --make-private $unified && mount --bind /dev/null $unified/cgroup.controllers && exec \"\$@\"" sh "$root/usr/bin/crun" "$@"
+fi
+exec "$root/usr/bin/crun" "$@"
+END
+        chmod 755 bin/crun
+    )
+    mkdir -p "$tools"
+    rm "$work"/*.deb
+    mv "$work" "$to"
+    chmod 755 "$to"
+}
+
 crictl() {
     [ -x "$tools/bin/crictl" ] && return
     need_go

@@ -15,7 +15,7 @@ mod report;
 mod suite;
 
 use anyhow::{Context, Result, bail, ensure};
-use crisp_e2e::{Node, Registry, Slot, tools};
+use crisp_e2e::{Node, Registry, Slot, oci_handlers, tools};
 use options::{Options, Target};
 use report::{Report, Verdict};
 use std::fs::{self, File};
@@ -66,7 +66,9 @@ async fn test(options: &Options) -> Result<bool> {
             run_all(&suite, endpoint, options, &results).await
         }
         Target::Own => {
-            let node = Node::start_empty(|_| ()).await?;
+            let handler = options.suite.handler.is_some();
+            let handlers = handler.then(|| ("handlers".to_owned(), oci_handlers().into()));
+            let node = Node::start_empty(|config| config.extend(handlers)).await?;
             let endpoint = format!("unix://{}", node.socket().display());
             let all_passed = run_all(&suite, &endpoint, options, &results).await?;
             node.finish().await.context("after the suite")?;

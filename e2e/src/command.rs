@@ -8,7 +8,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 /// What a command printed and how it ended.
@@ -61,6 +61,20 @@ impl Node {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         Ok(crictl.kill_on_drop(true).spawn()?)
+    }
+
+    /// The same, to its end, with a text as its standard input.
+    ///
+    /// # Errors
+    /// crictl fails.
+    pub async fn crictl_with_input(&self, arguments: &[&str], input: &str) -> Result<()> {
+        let mut crictl = self.start_crictl(arguments)?;
+        let mut stdin = crictl.stdin.take().context("its input is a pipe")?;
+        stdin.write_all(input.as_bytes()).await?;
+        drop(stdin);
+        let output = crictl.wait_with_output().await?;
+        ensure!(output.status.success(), "crictl {arguments:?}: {output:?}");
+        Ok(())
     }
 
     /// Starts crictl on a terminal of its own.

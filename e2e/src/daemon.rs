@@ -120,6 +120,20 @@ impl Drop for Daemon {
     }
 }
 
+/// Handlers by the names of their runtimes, Debian's runc and crun.
+#[must_use]
+pub fn oci_handlers() -> Table {
+    let handler = |name| {
+        let command = tools::oci_runtime(name).display().to_string();
+        toml! { command = command }
+    };
+    let (runc, crun) = (handler("runc"), handler("crun"));
+    toml! {
+        runc = runc
+        crun = crun
+    }
+}
+
 /// Whatever two daemons on one host would share is the slot's own.
 fn config(slot: &Slot) -> Table {
     let path = |name: &str| slot.dir().join(name).display().to_string();

@@ -32,6 +32,7 @@ mod wait;
 
 pub use archive::{docker_archive, oci_archive};
 pub use command::{Forward, Output};
+pub use daemon::oci_handlers;
 pub use image::{Digest, Flavour, Image};
 pub use kernel::{Cgroup, Process, xattr};
 pub use layer::{Entry, Layer, PackedLayer, Packing};

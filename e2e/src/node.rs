@@ -1,7 +1,7 @@
 //! A machine with a daemon on it, or what comes closest: a daemon that shares nothing with others.
 
 use crate::catalog::BUSYBOX;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, oci_handlers};
 use crate::leftovers;
 use crate::pod::{Pod, pod_config};
 use crate::registry::Registry;
@@ -56,7 +56,12 @@ impl Node {
     pub async fn start_empty(edit: impl FnOnce(&mut Table)) -> Result<Self> {
         let registry = Registry::shared();
         let slot = Slot::take();
-        let daemon = Daemon::configure(&slot, registry, edit)?;
+        let daemon = Daemon::configure(&slot, registry, |config| {
+            if !default_handler().is_empty() {
+                config.insert("handlers".to_owned(), oci_handlers().into());
+            }
+            edit(config);
+        })?;
         let channel = daemon.start().await?;
         Ok(Self {
             daemon,
@@ -129,6 +134,12 @@ impl Node {
     #[must_use]
     pub fn log_path(&self) -> PathBuf {
         self.daemon.log_path()
+    }
+
+    /// Where the daemon keeps what belongs to running pods.
+    #[must_use]
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir().join("run")
     }
 
     /// Where the network namespaces of pods are shown.
@@ -209,7 +220,8 @@ impl Node {
         name: &str,
         edit: impl FnOnce(&mut PodSandboxConfig),
     ) -> Result<Pod<'_>, Status> {
-        self.run_pod_with_handler(name, "", edit).await
+        self.run_pod_with_handler(name, &default_handler(), edit)
+            .await
     }
 
     /// The same, by a runtime handler.
@@ -391,6 +403,11 @@ impl Drop for Node {
             eprintln!("the daemon's log:\n{}", self.daemon.log());
         }
     }
+}
+
+/// The handler that runs the pods of tests that name none: to see that they pass with any.
+fn default_handler() -> String {
+    std::env::var("CRISP_E2E_HANDLER").unwrap_or_default()
 }
 
 /// An image by a name.

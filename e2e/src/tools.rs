@@ -19,3 +19,9 @@ pub fn program(path: &str) -> PathBuf {
 pub(crate) fn debian(path: &str) -> PathBuf {
     program("tools/debian").join(path)
 }
+
+/// Debian's `runc` or `crun`.
+#[must_use]
+pub fn oci_runtime(name: &str) -> PathBuf {
+    program("tools/oci/bin").join(name)
+}

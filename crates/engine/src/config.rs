@@ -82,8 +82,33 @@ impl StreamingSettings {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HandlerSettings {
+    /// None: the embedded runtime.
+    pub command: Option<PathBuf>,
+    pub args: Vec<String>,
     pub pod_pids_limit: Option<i64>,
     pub container_pids_limit: Option<i64>,
+}
+
+impl HandlerSettings {
+    fn check(&self, name: &str) -> Result<(), (String, String)> {
+        let wrong = |key: &str, reason: String| Err((format!("handlers.{name}{key}"), reason));
+        // As RuntimeClass objects have it: a label of the DNS.
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if !(1..=63).contains(&name.len()) || !name.chars().all(allowed) {
+            let reason = "1 to 63 lower-case letters, digits and hyphens make a handler's name";
+            return wrong("", reason.to_owned());
+        }
+        match &self.command {
+            Some(command) if !command.is_absolute() => wrong(".command", not_absolute(command)),
+            None if !self.args.is_empty() => {
+                wrong(".args", "the embedded runtime takes none".to_owned())
+            }
+            _ if self.args.iter().any(|arg| arg.contains('\0')) => {
+                wrong(".args", "no argument can have a zero byte".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Limits on processes, as a handler has them.
@@ -254,8 +279,7 @@ impl Config {
         ];
         for (setting, path) in paths.into_iter().chain(cdi_dirs) {
             if !path.as_os_str().is_empty() && !path.is_absolute() {
-                let reason = format!("{:?} is not an absolute path", path.display().to_string());
-                return Err((setting.to_owned(), reason));
+                return Err((setting.to_owned(), not_absolute(path)));
             }
         }
         let instance_ok = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -264,6 +288,9 @@ impl Config {
             return Err(("instance".to_owned(), reason));
         }
         self.streaming.check()?;
+        for (name, handler) in &self.handlers {
+            handler.check(name)?;
+        }
         self.network
             .validate()
             .map_err(|e| ("network".to_owned(), e.to_string()))
@@ -277,6 +304,10 @@ impl fmt::Display for UnsetSeccomp {
             Self::RuntimeDefault => "runtime-default",
         })
     }
+}
+
+fn not_absolute(path: &Path) -> String {
+    format!("{:?} is not an absolute path", path.display().to_string())
 }
 
 fn or(path: &Path, default: impl FnOnce() -> PathBuf) -> PathBuf {
@@ -321,6 +352,29 @@ mod tests {
             error.contains("run_dir") && error.contains("absolute"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_handlers_command_is_an_absolute_path() {
+        let good =
+            parse("[handlers.runc]\ncommand = \"/usr/bin/runc\"\nargs = [\"--debug\"]\n").unwrap();
+        let command = good.handlers["runc"].command.as_deref();
+        assert_eq!(command, Some(Path::new("/usr/bin/runc")));
+        for (text, setting) in [
+            (
+                "[handlers.runc]\ncommand = \"runc\"\n",
+                "handlers.runc.command",
+            ),
+            (
+                "[handlers.runc]\nargs = [\"--debug\"]\n",
+                "handlers.runc.args",
+            ),
+            ("[handlers.\"\"]\n", "handlers."),
+            ("[handlers.a_b]\n", "handlers.a_b"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(setting), "{error}");
+        }
     }
 
     #[test]

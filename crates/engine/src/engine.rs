@@ -6,6 +6,7 @@ use crate::container::Container;
 use crate::error::chain;
 use crate::error::{Error, Result};
 use crate::events::{EventKind, Events};
+use crate::handlers::Handlers;
 use crate::host::Host;
 use crate::plugins::Plugins;
 use crate::pod::{Pod, take_down_again};
@@ -17,7 +18,7 @@ use crate::shim::{Listener, ShimEvent};
 use crate::stats::CpuRates;
 use crate::store::Store;
 use crate::users::Users;
-use crate::view::{CgroupDriver, CniStatus, ContainerView, Handler, NodeStatus, PodView};
+use crate::view::{CgroupDriver, CniStatus, ContainerView, NodeStatus, PodView};
 use crisp_cgroup::{Hierarchies, Version};
 use crisp_image::Images;
 use crisp_model::{ContainerEvent, ContainerId, ContainerState, ExitReason, PodId, PodState};
@@ -39,6 +40,7 @@ pub struct Engine {
     config: RwLock<Arc<Config>>,
     pub(crate) host: Host,
     pub(crate) apparmor: AppArmor,
+    handlers: RwLock<Arc<Handlers>>,
     pub(crate) store: Store,
     pub(crate) records: Records,
     pub(crate) images: Arc<Images>,
@@ -82,11 +84,13 @@ impl Engine {
             network.set_pod_cidrs(cidrs)?;
         }
         let hierarchies = Hierarchies::at(&config.cgroup.root)?;
+        let handlers = Handlers::inspect(&config).await;
         let reaper = Reaper::start().map_err(Error::io("wait for", "children"))?;
         let engine = Arc::new_cyclic(|this| Self {
             this: this.clone(),
             host,
             apparmor: AppArmor::inspect(),
+            handlers: RwLock::new(Arc::new(handlers)),
             store: Store::default(),
             records,
             images: Arc::new(images),
@@ -152,8 +156,17 @@ impl Engine {
             Ok::<_, Error>(())
         })
         .await?;
+        let handlers = Arc::new(Handlers::inspect(&config).await);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        let known = self.handlers.write();
+        *known.unwrap_or_else(PoisonError::into_inner) = handlers;
         Ok(())
+    }
+
+    /// The runtime handlers of the configuration, and what they can do.
+    pub(crate) fn handlers(&self) -> Arc<Handlers> {
+        let known = self.handlers.read();
+        known.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The node's images.
@@ -219,18 +232,13 @@ impl Engine {
         self.look_at_plugins();
         let cni = self.plugins.status();
         let built_in = self.network.ready().err().map(|why| why.reason);
-        let handler = |name: &str| Handler {
-            name: name.to_owned(),
-            recursive_read_only_mounts: true,
-            user_namespaces: true,
-        };
         NodeStatus {
             network_not_ready: match *cni {
                 CniStatus::Unused => built_in,
                 _ => cni.not_ready(),
             },
             cni,
-            handlers: self.config().handler_names().map(handler).collect(),
+            handlers: self.handlers().all(),
         }
     }
 

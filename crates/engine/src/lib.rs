@@ -12,6 +12,7 @@ mod details;
 mod engine;
 mod error;
 mod events;
+mod handlers;
 mod host;
 mod info;
 mod making;

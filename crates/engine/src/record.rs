@@ -14,6 +14,7 @@
 //! one. Fields are only ever added.
 
 use crate::error::{Error, Result};
+use crate::handlers::RuntimeCommand;
 use crate::wiring::Wiring;
 use crisp_model::spec::ImageDefaults;
 use crisp_model::{
@@ -38,6 +39,9 @@ pub(crate) struct PodRecord {
     pub(crate) id: PodId,
     pub(crate) config: Arc<PodConfig>,
     pub(crate) handler: String,
+    /// None: the embedded runtime.
+    #[serde(default)]
+    pub(crate) runtime: Option<RuntimeCommand>,
     pub(crate) created_at: SystemTime,
     pub(crate) state: PodState,
     /// Of the host; what another boot made is gone.
@@ -87,6 +91,7 @@ impl PodRecord {
             id,
             config: Arc::new(config),
             handler: handler.to_owned(),
+            runtime: None,
             created_at: SystemTime::now(),
             state: PodState::Starting,
             boot_id: boot_id.to_owned(),

@@ -43,18 +43,10 @@ impl Profiles {
         capabilities: &CapabilitySet,
         unset: UnsetSeccomp,
     ) -> Result<Confinement> {
-        if security.privileged {
-            return Ok(Confinement::default());
-        }
-        let program = match (&security.seccomp, unset) {
-            (SecurityProfile::Unconfined, _)
-            | (SecurityProfile::Unset, UnsetSeccomp::Unconfined) => {
-                return Ok(Confinement::default());
-            }
-            (SecurityProfile::Localhost(path), _) => {
-                Arc::new(localhost(Path::new(path), capabilities)?)
-            }
-            _ => self.default_program(capabilities)?,
+        let program = match Asked::by(security, unset) {
+            Asked::Nothing => return Ok(Confinement::default()),
+            Asked::Default => self.default_program(capabilities)?,
+            Asked::Localhost(path) => Arc::new(localhost(path, capabilities)?.1),
         };
         Ok(Confinement {
             profile: None,
@@ -82,7 +74,49 @@ impl Profiles {
     }
 }
 
+/// What a security context asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked<'a> {
+    Nothing,
+    Default,
+    Localhost(&'a Path),
+}
+
+impl<'a> Asked<'a> {
+    fn by(security: &'a ContainerSecurity, unset: UnsetSeccomp) -> Self {
+        if security.privileged {
+            return Self::Nothing;
+        }
+        match (&security.seccomp, unset) {
+            (SecurityProfile::Unconfined, _)
+            | (SecurityProfile::Unset, UnsetSeccomp::Unconfined) => Self::Nothing,
+            (SecurityProfile::Localhost(path), _) => Self::Localhost(Path::new(path)),
+            _ => Self::Default,
+        }
+    }
+}
+
 impl Confinement {
+    /// What a security context asks for as a profile in the spec, for a runtime that compiles it itself.
+    ///
+    /// # Errors
+    /// As [`Profiles::of`].
+    pub(crate) fn in_spec(
+        security: &ContainerSecurity,
+        capabilities: &CapabilitySet,
+        unset: UnsetSeccomp,
+    ) -> Result<Self> {
+        let profile = match Asked::by(security, unset) {
+            Asked::Nothing => None,
+            Asked::Default => Some(crisp_seccomp::default_profile(capabilities)),
+            Asked::Localhost(path) => Some(localhost(path, capabilities)?.0),
+        };
+        Ok(Self {
+            profile,
+            program: None,
+        })
+    }
+
     /// Puts the filter in a bundle.
     pub(crate) fn write(&self, bundle: &Path) -> Result<()> {
         let Some(program) = &self.program else {
@@ -115,7 +149,8 @@ impl Confinement {
     }
 }
 
-fn localhost(path: &Path, capabilities: &CapabilitySet) -> Result<Program> {
+/// A profile of the host, and its filter.
+fn localhost(path: &Path, capabilities: &CapabilitySet) -> Result<(LinuxSeccomp, Program)> {
     let field = "linux.security_context.seccomp.localhost_ref";
     if !path.is_absolute() {
         return Err(Error::invalid(
@@ -131,5 +166,6 @@ fn localhost(path: &Path, capabilities: &CapabilitySet) -> Result<Program> {
     let text = std::fs::read(path).map_err(Error::io("read the seccomp profile", path))?;
     let wrong = |e: crisp_seccomp::Error| Error::invalid(field, format!("{}: {e}", path.display()));
     let profile = crisp_seccomp::parse_profile(&text, capabilities).map_err(wrong)?;
-    crisp_seccomp::compile(&profile).map_err(wrong)
+    let program = crisp_seccomp::compile(&profile).map_err(wrong)?;
+    Ok((profile, program))
 }

@@ -26,6 +26,9 @@ pub enum StartError {
     /// A hook of the spec failed, or took too long.
     #[error("hook {}: {reason}", path.display())]
     Hook { path: PathBuf, reason: String },
+    /// A runtime with a command line refused, in its own words.
+    #[error("{}: {message}", program.display())]
+    Refused { program: PathBuf, message: String },
     /// A signal ended the process before it could execute, such as that of the OOM killer.
     #[error("the process was killed before it could execute")]
     Died,

@@ -1,4 +1,5 @@
-//! OCI runtime spec to process: the embedded low-level runtime.
+//! OCI runtime spec to process: the embedded low-level runtime, and others by their command line
+//! ([`CommandLine`]).
 //!
 //! It runs inside a process that has one thread and must never wait (the shim of a pod), so all work
 //! is done by children of it, in two stages:
@@ -28,6 +29,7 @@
 
 #![forbid(unsafe_code)]
 
+mod command;
 mod error;
 mod hooks;
 mod plan;
@@ -37,6 +39,7 @@ mod stage_one;
 mod stage_two;
 mod starting;
 
+pub use command::CommandLine;
 pub use error::{Reason, StartError};
 pub use hooks::poststop;
 pub use plan::{ContainerPlan, ExecPlan, Overlay, Rootfs, SeccompFilter, Stdio, WindowSize};

@@ -1,5 +1,7 @@
 //! What the two stages tell the caller, over one SOCK_SEQPACKET socket.
 //!
+//! The helper of a runtime with a command line ([`crate::command`]) speaks for both stages.
+//!
 //! | packet | from | means |
 //! |---|---|---|
 //! | `S` pid, with a pidfd | stage one | stage two was spawned |
@@ -108,6 +110,9 @@ pub(crate) fn encode(error: &StartError) -> Vec<u8> {
         }
         StartError::InvalidSpec(text) => (1, 0, Errno::EINVAL, text, OsStr::new("")),
         StartError::Io { step, path, errno } => (2, 0, *errno, step, path.as_os_str()),
+        StartError::Refused { program, message } => {
+            (5, 0, Errno::EINVAL, message, program.as_os_str())
+        }
         StartError::Died => (3, 0, Errno::ESRCH, "", OsStr::new("")),
         StartError::Hook { path, reason } => (4, 0, Errno::ECANCELED, reason, path.as_os_str()),
     };
@@ -139,6 +144,10 @@ pub(crate) fn decode_error(packet: &[u8]) -> Option<StartError> {
         },
         3 => StartError::Died,
         4 => StartError::Hook { path, reason: text },
+        5 => StartError::Refused {
+            program: path,
+            message: text,
+        },
         _ => return None,
     })
 }
@@ -168,6 +177,10 @@ mod tests {
                 step: "open".into(),
                 path: "/etc/ü".into(),
                 errno: Errno::EACCES,
+            },
+            StartError::Refused {
+                program: "/usr/bin/runc".into(),
+                message: "no cgroup".into(),
             },
             StartError::Died,
             StartError::Hook {

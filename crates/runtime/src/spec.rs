@@ -51,8 +51,14 @@ pub(crate) struct Root {
 }
 
 impl Container {
+    /// For the embedded runtime.
     pub(crate) fn from_spec(spec: &Spec) -> Result<Self, StartError> {
         refuse_unsupported(spec)?;
+        Self::from_any_spec(spec)
+    }
+
+    /// For a runtime that does more than the embedded one: what this one does not do is left out.
+    pub(crate) fn from_any_spec(spec: &Spec) -> Result<Self, StartError> {
         let linux = spec.linux().clone().unwrap_or_default();
         let process = spec
             .process()

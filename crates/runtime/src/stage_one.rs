@@ -4,12 +4,12 @@
 mod cgroups;
 mod devices;
 mod hooks;
-mod limits;
+pub(crate) mod limits;
 mod overlay;
 mod propagation;
-mod rootfs;
-mod sources;
-mod users;
+pub(crate) mod rootfs;
+pub(crate) mod sources;
+pub(crate) mod users;
 
 pub(crate) use cgroups::Cgroups;
 pub(crate) use devices::Node;
@@ -172,7 +172,7 @@ pub(crate) fn exec(
     })
 }
 
-fn kept<'a>(
+pub(crate) fn kept<'a>(
     reporter: &'a Reporter,
     stdio: &'a Stdio,
     other: Option<BorrowedFd<'a>>,
@@ -187,14 +187,14 @@ fn kept<'a>(
 
 /// First of all: while this works, it keeps no other container's pipe open, and nobody of the same
 /// user can trace it or reach the caller's program through `/proc/<pid>/exe`.
-fn isolate(child: &Child, kept: &[BorrowedFd<'_>]) -> Result<(), StartError> {
+pub(crate) fn isolate(child: &Child, kept: &[BorrowedFd<'_>]) -> Result<(), StartError> {
     child
         .close_all_but(kept)
         .step("close the caller's files", "")?;
     set_dumpable(false).step("become untraceable", "")
 }
 
-fn load(bundle: &Path) -> Result<Spec, StartError> {
+pub(crate) fn load(bundle: &Path) -> Result<Spec, StartError> {
     let path = bundle.join(SPEC_FILE);
     read_spec(File::open(&path).step("open", &path)?, &path)
 }
@@ -251,7 +251,7 @@ fn keep_hosts_sysctls(container: &Container, joined: &[(Kind, OwnedFd)]) -> Resu
 
 /// Pipes belong to who uses them, so that a process that is not root can open `/dev/stdout`. Other
 /// files are left alone: they are not the container's alone.
-fn own_pipes(stdio: &Stdio, uid: Uid, maps: &IdMaps) -> Result<(), StartError> {
+pub(crate) fn own_pipes(stdio: &Stdio, uid: Uid, maps: &IdMaps) -> Result<(), StartError> {
     let Stdio::Pipes(pipes) = stdio else {
         return Ok(());
     };

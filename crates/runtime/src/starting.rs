@@ -73,16 +73,16 @@ pub fn exec(plan: ExecPlan<'_>, witness: &SingleThreaded) -> Result<Starting, Er
     })
 }
 
-fn begin(
+pub(crate) fn begin(
     witness: &SingleThreaded,
-    stage_one: impl FnOnce(&Reporter, &Child) -> Result<(), StartError>,
+    helper: impl FnOnce(&Reporter, &Child) -> Result<(), StartError>,
 ) -> Result<Starting, Error> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(Error::Socket)?;
     let reporter = Reporter(theirs);
     let helper = process::spawn(&Spawn::default(), witness, |child| {
-        conclude(stage_one(&reporter, child), &reporter)
+        conclude(helper(&reporter, child), &reporter)
     })
     .map_err(Error::Spawn)?;
     Ok(Starting {

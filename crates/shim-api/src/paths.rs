@@ -12,6 +12,7 @@ const MAX_ID_BYTES: usize = 128;
 /// shim.pid    which process the shim is
 /// shim.log    what the shim has to say, bounded by it
 /// exits/      exit records, one for each container that has ended
+/// oci/        what a runtime with a command line knows of its containers
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodPaths {
@@ -44,6 +45,12 @@ impl PodPaths {
     #[must_use]
     pub fn exits(&self) -> PathBuf {
         self.runtime_dir.join("exits")
+    }
+
+    /// Where a runtime that is driven by its command line keeps its state.
+    #[must_use]
+    pub fn oci_state(&self) -> PathBuf {
+        self.runtime_dir.join("oci")
     }
 
     /// The file that says which process the shim is.

@@ -3,6 +3,7 @@
 use crate::cgroup::Cgroup;
 use crate::connection::{ReplyTo, Waiters};
 use crate::failure::RequestError;
+use crate::journal::{Chain, journal};
 use crate::log::Log;
 use crate::poller::{Event, Interest, Key, Poller, Watched};
 use crate::poststop::Poststop;
@@ -11,13 +12,14 @@ use crate::stdin::Lifetime;
 use crate::stdio::{Input, Stdio};
 use crate::timestamp::unix_ns;
 use crisp_runtime::{
-    ContainerPlan, Overlay, Rootfs, SeccompFilter, StartError, Started, Starting, WindowSize,
+    CommandLine, ContainerPlan, Overlay, Rootfs, SeccompFilter, StartError, Started, Starting,
+    WindowSize,
 };
-use crisp_shim_api::is_valid_id;
 use crisp_shim_api::message::{Exit, Process, StartContainer};
-use crisp_sys::process::{ExitStatus, SingleThreaded, kill};
+use crisp_shim_api::{PodPaths, is_valid_id};
+use crisp_sys::process::{ExitStatus, SingleThreaded, Spawned, kill, try_reap};
 use nix::unistd::Pid;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
@@ -38,6 +40,8 @@ pub(crate) struct Container {
     input: Input,
     bundle: PathBuf,
     pub(crate) poststop: Poststop,
+    /// None: the embedded runtime.
+    pub(crate) command_line: Option<CommandLine>,
     pub(crate) state: State,
 }
 
@@ -48,7 +52,8 @@ const HOOKS_INTERVAL: Duration = Duration::from_secs(1);
 ///
 /// ```text
 /// Starting ── executed ──▶ Running ── init reaped ──▶ Ending ── cgroup empty, hooks run ──▶ Ended
-///    └────── failed ─────▶ (forgotten)
+///    └────── failed ─────▶ (forgotten)                  │                                     ▲
+///                                        command line   └──▶ Deleting ──────── deleted ───────┘
 /// ```
 #[derive(Debug)]
 pub(crate) enum State {
@@ -59,6 +64,12 @@ pub(crate) enum State {
     Running(Running),
     /// Its first process has ended; what else there is in its cgroup is being killed.
     Ending(Ending),
+    /// A runtime with a command line forgets it, by a helper.
+    Deleting {
+        started_at_ns: i64,
+        exit: Exit,
+        helper: Spawned,
+    },
     Ended {
         started_at_ns: i64,
         exit: Exit,
@@ -81,12 +92,19 @@ pub(crate) struct Ending {
     deadline: Instant,
 }
 
+/// What a container has of its pod.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PodParts<'a> {
+    pub(crate) paths: &'a PodPaths,
+    pub(crate) shm: Option<BorrowedFd<'a>>,
+}
+
 impl Container {
     /// Begins to start a container. Waits for nothing.
     pub(crate) fn begin(
         key: Key,
         request: &StartContainer,
-        pod_shm: Option<BorrowedFd<'_>>,
+        pod: PodParts<'_>,
         reply_to: ReplyTo,
         poller: &Poller,
         witness: &SingleThreaded,
@@ -117,10 +135,14 @@ impl Container {
                 program: &request.seccomp_filter,
                 flags: request.seccomp_flags,
             },
-            shm: pod_shm,
+            shm: pod.shm,
         };
-        let start = crisp_runtime::start(plan, witness)
-            .map_err(RequestError::internal("start the container"))?;
+        let command_line = command_line(request, pod.paths);
+        let start = match &command_line {
+            None => crisp_runtime::start(plan, witness),
+            Some(runtime) => runtime.start(plan, witness),
+        }
+        .map_err(RequestError::internal("start the container"))?;
         let start = poller
             .watch(start, Event::ContainerReport(key), Interest::Read)
             .map_err(RequestError::internal("watch the start of the container"))?;
@@ -131,6 +153,7 @@ impl Container {
             input,
             bundle: request.bundle_dir.clone().into(),
             poststop: Poststop::Over,
+            command_line,
             state: State::Starting {
                 start,
                 waiters: Waiters::new(reply_to),
@@ -232,9 +255,26 @@ impl Container {
         }
     }
 
-    /// Kills what is left of a container that is ending. When nothing is, has its hooks run, reads the
-    /// rest of its output and says how it ended.
+    /// Goes on with ending a container. When nothing of it is left, says how it ended.
     pub(crate) fn try_end(
+        &mut self,
+        scratch: &mut Scratch,
+        witness: &SingleThreaded,
+    ) -> Option<Exit> {
+        match &self.state {
+            State::Ending(_) => self.finish_processes(scratch, witness),
+            State::Deleting { helper, .. } => match try_reap(Some(helper.pidfd.as_fd())) {
+                Ok(None) => None,
+                // Or it was reaped as a child that nobody knows.
+                Ok(Some(_)) | Err(_) => self.set_ended(),
+            },
+            _ => None,
+        }
+    }
+
+    /// Kills what is left in its cgroup. When nothing is, has its hooks run and reads the rest of its
+    /// output.
+    fn finish_processes(
         &mut self,
         scratch: &mut Scratch,
         witness: &SingleThreaded,
@@ -253,9 +293,40 @@ impl Container {
             return None;
         }
         self.stdio.finish(scratch);
+        // Before a runtime may remove the cgroup.
         ending.exit.oom_killed = self.cgroup.was_oom_killed();
-        let exit = ending.exit.clone();
-        let started_at_ns = ending.started_at_ns;
+        match self.command_line.as_ref().map(|line| line.delete(witness)) {
+            Some(Ok(helper)) => {
+                self.state = State::Deleting {
+                    started_at_ns: ending.started_at_ns,
+                    exit: ending.exit.clone(),
+                    helper,
+                };
+                None
+            }
+            Some(Err(error)) => {
+                journal!("container {}: not deleted: {}", self.id, Chain(&error));
+                self.set_ended()
+            }
+            None => self.set_ended(),
+        }
+    }
+
+    fn set_ended(&mut self) -> Option<Exit> {
+        let (State::Ending(Ending {
+            started_at_ns,
+            exit,
+            ..
+        })
+        | State::Deleting {
+            started_at_ns,
+            exit,
+            ..
+        }) = &self.state
+        else {
+            return None;
+        };
+        let (started_at_ns, exit) = (*started_at_ns, exit.clone());
         self.state = State::Ended {
             started_at_ns,
             exit: exit.clone(),
@@ -282,6 +353,11 @@ impl Container {
                 None,
             ),
             State::Ending(ending) => (ending.exit.pid, ending.started_at_ns, None),
+            State::Deleting {
+                started_at_ns,
+                exit,
+                ..
+            } => (exit.pid, *started_at_ns, None),
             State::Ended {
                 started_at_ns,
                 exit,
@@ -311,16 +387,32 @@ pub(crate) fn exit_of(status: ExitStatus, pid: Pid) -> Exit {
     }
 }
 
+fn command_line(request: &StartContainer, paths: &PodPaths) -> Option<CommandLine> {
+    let runtime = request.runtime.as_ref()?;
+    Some(CommandLine {
+        program: PathBuf::from(&runtime.program),
+        arguments: runtime.arguments.clone(),
+        state_dir: paths.oci_state(),
+        id: request.container_id.clone(),
+        bundle: PathBuf::from(&request.bundle_dir),
+    })
+}
+
 fn check(request: &StartContainer) -> Result<(), RequestError> {
     if !is_valid_id(&request.container_id) {
         return Err(RequestError::Invalid("container_id: not an id".to_owned()));
     }
-    for (field, path) in [
-        ("bundle_dir", &request.bundle_dir),
-        ("log_path", &request.log_path),
-    ] {
-        let optional = field == "log_path" && path.is_empty();
-        if !optional && !path.starts_with('/') {
+    let program = request.runtime.as_ref().map(|runtime| &runtime.program);
+    let paths = [
+        ("bundle_dir", Some(&request.bundle_dir)),
+        (
+            "log_path",
+            Some(&request.log_path).filter(|p| !p.is_empty()),
+        ),
+        ("runtime.program", program),
+    ];
+    for (field, path) in paths {
+        if let Some(path) = path.filter(|path| !path.starts_with('/')) {
             return Err(RequestError::Invalid(format!(
                 "{field}: {path:?} is not absolute"
             )));

@@ -91,8 +91,11 @@ impl Exec {
                 flags: request.seccomp_flags,
             },
         };
-        let start = crisp_runtime::exec(plan, witness)
-            .map_err(RequestError::internal("execute the process"))?;
+        let start = match &container.command_line {
+            None => crisp_runtime::exec(plan, witness),
+            Some(runtime) => runtime.exec(plan, witness),
+        }
+        .map_err(RequestError::internal("execute the process"))?;
         let start = poller
             .watch(start, Event::ExecReport(key), Interest::Read)
             .map_err(RequestError::internal("watch the execution"))?;

@@ -2,7 +2,7 @@
 
 use crate::client::Wanted;
 use crate::connection::{Answer, ReplyTo};
-use crate::container::Container;
+use crate::container::{Container, PodParts};
 use crate::exec::Exec;
 use crate::failure::RequestError;
 use crate::journal::journal;
@@ -133,9 +133,12 @@ impl Shim {
             false => Ok(None),
         };
         let shm = shm.map_err(RequestError::internal("clone the pod's /dev/shm"))?;
-        let shm = shm.as_ref().map(AsFd::as_fd);
+        let pod = PodParts {
+            paths: &self.paths,
+            shm: shm.as_ref().map(AsFd::as_fd),
+        };
         let key = self.keys.next();
-        let container = Container::begin(key, start, shm, to, &self.poller, &self.witness)?;
+        let container = Container::begin(key, start, pod, to, &self.poller, &self.witness)?;
         self.containers.insert(key, container);
         Ok(None)
     }

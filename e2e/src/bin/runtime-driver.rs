@@ -203,6 +203,7 @@ fn failure(error: &StartError) -> Value {
         StartError::InvalidSpec(_) => "InvalidSpec",
         StartError::Io { .. } => "Io",
         StartError::Hook { .. } => "Hook",
+        StartError::Refused { .. } => "Refused",
         StartError::Died => "Died",
     };
     json!({ "kind": kind, "error": error.to_string() })

@@ -10,6 +10,7 @@ mod errors;
 mod events;
 mod exec;
 mod files;
+mod handlers;
 mod harness;
 mod images;
 mod import;

@@ -5,6 +5,7 @@
 
 mod cgroups;
 mod files;
+mod handlers;
 mod identity;
 mod install;
 mod kernel;
@@ -115,6 +116,7 @@ fn findings(target: &Target) -> Vec<Finding> {
         files::findings(config),
         network::findings(config),
         security::findings(),
+        handlers::findings(config),
         node::findings(config),
         install::findings(&configured, config, target),
     ];

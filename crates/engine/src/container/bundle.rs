@@ -8,11 +8,13 @@ use crate::record::{ContainerRecord, make_private_dir, replace_file};
 use crate::seccomp::Confinement;
 use crisp_model::spec::{
     HostDevice, ImageMount, NamespacePaths, SecurityLabels, SpecInput, Volume, container_spec,
-    effective_capabilities,
+    effective_capabilities, linux_resources,
 };
 use crisp_model::{ContainerConfig, ContainerId, NamespaceMode};
 use oci_spec::runtime::Spec;
-use std::path::PathBuf;
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
 
 /// File of the bundle that holds the OCI runtime spec.
 const SPEC_FILE: &str = "config.json";
@@ -30,12 +32,16 @@ impl Engine {
     pub(super) fn confinement(
         &self,
         config: &Config,
+        pod: &Pod,
         record: &ContainerRecord,
     ) -> Result<Confinement> {
         let security = &record.config.security;
         let capabilities = effective_capabilities(security, &self.host.held_capabilities)?;
-        self.profiles
-            .of(security, &capabilities, config.unset_seccomp_profile)
+        let unset = config.unset_seccomp_profile;
+        match pod.record().runtime {
+            None => self.profiles.of(security, &capabilities, unset),
+            Some(_) => Confinement::in_spec(security, &capabilities, unset),
+        }
     }
 
     pub(super) fn spec(
@@ -116,6 +122,46 @@ impl Engine {
         confinement.write(&dir)
     }
 
+    /// Prepares a bundle for a runtime other than the embedded one.
+    pub(super) fn prepare_for_command(&self, pod: &Pod, record: &ContainerRecord) -> Result<()> {
+        if record.resources != record.config.resources {
+            self.renew_limits(record)?;
+        }
+        match &pod.record().config.security.namespaces.user {
+            Some(user) => self.let_in(record, user.gids.host_id),
+            None => Ok(()),
+        }
+    }
+
+    /// Such a runtime sets the limits of the spec, which may have been changed since it was written.
+    fn renew_limits(&self, record: &ContainerRecord) -> Result<()> {
+        let mut spec = self.read_spec(record)?;
+        let linux = spec.linux_mut().as_mut();
+        if let Some(resources) = linux.and_then(|linux| linux.resources_mut().as_mut()) {
+            let mut current = linux_resources(&record.resources);
+            current.set_devices(resources.devices().clone());
+            current.set_pids(*resources.pids());
+            *resources = current;
+        }
+        self.write_spec(record, &spec)
+    }
+
+    /// The root of a pod's user namespace walks the path to its bundle, where the runtime mounts the root
+    /// file system. It may pass, and list nothing; through what is the pod's own nobody else may.
+    fn let_in(&self, record: &ContainerRecord, root_gid: u32) -> Result<()> {
+        let run_dir = self.config().run_dir.clone();
+        let pods = run_dir.join("pods");
+        set_mode(&run_dir, 0o711)?;
+        set_mode(&pods, 0o711)?;
+        let bundle = self.bundle_dir(&record.pod, &record.id);
+        let own = bundle.ancestors().take_while(|dir| *dir != pods);
+        for dir in own {
+            chown(dir, None, Some(root_gid)).map_err(Error::io("change the group of", dir))?;
+            set_mode(dir, 0o710)?;
+        }
+        Ok(())
+    }
+
     /// Replaces what is read when the container is started, and for each process that joins it.
     pub(super) fn write_spec(&self, record: &ContainerRecord, spec: &Spec) -> Result<()> {
         let dir = self.bundle_dir(&record.pod, &record.id);
@@ -131,4 +177,8 @@ impl Engine {
         serde_json::from_slice(&text)
             .map_err(|e| Error::Internal(format!("{}: {e}", path.display())))
     }
+}
+
+fn set_mode(dir: &Path, mode: u32) -> Result<()> {
+    set_permissions(dir, Permissions::from_mode(mode)).map_err(Error::io("change the mode of", dir))
 }

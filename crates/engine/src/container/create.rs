@@ -96,7 +96,7 @@ impl Engine {
             devices,
             image_mounts: self.lend_images(&record).await?,
             volumes,
-            confinement: self.confinement(&config, &record)?,
+            confinement: self.confinement(&config, pod, &record)?,
             labels,
         };
         let mut spec = self.spec(&config, pod, &record, &parts)?;

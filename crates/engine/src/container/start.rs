@@ -4,11 +4,12 @@ use super::Container;
 use crate::engine::{Engine, detached, from_unix_ns};
 use crate::error::chain;
 use crate::error::{Error, Result};
+use crate::handlers::RuntimeCommand;
 use crate::record::ContainerRecord;
 use crate::seccomp::Confinement;
 use crate::shim::{Hook, Shim};
 use crisp_model::{ContainerEvent, ContainerState, NamespaceMode, PodState, Running};
-use crisp_shim_api::message::{Overlay, StartContainer, reply, request};
+use crisp_shim_api::message::{OciRuntime, Overlay, StartContainer, reply, request};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -57,7 +58,12 @@ impl Engine {
     async fn start_first_process(&self, container: &Arc<Container>, shim: &Shim) -> Result<()> {
         let record = container.record();
         make_log_dir(record.log_path.as_deref())?;
-        let request = self.start_request(&record)?;
+        let pod = self.store.pod(record.pod.as_str())?;
+        let runtime = pod.record().runtime;
+        if runtime.is_some() {
+            self.prepare_for_command(&pod, &record)?;
+        }
+        let request = self.start_request(&record, runtime)?;
         let hook = self.started_hook(container);
         shim.call_with(request::Body::StartContainer(request), &[], Some(hook))
             .await?;
@@ -76,7 +82,11 @@ impl Engine {
         })
     }
 
-    fn start_request(&self, record: &ContainerRecord) -> Result<StartContainer> {
+    fn start_request(
+        &self,
+        record: &ContainerRecord,
+        runtime: Option<RuntimeCommand>,
+    ) -> Result<StartContainer> {
         let snapshot = self.images.snapshot(&record.id);
         let snapshot = snapshot.ok_or_else(|| {
             Error::Internal(format!("container {} has no root file system", record.id))
@@ -108,6 +118,7 @@ impl Engine {
                     .mounts
                     .iter()
                     .any(|m| Path::new(&m.container_path) == Path::new("/dev/shm")),
+            runtime: runtime.map(OciRuntime::from),
         })
     }
 

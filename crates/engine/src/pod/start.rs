@@ -3,8 +3,9 @@
 use super::{Pod, files, sysctl};
 use crate::engine::{Engine, detached};
 use crate::error::chain;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::events::EventKind;
+use crate::handlers::RuntimeCommand;
 use crate::host;
 use crate::making::Making;
 use crate::record::{PodRecord, make_private_dir};
@@ -61,12 +62,7 @@ impl Engine {
     }
 
     fn check_pod(&self, config: &PodConfig, handler: &str) -> Result<()> {
-        if !self.config().has_handler(handler) {
-            return Err(Error::NotFound {
-                kind: Kind::Handler,
-                id: handler.to_owned(),
-            });
-        }
+        self.handlers().check(&self.config(), handler, config)?;
         let own_network = config.security.namespaces.network != NamespaceMode::Node;
         if !own_network
             && config
@@ -88,21 +84,18 @@ impl Engine {
 
     fn plan_pod(&self, config: PodConfig, handler: &str) -> Result<PodRecord> {
         let id = PodId::generate();
-        let settings = &self.config().cgroup;
+        let settings = self.config();
         let parent = config
             .cgroup_parent
             .as_ref()
-            .unwrap_or(&settings.default_parent);
+            .unwrap_or(&settings.cgroup.default_parent);
         let parent = self.hierarchies.resolve_parent(Some(parent))?;
         let cgroup = parent.join(&format!("crisp-{id}"))?.as_str().to_owned();
-        Ok(PodRecord::new(
-            id,
-            config,
-            handler,
-            &self.host.boot_id,
-            None,
-            cgroup,
-        ))
+        let record = PodRecord::new(id, config, handler, &self.host.boot_id, None, cgroup);
+        Ok(PodRecord {
+            runtime: RuntimeCommand::of(&settings, handler),
+            ..record
+        })
     }
 
     /// Makes the pod, or takes down what was made of it.

@@ -8,9 +8,9 @@ use nix::sys::resource::{getrlimit, setrlimit};
 use std::fs;
 use std::io;
 
-const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
+pub(crate) const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
 
-pub(super) fn prepare(process: &ProcessPlan) -> Result<(), StartError> {
+pub(crate) fn prepare(process: &ProcessPlan) -> Result<(), StartError> {
     set_oom_score_adj(process.oom_score_adj)?;
     raise_hard_limits(process)
 }

@@ -12,7 +12,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 
 /// `users`: the container's user namespace, through whose mapping files get their owners.
-pub(super) fn make(
+pub(crate) fn make(
     plan: &ContainerPlan<'_>,
     container: &Container,
     users: Option<BorrowedFd<'_>>,

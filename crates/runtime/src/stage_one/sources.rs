@@ -62,6 +62,35 @@ pub(super) fn open(
     Ok(all)
 }
 
+/// Opens those mounts that not every runtime can make: layered ones, and those with mapped owners or
+/// options for a whole tree. Each with its place among the spec's mounts.
+pub(crate) fn open_demanding(
+    plan: &ContainerPlan<'_>,
+    container: &Container,
+    users: Option<BorrowedFd<'_>>,
+    witness: &SingleThreaded,
+) -> Result<Vec<(usize, OwnedFd)>, StartError> {
+    let mut demanding = Vec::new();
+    for (place, mount) in container.mounts.iter().enumerate() {
+        if is_demanding(mount)
+            && let Opened::Mount(opened) = open_one(plan, container, mount, users, witness)?
+        {
+            demanding.push((place, opened));
+        }
+    }
+    Ok(demanding)
+}
+
+fn is_demanding(mount: &MountPlan) -> bool {
+    let options = &mount.options;
+    let of_tree = options.set_recursively | options.clear_recursively;
+    match mount.source {
+        Source::Overlay { .. } => true,
+        Source::Bind { .. } => options.id_mapped.is_some() || of_tree != Attributes::NONE,
+        Source::FileSystem { .. } | Source::Cgroup => false,
+    }
+}
+
 fn open_one(
     plan: &ContainerPlan<'_>,
     container: &Container,
@@ -220,15 +249,8 @@ fn hierarchy(dir: &Path) -> Option<String> {
 /// The pod's /dev/shm comes right after /dev, so that a mount of the spec at the same path or below
 /// covers it.
 fn insert_shm(all: &mut Vec<Prepared>, shm: BorrowedFd<'_>) -> Result<(), StartError> {
-    let options = Options {
-        set: Attributes::NO_SUID | Attributes::NO_DEV | Attributes::NO_EXEC,
-        propagation: Some((Propagation::Private, Recursion::This)),
-        ..Options::default()
-    };
-    let mount = shm
-        .try_clone_to_owned()
-        .step("keep the pod's /dev/shm", "")?;
-    apply(&mount, &options, None).step("set the options of the pod's /dev/shm", "")?;
+    let options = shm_options();
+    let mount = own_shm(shm)?;
     let dev = all
         .iter()
         .position(|mount| mount.plan.target == Path::new("/dev"));
@@ -245,4 +267,21 @@ fn insert_shm(all: &mut Vec<Prepared>, shm: BorrowedFd<'_>) -> Result<(), StartE
     };
     all.insert(dev.map_or(0, |dev| dev + 1), prepared);
     Ok(())
+}
+
+/// The pod's /dev/shm as a mount of one container.
+pub(crate) fn own_shm(shm: BorrowedFd<'_>) -> Result<OwnedFd, StartError> {
+    let mount = shm
+        .try_clone_to_owned()
+        .step("keep the pod's /dev/shm", "")?;
+    apply(&mount, &shm_options(), None).step("set the options of the pod's /dev/shm", "")?;
+    Ok(mount)
+}
+
+fn shm_options() -> Options {
+    Options {
+        set: Attributes::NO_SUID | Attributes::NO_DEV | Attributes::NO_EXEC,
+        propagation: Some((Propagation::Private, Recursion::This)),
+        ..Options::default()
+    }
 }

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 /// The user namespace of a container; none: the caller's.
-pub(super) fn namespace(
+pub(crate) fn namespace(
     container: &Container,
     witness: &SingleThreaded,
 ) -> Result<Option<OwnedFd>, StartError> {
@@ -69,7 +69,7 @@ fn map_and_open(holder: &Spawned, maps: &IdMaps) -> Result<OwnedFd, StartError> 
 }
 
 /// The mappings of the user namespace of a process, as seen from the caller's.
-pub(super) fn maps_of(process: Pid) -> Result<IdMaps, StartError> {
+pub(crate) fn maps_of(process: Pid) -> Result<IdMaps, StartError> {
     let read = |name: &str| {
         let path = PathBuf::from(format!("/proc/{process}/{name}"));
         let text = fs::read_to_string(&path).step("read", &path)?;

@@ -75,6 +75,10 @@ fn packets_have_the_bytes_they_always_had() {
         stdin: true,
         stdin_once: true,
         pod_shm: true,
+        runtime: Some(OciRuntime {
+            program: "/r".to_owned(),
+            arguments: vec!["-d".to_owned()],
+        }),
     };
     let exec = Exec {
         container_id: id(),
