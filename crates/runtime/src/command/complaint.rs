@@ -58,14 +58,16 @@ pub(super) fn explain(error: StartError, process: &Process) -> StartError {
     if !says(&about_program) {
         return error;
     }
+    let first = process.args().iter().flatten().next();
+    let path = first.map(PathBuf::from).unwrap_or_default();
+    let is_name = path.components().count() == 1 && path.is_relative();
     let reason = match errno_in(&text) {
-        _ if says(&["not found in $path"]) => Reason::NotInPath,
+        // crun says so of paths as well.
+        _ if is_name && says(&["not found in $path"]) => Reason::NotInPath,
         Some(errno) => Reason::of_exec(errno),
         None if says(&["not found"]) => Reason::NotFound,
         None => return error,
     };
-    let first = process.args().iter().flatten().next();
-    let path = first.map(PathBuf::from).unwrap_or_default();
     StartError::NotExecutable { path, reason }
 }
 
