@@ -298,11 +298,12 @@ async fn privileged_other_runtimes_hand_over_terminals_and_input() -> Result<()>
 
         let reader = pod
             .start("reader", |config| {
-                config.command = sh("read line; echo got $line; sleep 1000000");
+                config.command = sh("read line; echo got $line");
                 config.stdin = true;
             })
             .await?;
-        let attached = node.crictl_with_input(&["attach", "-i", &reader.id], "hello\n");
+        let attach = ["attach", "-i", &reader.id];
+        let attached = node.crictl_with_input(&attach, "hello\n");
         let (attached, logged) = tokio::join!(attached, reader.wait_log("got hello"));
         attached?;
         logged?;

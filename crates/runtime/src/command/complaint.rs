@@ -44,7 +44,9 @@ pub(super) fn explain(error: StartError, process: &Process) -> StartError {
     };
     let text = message.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    if says(&["chdir to", "set in config.json failed"]) {
+    // runc makes a working directory that is missing.
+    let mkdir = format!("mkdir {}:", process.cwd().display()).to_ascii_lowercase();
+    if says(&["chdir to", "set in config.json failed", &mkdir]) {
         let path = process.cwd().clone();
         let reason = Reason::WorkingDirectory(errno_in(&text).unwrap_or(Errno::ENOENT));
         return StartError::NotExecutable { path, reason };
@@ -128,6 +130,10 @@ mod tests {
             ),
             (
                 "chdir to cwd (\"/work\") set in config.json failed: not a directory",
+                "change to working directory /work: not a directory",
+            ),
+            (
+                "error during container init: mkdir /work: not a directory",
                 "change to working directory /work: not a directory",
             ),
             (
