@@ -93,7 +93,9 @@ mod tests {
     use super::*;
 
     fn explained(message: &str) -> StartError {
-        let process = serde_json::json!({ "cwd": "/work", "args": ["nope"] });
+        let process = serde_json::json!({
+            "cwd": "/work", "args": ["nope"], "user": { "uid": 0, "gid": 0 },
+        });
         let refused = StartError::Refused {
             program: "/usr/bin/runc".into(),
             message: format!("create: {message}"),
