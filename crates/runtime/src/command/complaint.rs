@@ -44,9 +44,11 @@ pub(super) fn explain(error: StartError, process: &Process) -> StartError {
     };
     let text = message.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    // runc makes a working directory that is missing.
-    let mkdir = format!("mkdir {}:", process.cwd().display()).to_ascii_lowercase();
-    if says(&["chdir to", "set in config.json failed", &mkdir]) {
+    // runc makes a working directory that is missing; crun goes to the one that there is.
+    let [mkdir, chdir] = [("mkdir ", ":"), ("chdir `", "`")].map(|(before, after)| {
+        format!("{before}{}{after}", process.cwd().display()).to_ascii_lowercase()
+    });
+    if says(&["chdir to", "set in config.json failed", &mkdir, &chdir]) {
         let path = process.cwd().clone();
         let reason = Reason::WorkingDirectory(errno_in(&text).unwrap_or(Errno::ENOENT));
         return StartError::NotExecutable { path, reason };
@@ -132,6 +134,10 @@ mod tests {
             ),
             (
                 "chdir to cwd (\"/work\") set in config.json failed: not a directory",
+                "change to working directory /work: not a directory",
+            ),
+            (
+                "chdir `/work`: Not a directory",
                 "change to working directory /work: not a directory",
             ),
             (
