@@ -7,7 +7,7 @@ use crisp_cri_api::v1::{
 };
 use crisp_e2e::{
     Container, Executed, Node, Pod, Process, eventually, oci_handlers, resources, security, sh,
-    tools, until,
+    until,
 };
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::fs;
@@ -255,24 +255,6 @@ async fn privileged_other_runtimes_fail_starts_as_the_embedded_one_does() -> Res
     node.finish().await
 }
 
-/// What a command prints that crictl executes from a terminal, which script(1) gives it.
-async fn exec_in_terminal(node: &Node, container: &Container<'_>, command: &str) -> Result<String> {
-    let crictl = tools::program("tools/bin/crictl").display().to_string();
-    let socket = node.socket().display().to_string();
-    let exec = format!(
-        "{crictl} --runtime-endpoint unix://{socket} exec -it {} {command}",
-        container.id
-    );
-    let script = tokio::process::Command::new("script")
-        .args(["--quiet", "--return", "--command", &exec, "/dev/null"])
-        .stdin(std::process::Stdio::null())
-        .output()
-        .await?;
-    let output = String::from_utf8_lossy(&script.stdout).into_owned();
-    ensure!(script.status.success(), "{output}");
-    Ok(output)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_other_runtimes_hand_over_terminals_and_input() -> Result<()> {
     let node = node().await?;
@@ -291,9 +273,9 @@ async fn privileged_other_runtimes_hand_over_terminals_and_input() -> Result<()>
             "{:?}",
             container.log()?
         );
-        let output = exec_in_terminal(&node, &container, "tty").await?;
-        // Beside what crictl says, and the echo of what `script` sends.
-        ensure!(output.contains("/dev/pts/"), "{runtime}: {output}");
+        let mut terminal = node.crictl_on_terminal(&["exec", "-it", &container.id, "tty"])?;
+        terminal.wait_for("/dev/pts/").await?;
+        ensure!(terminal.wait().await?.success());
 
         let reader = pod
             .start("reader", |config| {
