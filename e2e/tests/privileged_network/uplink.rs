@@ -148,20 +148,33 @@ fn privileged_router_beside_the_pods_range_is_reached() {
     reaches_pods_and_what_is_beyond(&node, &a, &b);
 }
 
-#[test]
-fn privileged_address_is_had_again_as_soon_as_its_pod_has_gone() {
+/// Pods come and go where there is one address only.
+fn address_is_had_again(mode: Mode) {
     let node = node(Settings {
         pod_cidrs: vec!["10.77.0.0/30".parse().unwrap()],
-        ..on_uplink(Mode::Macvlan)
+        ..on_uplink(mode)
     });
     for _ in 0..5 {
-        // The only address there is.
         let pod = node.start_pod(&[]);
         let router = ROUTER[0].parse().unwrap();
         let seen = reach(&pod.namespace, router, 80, &node.outside);
         assert_eq!(seen, pod.address(0));
         node.detach(&pod);
     }
+}
+
+#[test]
+fn privileged_address_is_had_again_as_soon_as_its_macvlan_pod_has_gone() {
+    address_is_had_again(Mode::Macvlan);
+}
+
+#[test]
+fn privileged_address_is_had_again_as_soon_as_its_ipvlan_pod_has_gone() {
+    if !kernel_has(&Node::new(settings()), "ipvlan") {
+        eprintln!("skipped: this kernel has no ipvlan");
+        return;
+    }
+    address_is_had_again(Mode::Ipvlan);
 }
 
 #[test]
