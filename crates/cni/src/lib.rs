@@ -18,6 +18,8 @@ mod answer;
 mod attachment;
 mod chain;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod network;
 mod orphans;
 mod plugin;
