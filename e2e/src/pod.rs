@@ -83,6 +83,23 @@ pub(crate) fn pod_config(name: &str, log_dir: &Path, cgroup_parent: &str) -> Pod
     }
 }
 
+/// Gives a pod a user namespace: users from 1,000,000 and groups from 2,000,000 of the host's.
+pub fn own_users(config: &mut PodSandboxConfig) {
+    let mapping = |host_id| IdMapping {
+        container_id: 0,
+        host_id,
+        length: 65536,
+    };
+    let linux = config.linux.get_or_insert_default();
+    let security = linux.security_context.get_or_insert_default();
+    let namespaces = security.namespace_options.get_or_insert_default();
+    namespaces.userns_options = Some(UserNamespace {
+        mode: NamespaceMode::Pod.into(),
+        uids: vec![mapping(1_000_000)],
+        gids: vec![mapping(2_000_000)],
+    });
+}
+
 /// The kubelet's default: processes of one container do not see those of another.
 fn namespaces() -> NamespaceOption {
     NamespaceOption {

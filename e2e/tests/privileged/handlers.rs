@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{
-    IdMapping, LinuxContainerResources, Mount, NamespaceMode, PodSandboxConfig, SecurityProfile,
-    StatusRequest, UpdateContainerResourcesRequest, UserNamespace, security_profile::ProfileType,
+    LinuxContainerResources, Mount, SecurityProfile, StatusRequest,
+    UpdateContainerResourcesRequest, security_profile::ProfileType,
 };
 use crisp_e2e::{
-    Container, Executed, Node, Pod, Process, eventually, oci_handlers, resources, security, sh,
-    until,
+    Container, Executed, Node, Pod, Process, eventually, oci_handlers, own_users, resources,
+    security, sh, until,
 };
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::fs;
@@ -419,23 +419,6 @@ async fn privileged_recursive_read_only_reaches_below_under_other_runtimes() -> 
     }
     drop(nested);
     node.finish().await
-}
-
-/// Gives a pod a user namespace.
-fn own_users(config: &mut PodSandboxConfig) {
-    let mapping = |host_id| IdMapping {
-        container_id: 0,
-        host_id,
-        length: 65536,
-    };
-    let linux = config.linux.get_or_insert_default();
-    let security = linux.security_context.get_or_insert_default();
-    let namespaces = security.namespace_options.get_or_insert_default();
-    namespaces.userns_options = Some(UserNamespace {
-        mode: NamespaceMode::Pod.into(),
-        uids: vec![mapping(1_000_000)],
-        gids: vec![mapping(2_000_000)],
-    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{DnsConfig, NamespaceMode, NamespaceOption, PodSandboxConfig};
-use crisp_e2e::{Container, Node, Process};
+use crisp_e2e::{Container, Node, Process, own_users};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -95,6 +95,33 @@ async fn privileged_pod_can_use_the_hosts_namespaces() -> Result<()> {
             .is_none_or(|network| network.ip.is_empty()),
         "a pod on the host's network has no address of its own"
     );
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_pod_with_own_users_can_use_the_hosts_network() -> Result<()> {
+    let node = Node::start().await?;
+    let host_network = namespaces(
+        NamespaceMode::Node,
+        NamespaceMode::Container,
+        NamespaceMode::Pod,
+    );
+    let pod = node.run_pod("host", |config| {
+        host_network(config);
+        config.hostname = String::new();
+        own_users(config);
+    });
+    let pod = pod.await?;
+    let container = pod.start("main", |_| ()).await?;
+    ensure!(inside(&container, "net").await? == host("net")?);
+    let users = container.sh("cat /proc/self/uid_map").await?;
+    ensure!(users.contains("1000000"), "{users}");
+    // The sysfs of a network that the users do not own is the host's, and nothing in it can be written.
+    ensure!(container.sh("ls /sys/class/net").await?.contains("lo"));
+    let of_sysfs = "$2 ~ \"^/sys\" && $2 !~ \"^/sys/fs/cgroup\"";
+    let writable = format!("awk '{of_sysfs} && $4 ~ /^rw/' /proc/mounts");
+    let writable = container.sh(&writable).await?;
+    ensure!(writable.is_empty(), "{writable}");
     node.finish().await
 }
 

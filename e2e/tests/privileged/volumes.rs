@@ -2,9 +2,11 @@
 //! image declares.
 
 use anyhow::{Context, Result, ensure};
-use crisp_cri_api::v1::{IdMapping, Mount, NamespaceMode, PodSandboxConfig, UserNamespace};
+use crisp_cri_api::v1::Mount;
 use crisp_e2e::catalog::busybox_layer;
-use crisp_e2e::{Entry, Image, Layer, Node, Packing, Registry, image_spec, security, xattr};
+use crisp_e2e::{
+    Entry, Image, Layer, Node, Packing, Registry, image_spec, own_users, security, xattr,
+};
 use tonic::Code;
 
 /// Publishes an image of files alone, as models are shipped: in the lower layer `weights/{big,old,gone}`
@@ -80,24 +82,6 @@ async fn privileged_image_volume_shows_the_merged_layers_read_only() -> Result<(
     let of_image = of_image.context("the status has no image volume")?;
     ensure!(of_image.image_sub_path == "weights", "{of_image:?}");
     node.finish().await
-}
-
-/// Gives a pod a user namespace.
-fn own_users(config: &mut PodSandboxConfig) {
-    let mapping = |host_id| IdMapping {
-        container_id: 0,
-        host_id,
-        length: 65536,
-    };
-    let users = UserNamespace {
-        mode: NamespaceMode::Pod.into(),
-        uids: vec![mapping(1_000_000)],
-        gids: vec![mapping(2_000_000)],
-    };
-    let linux = config.linux.get_or_insert_default();
-    let security = linux.security_context.get_or_insert_default();
-    let namespaces = security.namespace_options.get_or_insert_default();
-    namespaces.userns_options = Some(users);
 }
 
 #[tokio::test(flavor = "multi_thread")]

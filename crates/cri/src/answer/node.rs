@@ -38,7 +38,7 @@ pub(crate) fn node_status(status: &NodeStatus) -> v1::StatusResponse {
         runtime_handlers: status.handlers.iter().map(handler).collect(),
         features: Some(v1::RuntimeFeatures {
             supplemental_groups_policy: true,
-            user_namespaces_host_network: false,
+            user_namespaces_host_network: true,
         }),
     }
 }
@@ -187,7 +187,8 @@ mod tests {
         assert_eq!(names, ["", "batch"]);
         let features = status.runtime_handlers[0].features.unwrap();
         assert!(features.recursive_read_only_mounts && !features.user_namespaces);
-        assert!(status.features.unwrap().supplemental_groups_policy);
+        let features = status.features.unwrap();
+        assert!(features.supplemental_groups_policy && features.user_namespaces_host_network);
     }
 
     #[test]

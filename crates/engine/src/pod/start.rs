@@ -75,10 +75,6 @@ impl Engine {
                 "a pod on the host's network has the host's ports: host_port must equal container_port",
             ));
         }
-        if !own_network && config.security.namespaces.user.is_some() {
-            let reason = "a user namespace cannot be had together with the host's network";
-            return Err(Error::Unsupported(reason.to_owned()));
-        }
         sysctl::of_pod(config).map(|_| ())
     }
 
