@@ -62,10 +62,9 @@ test_programs() {
 # pack_payload: the second disk, a file system with what runs in the node, as it is laid out in target/.
 pack_payload() {
     local payload=$work/payload program
-    mkdir -p "$payload/target"/{dist,debug/deps,tools/bin}
+    mkdir -p "$payload/target"/{dist,debug/deps}
     cp -l "$dist"/crisp "$dist"/crisp-shim "$payload/target/dist/"
-    cp -rl "$tools/debian" "$payload/target/tools/"
-    cp -l "$tools/bin"/* "$payload/target/tools/bin/"
+    cp -rl "$tools" "$payload/target/"
     cp -l "$target/debug/runtime-driver" "$payload/target/debug/"
     if [ "$kind" = critest ]; then
         cp -l "$target/debug/run-critest" "$payload/target/debug/"
@@ -126,7 +125,10 @@ boot() {
 need_root
 need_packages qemu-system-x86 e2fsprogs
 debian_tools
+cni_plugins
+oci_runtimes
 crictl
+older_client
 busybox
 if [ "$kind" = critest ]; then
     need_packages gcc libc6-dev

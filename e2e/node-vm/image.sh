@@ -7,12 +7,13 @@
 # shellcheck source=hack/tools.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../../hack/tools.sh"
 
+own=$root/e2e/node-vm
 node_vm=$target/node-vm
 # As much as all tests write, and their images; the file is sparse.
 disk_size=6G
 packages=(
     systemd systemd-sysv udev dbus kmod
-    apparmor sudo iproute2 nftables procps util-linux ca-certificates
+    apparmor sudo iproute2 iptables nftables procps util-linux ca-certificates
 )
 # Of no use to a node that lives for minutes and has no users.
 masked=(
@@ -36,7 +37,7 @@ host_suite() {
 # KERNEL is "stable" or "backports", SELINUX "selinux" or empty.
 build_image() {
     local suite=$1 kernel=$2 selinux=$3 recipe
-    recipe=$(cat "${BASH_SOURCE[0]}" "$(dirname "${BASH_SOURCE[0]}")"/node-vm.service | sha256sum | cut -c1-12)
+    recipe=$(cat "${BASH_SOURCE[0]}" "$own"/node-vm.service "$own"/container.cil | sha256sum | cut -c1-12)
     image=$node_vm/$suite-$kernel${selinux:+-$selinux}
     [ "$(cat "$image/recipe" 2>/dev/null)" = "$recipe" ] && return
     need_packages mmdebstrap e2fsprogs debian-archive-keyring
@@ -100,15 +101,20 @@ configure_system() {
     for unit in "${masked[@]}"; do
         ln -s /dev/null "$root/etc/systemd/system/$unit.service"
     done
-    cp "$(dirname "${BASH_SOURCE[0]}")/node-vm.service" "$root/etc/systemd/system/"
+    cp "$own/node-vm.service" "$root/etc/systemd/system/"
     ln -s ../node-vm.service "$root/etc/systemd/system/multi-user.target.wants/"
     [ -z "$1" ] || label_system
 }
 
-# label_system: what a first boot with SELinux would do for minutes. setfiles goes by /proc.
+# label_system: the types of containers, and what a first boot with SELinux would do for minutes.
+# setfiles goes by /proc.
 label_system() {
     echo 'SELINUXTYPE=default' >"$work/root/etc/selinux/config"
+    cp "$own/container.cil" "$work/root/tmp/"
     # shellcheck disable=SC2016 # the inner shell expands it
-    unshare --mount sh -c 'mount --bind /proc "$1/proc" && chroot "$1" setfiles "$2" /' - \
-        "$work/root" /etc/selinux/default/contexts/files/file_contexts
+    unshare --mount sh -ec '
+        mount --bind /proc "$1/proc"
+        chroot "$1" semodule --noreload --store default --install /tmp/container.cil
+        chroot "$1" setfiles /etc/selinux/default/contexts/files/file_contexts /' - "$work/root"
+    rm "$work/root/tmp/container.cil"
 }
