@@ -1,10 +1,21 @@
 //! Whom a process has started, to be killed with it.
 
 use crate::cgroup::Cgroup;
-use crisp_sys::process::kill;
+use crisp_sys::process::pidfd_send_signal;
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+/// How often it is looked for processes that were started meanwhile, and how long between two
+/// looks that find nobody new: those who start processes that start more could keep the shim here.
+const MAX_LOOKS: usize = 200;
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// How many are signalled at once: each takes a descriptor meanwhile.
+const BATCH: usize = 128;
 
 /// A process and whom it comes from.
 #[derive(Debug, Clone, Copy)]
@@ -13,16 +24,49 @@ struct Origin {
     parent: i32,
     group: i32,
     session: i32,
+    /// Neither running nor in the middle of a system call.
+    is_still: bool,
 }
 
 /// Kills the processes of a cgroup that come from `root`: its descendants, and, since orphans have
 /// another parent, all of its session and process group. Only a daemon that has left all three gets
 /// away, with the container.
+///
+/// All are stopped before the first is killed: who has stopped starts no process, and its children can
+/// still be told by their parent. A fork that was under way when the signal came is completed first.
 pub(crate) fn kill_descendants(cgroup: &Cgroup, root: Pid) {
-    let members: Vec<Origin> = cgroup.processes().into_iter().filter_map(origin).collect();
-    let condemned = descendants(&members, root.as_raw());
-    for (_, pidfd) in cgroup.hold(condemned.into_iter().map(Pid::from_raw).collect()) {
-        kill(&pidfd);
+    let mut stopped = BTreeSet::new();
+    let mut all_are_still = false;
+    for _ in 0..MAX_LOOKS {
+        // Listed before it is seen who stands still: the next list is the one that is complete.
+        let members: Vec<Origin> = cgroup.processes().into_iter().filter_map(origin).collect();
+        let found = descendants(&members, root.as_raw());
+        let new: BTreeSet<i32> = found.difference(&stopped).copied().collect();
+        if new.is_empty() {
+            if all_are_still {
+                break;
+            }
+            let mut old = members.iter().filter(|p| stopped.contains(&p.pid));
+            all_are_still = old.all(|p| p.is_still);
+            if !all_are_still {
+                sleep(PAUSE);
+            }
+            continue;
+        }
+        all_are_still = false;
+        signal(cgroup, &new, Signal::SIGSTOP);
+        stopped.extend(new);
+    }
+    signal(cgroup, &stopped, Signal::SIGKILL);
+}
+
+fn signal(cgroup: &Cgroup, processes: &BTreeSet<i32>, signal: Signal) {
+    let processes: Vec<Pid> = processes.iter().copied().map(Pid::from_raw).collect();
+    for batch in processes.chunks(BATCH) {
+        for (_, pidfd) in cgroup.hold(batch.iter().copied().collect()) {
+            // Who has ended meanwhile needs no signal.
+            let _ = pidfd_send_signal(pidfd, signal as i32);
+        }
     }
 }
 
@@ -52,15 +96,18 @@ fn origin(pid: Pid) -> Option<Origin> {
     )
 }
 
-/// Fields 4 to 6 of proc_pid_stat(5), counted from behind the program's name, which may hold anything.
+/// Fields 3 to 6 of proc_pid_stat(5), counted from behind the program's name, which may hold anything.
 fn parse(pid: i32, stat: &str) -> Option<Origin> {
     let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace().skip(1).map(str::parse);
+    let mut fields = rest.split_ascii_whitespace();
+    let is_still = matches!(fields.next()?, "T" | "t" | "Z" | "X");
+    let mut fields = fields.map(str::parse);
     Some(Origin {
         pid,
         parent: fields.next()?.ok()?,
         group: fields.next()?.ok()?,
         session: fields.next()?.ok()?,
+        is_still,
     })
 }
 
@@ -74,6 +121,7 @@ mod tests {
             parent,
             group,
             session,
+            is_still: false,
         }
     }
 

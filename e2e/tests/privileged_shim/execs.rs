@@ -63,7 +63,7 @@ fn privileged_exec_timeout_kills_what_was_started_and_spares_the_rest() {
     pod.run(pod.container("c1", "sleep 1000 & wait"));
     let script = "(sleep 2000 & exec sleep 2000) & setsid sleep 2000 & echo started; sleep 2000";
     let exec = Exec {
-        timeout_ms: 300,
+        timeout_ms: 3000,
         ..Pod::exec_request("c1", "e1", script)
     };
     let fds = pod.exec(exec);
@@ -78,6 +78,23 @@ fn privileged_exec_timeout_kills_what_was_started_and_spares_the_rest() {
         "{sleepers}"
     );
     until("the killed to be reaped", || zombies(&pod).is_empty());
+    pod.finish();
+}
+
+#[test]
+fn privileged_exec_timeout_kills_who_is_started_meanwhile() {
+    let mut pod = Pod::start("exec-forks", usual_pod());
+    pod.run(pod.container("c1", "sleep 1000 & wait"));
+    let exec = Exec {
+        timeout_ms: 300,
+        ..Pod::exec_request("c1", "e1", "while :; do setsid sleep 2000 & done")
+    };
+    let fds = pod.exec(exec);
+    assert!(pod.daemon.exit_of("c1", "e1").timed_out);
+    drop(fds);
+    until("all to be gone", || {
+        !pod.output("c1", "ps").contains("sleep 2000")
+    });
     pod.finish();
 }
 
