@@ -84,6 +84,7 @@ impl StreamingSettings {
 pub struct HandlerSettings {
     /// None: the embedded runtime.
     pub command: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
     pub pod_pids_limit: Option<i64>,
     pub container_pids_limit: Option<i64>,
