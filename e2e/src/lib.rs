@@ -29,6 +29,7 @@ mod slot;
 mod terminal;
 pub mod tools;
 mod wait;
+mod web;
 
 pub use archive::{docker_archive, oci_archive};
 pub use command::{Forward, Output};
@@ -44,3 +45,4 @@ pub use registry::Registry;
 pub use slot::Slot;
 pub use terminal::Terminal;
 pub use wait::{eventually, until};
+pub use web::{await_page, nginx};

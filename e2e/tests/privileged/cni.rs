@@ -2,11 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{
-    ContainerConfig, NamespaceMode, PodSandboxConfig, PodSandboxState, PodSandboxStatsRequest,
-    PortMapping, RuntimeCondition, StatusRequest,
+    NamespaceMode, PodSandboxConfig, PodSandboxState, PodSandboxStatsRequest, PortMapping,
+    RuntimeCondition, StatusRequest,
 };
 use crisp_e2e::catalog::{NGINX, NGINX_PAGE};
-use crisp_e2e::{Node, eventually, http_get, image_spec, until};
+use crisp_e2e::{Node, await_page, eventually, http_get, nginx, until};
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
@@ -32,23 +32,6 @@ cat >$CNI_COMMAND
 [ $CNI_COMMAND = STATUS ] && [ -e away ] && { echo '{"code": 50, "msg": "the agent is away"}'; exit 1; }
 [ $CNI_COMMAND = ADD ] || exit 0
 echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.211.0.9/24"}]}'"#;
-
-/// The image's own command: nginx on port 80.
-fn nginx(config: &mut ContainerConfig) {
-    config.image = Some(image_spec(NGINX));
-    config.command.clear();
-}
-
-async fn await_page(server: impl Into<SocketAddr>) -> Result<()> {
-    let server = server.into();
-    until(&format!("a page of {server}"), async || {
-        http_get(server, "/")
-            .await
-            .is_ok_and(|page| page.ends_with(NGINX_PAGE))
-            .then_some(())
-    })
-    .await
-}
 
 fn shaped(config: &mut PodSandboxConfig, host_port: u16) {
     let rate = (

@@ -2,11 +2,10 @@
 
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{
-    ContainerConfig, NetworkConfig, PortMapping, Protocol, RuntimeConfig,
-    UpdateRuntimeConfigRequest,
+    NetworkConfig, PortMapping, Protocol, RuntimeConfig, UpdateRuntimeConfigRequest,
 };
 use crisp_e2e::catalog::{NGINX, NGINX_PAGE};
-use crisp_e2e::{Node, http_get, image_spec, in_netns, until};
+use crisp_e2e::{Node, await_page, http_get, in_netns, nginx};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,23 +13,6 @@ use std::time::Duration;
 
 /// For a connection to come.
 const BOUND: Duration = Duration::from_secs(30);
-
-/// The image's own command: nginx on port 80.
-fn nginx(config: &mut ContainerConfig) {
-    config.image = Some(image_spec(NGINX));
-    config.command.clear();
-}
-
-async fn await_page(server: impl Into<SocketAddr>) -> Result<()> {
-    let server = server.into();
-    until(&format!("a page of {server}"), async || {
-        http_get(server, "/")
-            .await
-            .is_ok_and(|page| page.ends_with(NGINX_PAGE))
-            .then_some(())
-    })
-    .await
-}
 
 /// Runs ip(8).
 fn ip(arguments: &str) -> Result<String> {
