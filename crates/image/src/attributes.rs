@@ -6,7 +6,10 @@ use nix::sys::stat::{FileStat, Mode, fchmod, fstat, futimens};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown};
 use std::ffi::{CStr, CString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Attributes by which overlayfs would show something else than the layer holds.
+pub(crate) const OVERLAY_XATTRS: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 /// Mode, owner, time and extended attributes, but overlayfs's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,8 +50,9 @@ impl Attributes {
     }
 }
 
-/// A file system without attributes for users, such as tmpfs, loses them without harm.
-fn set_xattr(file: &OwnedFd, name: &CStr, value: &[u8]) -> nix::Result<()> {
+/// A file system without attributes for users, such as tmpfs, loses them without harm; capabilities and
+/// access lists must not be lost.
+pub(crate) fn set_xattr(file: impl AsFd, name: &CStr, value: &[u8]) -> nix::Result<()> {
     match xattr::set(file, name, value) {
         Err(Errno::ENOTSUP) if name.to_bytes().starts_with(b"user.") => Ok(()),
         result => result,
@@ -66,8 +70,8 @@ fn xattrs(file: &OwnedFd) -> nix::Result<Vec<(CString, Vec<u8>)>> {
         names => names?,
     };
     let is_overlay = |name: &CString| {
-        name.to_bytes().starts_with(b"trusted.overlay.")
-            || name.to_bytes().starts_with(b"user.overlay.")
+        let mut prefixes = OVERLAY_XATTRS.iter();
+        prefixes.any(|prefix| name.to_bytes().starts_with(prefix))
     };
     let mut found = Vec::new();
     for name in names.into_iter().filter(|name| !is_overlay(name)) {

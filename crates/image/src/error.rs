@@ -115,3 +115,17 @@ impl Error {
         matches!(self, Self::RegistryUnavailable { .. })
     }
 }
+
+/// An error's text with those of its causes, each of them once.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -193,7 +193,7 @@ impl Snapshots {
     }
 
     /// Counts the layers of another image, topmost first, as used for as long as the snapshot is there.
-    /// To be called by one at a time for each container.
+    /// The caller has them pinned until then. To be called by one at a time for each container.
     pub(crate) fn lend(
         &self,
         container: &ContainerId,
@@ -204,16 +204,17 @@ impl Snapshots {
             image: image.clone(),
             layers: numbers(stack),
         };
-        let record = match self.records().get_mut(container) {
-            None => return Err(Error::not_found(container.as_str())),
-            Some(record) if record.lent.contains(&lent) => return Ok(()),
-            Some(record) => {
-                record.lent.push(lent);
-                record.clone()
-            }
-        };
+        let known = self.records().get(container).cloned();
+        let mut record = known.ok_or_else(|| Error::not_found(container.as_str()))?;
+        if record.lent.contains(&lent) {
+            return Ok(());
+        }
+        record.lent.push(lent);
         let dir = self.snapshot_dir(container);
-        write_record(&dir, &record).map_err(|error| Error::io("write the record of", &dir, error))
+        write_record(&dir, &record)
+            .map_err(|error| Error::io("write the record of", &dir, error))?;
+        self.records().insert(container.clone(), record);
+        Ok(())
     }
 
     /// Where a volume of a container that has a snapshot belongs. The directory around it is there then.

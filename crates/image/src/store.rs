@@ -5,7 +5,7 @@ use crate::catalogue::{Catalogue, Entry};
 use crate::content::{Content, Indexed};
 use crate::copy_up::copy_up;
 use crate::image::RawConfig;
-use crate::layers::{Layer, Layers};
+use crate::layers::{Layer, Layers, Pins};
 use crate::locks::KeyedLocks;
 use crate::manifest::{Document, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Manifest};
 use crate::snapshot::{Snapshot, Snapshots};
@@ -223,16 +223,8 @@ impl Store {
         container: &ContainerId,
         image: &ImageId,
     ) -> Result<Snapshot, Error> {
-        let catalogue = self.catalogue();
-        let entry = catalogue
-            .get(image)
-            .ok_or_else(|| Error::not_found(image.as_str()))?;
-        // The image may be removed at any moment: its layers stay until the snapshot is known.
-        let _pins = self
-            .layers
-            .pin(layer_keys(&entry.diff_ids, entry.has_fixup));
-        self.snapshots
-            .prepare(container, image, &self.stack(entry)?)
+        let (_pins, stack) = self.pinned_stack(image)?;
+        self.snapshots.prepare(container, image, &stack)
     }
 
     /// Lends an image to a container that has a snapshot: what is to be mounted. Blocks.
@@ -242,20 +234,26 @@ impl Store {
         image: &ImageId,
         sub_path: &str,
     ) -> Result<Vec<PathBuf>, Error> {
-        let catalogue = self.catalogue();
-        let entry = catalogue
-            .get(image)
-            .ok_or_else(|| Error::not_found(image.as_str()))?;
-        // As in `prepare`.
-        let _pins = self
-            .layers
-            .pin(layer_keys(&entry.diff_ids, entry.has_fixup));
-        self.snapshots.lend(container, image, &self.stack(entry)?)?;
-        let found = Directory::root(&self.lower_dirs(image)?)?.places(sub_path)?;
+        let (_pins, stack) = self.pinned_stack(image)?;
+        self.snapshots.lend(container, image, &stack)?;
+        let found = Directory::root(&self.dirs_of(&stack))?.places(sub_path)?;
         found.ok_or_else(|| Error::NoSuchPath {
             image: image.to_string(),
             path: sub_path.to_owned(),
         })
+    }
+
+    /// The layers of an image as overlayfs stacks them, topmost first. The image may be removed at any
+    /// moment: its layers stay for as long as the pins are held.
+    fn pinned_stack(&self, image: &ImageId) -> Result<(Pins, Vec<Arc<Layer>>), Error> {
+        let catalogue = self.catalogue();
+        let entry = catalogue
+            .get(image)
+            .ok_or_else(|| Error::not_found(image.as_str()))?;
+        let pins = self
+            .layers
+            .pin(layer_keys(&entry.diff_ids, entry.has_fixup));
+        Ok((pins, self.stack(entry)?))
     }
 
     /// Makes a volume that a container's image declares, with what the image has there. Blocks.
@@ -297,11 +295,14 @@ impl Store {
         let entry = catalogue
             .get(image)
             .ok_or_else(|| Error::not_found(image.as_str()))?;
-        let stack = self.stack(entry)?;
-        Ok(stack
+        Ok(self.dirs_of(&self.stack(entry)?))
+    }
+
+    fn dirs_of(&self, stack: &[Arc<Layer>]) -> Vec<PathBuf> {
+        stack
             .iter()
             .map(|layer| self.layers.lower_dir(layer.number))
-            .collect())
+            .collect()
     }
 
     /// Removes layers and blobs that neither an image nor a snapshot nor a pull needs. Blocks.

@@ -11,6 +11,7 @@
 //! other refuses it, for the reason on standard output. All have to allow it, and one that cannot be
 //! asked does not.
 
+use crate::error::with_causes;
 use crate::manifest::Descriptor;
 use crate::{Error, Reference};
 use crisp_helper::{Helper, Output};
@@ -76,7 +77,7 @@ impl Verifiers {
             match question(program, reference, found).run().await {
                 Ok(output) if output.status.success() => {}
                 Ok(output) => return Err(refused(reason(&output))),
-                Err(error) => return Err(refused(error_text(&error))),
+                Err(error) => return Err(refused(with_causes(&error))),
             }
         }
         Ok(())
@@ -132,13 +133,6 @@ fn reason(output: &Output) -> String {
     match said.trim() {
         "" => output.status.to_string(),
         said => said.chars().take(MAX_REASON_CHARS).collect(),
-    }
-}
-
-fn error_text(error: &crisp_helper::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
     }
 }
 

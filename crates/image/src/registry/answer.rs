@@ -1,6 +1,7 @@
 //! What hosts answer: sorted into successes and failures, and read within bounds.
 
 use crate::Error;
+use crate::error::with_causes;
 use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
@@ -93,16 +94,7 @@ pub(crate) async fn read_body(
 
 /// With all that caused it: hyper's own messages say little.
 pub(crate) fn unavailable(error: &dyn std::error::Error) -> Failure {
-    let mut reason = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !reason.contains(&cause_text) {
-            reason = format!("{reason}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    Failure::Unavailable(reason)
+    Failure::Unavailable(with_causes(error))
 }
 
 #[cfg(test)]

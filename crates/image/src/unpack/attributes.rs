@@ -1,14 +1,14 @@
 //! Owners, modes, times and extended attributes of what is unpacked.
 
 use super::Error;
+use crate::attributes::{OVERLAY_XATTRS, set_xattr};
 use crate::tar::{Entry, Time};
-use crisp_sys::xattr;
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmod, fchmodat, futimens, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, getegid, geteuid};
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -20,9 +20,6 @@ const ACCEPTED_XATTRS: [&[u8]; 4] = [
     b"system.posix_acl_default",
     b"user.",
 ];
-
-/// Attributes by which overlayfs would show something else than the layer holds.
-const OVERLAY_XATTRS: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 /// What an entry has beside its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,15 +167,6 @@ fn xattrs(entry: &Entry) -> Result<Vec<(CString, Vec<u8>)>, Error> {
         }
     }
     Ok(accepted)
-}
-
-/// A file system without attributes for users, such as tmpfs, loses them without harm; capabilities and
-/// access lists must not be lost.
-fn set_xattr(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<(), Errno> {
-    match xattr::set(file, name, value) {
-        Err(Errno::ENOTSUP) if name.to_bytes().starts_with(b"user.") => Ok(()),
-        result => result,
-    }
 }
 
 pub(super) fn mode(bits: u32) -> Mode {
