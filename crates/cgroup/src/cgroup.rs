@@ -82,7 +82,7 @@ impl Cgroup {
         written
     }
 
-    /// The settings of the same files as they are now, each once.
+    /// The settings of the same files as they are now, a line each, since the kernel takes one at a time.
     fn present(&self, settings: &[Setting]) -> Result<Vec<Setting>, Error> {
         let mut present: Vec<Setting> = Vec::new();
         for setting in settings {
@@ -90,12 +90,23 @@ impl Cgroup {
             if present.iter().any(known) {
                 continue;
             }
-            if let Some(content) = self.content(setting.controller, &setting.file)? {
-                present.push(Setting {
-                    value: content.trim().to_owned(),
-                    ..setting.clone()
-                });
-            }
+            let content = match self.content(setting.controller, &setting.file) {
+                // It can be written only: there is nothing to set back.
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::InvalidInput => {
+                    None
+                }
+                content => content?,
+            };
+            let lines: Vec<String> = match content.as_deref().map(str::trim) {
+                None => continue,
+                // Nothing at all would be no write(2).
+                Some("") => vec!["\n".to_owned()],
+                Some(text) => text.lines().map(str::to_owned).collect(),
+            };
+            present.extend(lines.into_iter().map(|value| Setting {
+                value,
+                ..setting.clone()
+            }));
         }
         Ok(present)
     }
@@ -355,6 +366,26 @@ pub(crate) mod tests {
         let limits = r#"{"cpu": {"shares": 1024}, "pids": {"limit": 9}}"#;
         cgroup.change(&resources(limits)).unwrap_err();
         assert_eq!(content(&cgroup, "cpu.weight"), "300\n");
+    }
+
+    #[test]
+    fn what_was_empty_or_of_several_lines_can_be_set_back() {
+        let (_root, cgroup) = v2(&[
+            ("cpuset.cpus", "\n"),
+            ("io.max", "8:0 rbps=1 wbps=max\n8:16 rbps=2 wbps=max\n"),
+        ]);
+        let limits = r#"{"cpu": {"cpus": "0"}, "unified": {"io.max": "8:0 rbps=9"}}"#;
+        let settings = cgroup.settings(&resources(limits)).unwrap();
+        let present = cgroup.present(&settings).unwrap();
+        let values = |file: &str| -> Vec<&str> {
+            let of_file = present.iter().filter(|setting| setting.file == file);
+            of_file.map(|setting| setting.value.as_str()).collect()
+        };
+        assert_eq!(values("cpuset.cpus"), ["\n"]);
+        assert_eq!(
+            values("io.max"),
+            ["8:0 rbps=1 wbps=max", "8:16 rbps=2 wbps=max"]
+        );
     }
 
     #[test]
