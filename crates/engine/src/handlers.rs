@@ -21,7 +21,14 @@ const FEATURES_MAX_BYTES: usize = 1 << 20;
 
 /// What the handlers of a configuration can do, asked once.
 #[derive(Debug, Default)]
-pub(crate) struct Handlers(BTreeMap<String, Handler>);
+pub(crate) struct Handlers(BTreeMap<String, Known>);
+
+/// A handler with the runtime that it had when it was asked; none: the embedded one.
+#[derive(Debug)]
+struct Known {
+    handler: Handler,
+    runtime: Option<RuntimeCommand>,
+}
 
 /// The runtime that a handler names. A pod keeps the one that it was started with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,22 +58,26 @@ impl Handlers {
             let runtime = RuntimeCommand::of(config, name);
             asking.spawn(inspect(name.to_owned(), runtime));
         }
-        let handlers = asking.join_all().await.into_iter();
-        Self(handlers.map(|it| (it.name.clone(), it)).collect())
+        let known = asking.join_all().await.into_iter();
+        Self(known.map(|it| (it.handler.name.clone(), it)).collect())
     }
 
     /// All there are, by name.
     pub(crate) fn all(&self) -> Vec<Handler> {
-        self.0.values().cloned().collect()
+        self.0.values().map(|known| known.handler.clone()).collect()
     }
 
-    /// Refuses a pod that the handler cannot run.
-    pub(crate) fn check(&self, config: &Config, name: &str, pod: &PodConfig) -> Result<()> {
-        let handler = self.0.get(name).ok_or_else(|| Error::NotFound {
+    /// The runtime for a pod, if the handler can run it; none: the embedded one.
+    pub(crate) fn runtime_for(
+        &self,
+        name: &str,
+        pod: &PodConfig,
+    ) -> Result<Option<RuntimeCommand>> {
+        let Known { handler, runtime } = self.0.get(name).ok_or_else(|| Error::NotFound {
             kind: Kind::Handler,
             id: name.to_owned(),
         })?;
-        if let Some(runtime) = RuntimeCommand::of(config, name) {
+        if let Some(runtime) = runtime {
             executable(name, &runtime.program)?;
         }
         if pod.security.namespaces.user.is_some() && !handler.user_namespaces {
@@ -75,13 +86,13 @@ impl Handlers {
                  (`features` of its command)"
             )));
         }
-        Ok(())
+        Ok(runtime.clone())
     }
 }
 
 impl RuntimeCommand {
     /// None: the embedded runtime.
-    pub(crate) fn of(config: &Config, handler: &str) -> Option<Self> {
+    fn of(config: &Config, handler: &str) -> Option<Self> {
         let settings = config.handlers.get(handler)?;
         let (program, args) = (settings.command.clone()?, settings.args.clone());
         Some(Self { program, args })
@@ -107,8 +118,8 @@ fn executable(handler: &str, program: &Path) -> Result<()> {
     })
 }
 
-async fn inspect(name: String, runtime: Option<RuntimeCommand>) -> Handler {
-    let user_namespaces = match runtime {
+async fn inspect(name: String, runtime: Option<RuntimeCommand>) -> Known {
+    let user_namespaces = match runtime.clone() {
         None => true,
         Some(runtime) => {
             let features = features(runtime).await.unwrap_or_else(|why| {
@@ -118,12 +129,13 @@ async fn inspect(name: String, runtime: Option<RuntimeCommand>) -> Handler {
             features.linux.namespaces.iter().any(|kind| kind == "user")
         }
     };
-    Handler {
+    let handler = Handler {
         name,
         user_namespaces,
         // Of mounts crisp makes for every runtime what not all can make.
         recursive_read_only_mounts: true,
-    }
+    };
+    Known { handler, runtime }
 }
 
 /// What a runtime says of itself, or why it does not.
@@ -170,7 +182,7 @@ mod tests {
     #[tokio::test]
     async fn a_runtime_that_tells_nothing_offers_nothing() {
         for script in ["exit 1", "echo nonsense", "echo '{}'"] {
-            let offered = handlers(script).await.0["other"].user_namespaces;
+            let offered = handlers(script).await.0["other"].handler.user_namespaces;
             assert!(!offered, "{script}");
         }
     }

@@ -103,6 +103,11 @@ impl PodRecord {
         }
     }
 
+    /// Whether a teardown has something to take down.
+    pub(crate) fn has_effects(&self) -> bool {
+        self.network.is_some() || self.pause_pid.is_some() || self.shim_pid.is_some()
+    }
+
     /// After the teardown: what was torn down may belong to another pod by now.
     pub(crate) fn forget_effects(&mut self) {
         self.network = None;

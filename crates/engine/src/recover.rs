@@ -177,9 +177,7 @@ impl Engine {
                 );
             }
         }
-        self.teardown_pod(pod).await?;
-        let record = pod.update(PodRecord::forget_effects);
-        self.records.write_pod(&record)
+        self.take_down_stopped(pod).await
     }
 
     /// Removes what no record speaks of.

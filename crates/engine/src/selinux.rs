@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::pod::Pod;
 use crate::record::PodRecord;
 use crisp_model::{
-    ContainerConfig, ContainerContexts, ContainerLabels, NamespaceMode, PodConfig, PodId,
+    ContainerConfig, ContainerContexts, ContainerLabels, NamespaceMode, NamespaceModes, PodId,
     Separation, level_count,
 };
 use crisp_sys::xattr;
@@ -72,10 +72,14 @@ impl Selinux {
         let asked = container.and_then(|container| container.security.selinux.as_ref());
         let asked = asked.or(pod.config.security.selinux.as_ref());
         let level = pod.selinux_level.as_deref().unwrap_or_default();
-        let separation = match container {
-            Some(container) => separation_of(container),
-            None => separation_of_pod(&pod.config),
+        let (privileged, namespaces) = match container.map(|container| &container.security) {
+            Some(security) => (security.privileged, &security.namespaces),
+            None => (
+                pod.config.security.privileged,
+                &pod.config.security.namespaces,
+            ),
         };
+        let separation = separation(privileged, namespaces);
         Some(contexts.labels(asked, level, separation))
     }
 
@@ -136,28 +140,10 @@ fn free_level(contexts: &ContainerContexts, used: &HashSet<String>, pod: &PodId)
     levels.find(|level| level.is_empty() || !used.contains(level))
 }
 
-fn separation_of(container: &ContainerConfig) -> Separation {
-    let security = &container.security;
-    separation(
-        security.privileged,
-        &security.namespaces.pid,
-        &security.namespaces.ipc,
-    )
-}
-
-fn separation_of_pod(pod: &PodConfig) -> Separation {
-    let security = &pod.security;
-    separation(
-        security.privileged,
-        &security.namespaces.pid,
-        &security.namespaces.ipc,
-    )
-}
-
 /// As CRI-O has it.
-fn separation(privileged: bool, pid: &NamespaceMode, ipc: &NamespaceMode) -> Separation {
+fn separation(privileged: bool, namespaces: &NamespaceModes) -> Separation {
     let of_host = |mode: &NamespaceMode| *mode == NamespaceMode::Node;
-    match privileged || of_host(pid) || of_host(ipc) {
+    match privileged || of_host(&namespaces.pid) || of_host(&namespaces.ipc) {
         true => Separation::Host,
         false => Separation::Own,
     }

@@ -37,6 +37,10 @@ impl Engine {
     async fn take_down_rest(&self) -> bool {
         let mut done = true;
         for pod in self.store.pods() {
+            // One of which nothing is left may be busy for long.
+            if leftover(&pod).is_none() {
+                continue;
+            }
             let _operation = pod.operation.lock().await;
             let attempt = match leftover(&pod) {
                 None => continue,
@@ -52,17 +56,21 @@ impl Engine {
     }
 
     /// Takes down what is left of a pod that was stopped, and keeps the pod.
-    pub(super) async fn take_down_stopped(&self, pod: &Pod) -> Result<()> {
+    pub(crate) async fn take_down_stopped(&self, pod: &Pod) -> Result<()> {
         self.teardown_pod(pod).await?;
         let record = pod.update(PodRecord::forget_effects);
         self.records.write_pod(&record)
     }
 }
 
-/// The state of a pod that still has its place in the network and should not: one that was stopped, or
-/// one that was not made to its end and is seen by its client as one that is not ready.
+/// The state of a pod of which something is there and should not be: one that was stopped, or one that
+/// was not made to its end and is seen by its client as one that is not ready.
 fn leftover(pod: &Pod) -> Option<PodState> {
     let record = pod.record();
-    let is_left = pod.making.finished() && record.network.is_some();
-    Some(record.state).filter(|state| is_left && *state != PodState::Ready)
+    let is_left = match record.state {
+        PodState::Starting => pod.making.finished(),
+        PodState::NotReady => record.has_effects(),
+        PodState::Ready => false,
+    };
+    is_left.then_some(record.state)
 }

@@ -5,7 +5,6 @@ use crate::engine::{Engine, detached};
 use crate::error::chain;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
-use crate::handlers::RuntimeCommand;
 use crate::host;
 use crate::making::Making;
 use crate::record::{PodRecord, make_private_dir};
@@ -39,7 +38,7 @@ impl Engine {
     /// If the configuration is wrong, the name is taken by another pod, or a part cannot be made;
     /// nothing is left then.
     pub async fn run_pod(self: &Arc<Self>, config: PodConfig, handler: &str) -> Result<PodId> {
-        self.check_pod(&config, handler)?;
+        check_pod(&config)?;
         let record = self.plan_pod(config, handler)?;
         let pod = Pod::new(record, Making::pending());
         let pod = match self.store.insert_pod(&pod) {
@@ -61,25 +60,9 @@ impl Engine {
         Ok(pod.id().clone())
     }
 
-    fn check_pod(&self, config: &PodConfig, handler: &str) -> Result<()> {
-        self.handlers().check(&self.config(), handler, config)?;
-        let own_network = config.security.namespaces.network != NamespaceMode::Node;
-        if !own_network
-            && config
-                .port_mappings
-                .iter()
-                .any(|m| m.host_port != m.container_port)
-        {
-            return Err(Error::invalid(
-                "port_mappings",
-                "a pod on the host's network has the host's ports: host_port must equal container_port",
-            ));
-        }
-        sysctl::of_pod(config).map(|_| ())
-    }
-
     fn plan_pod(&self, config: PodConfig, handler: &str) -> Result<PodRecord> {
         let id = PodId::generate();
+        let runtime = self.handlers().runtime_for(handler, &config)?;
         let settings = self.config();
         let parent = config
             .cgroup_parent
@@ -88,10 +71,7 @@ impl Engine {
         let parent = self.hierarchies.resolve_parent(Some(parent))?;
         let cgroup = parent.join(&format!("crisp-{id}"))?.as_str().to_owned();
         let record = PodRecord::new(id, config, handler, &self.host.boot_id, None, cgroup);
-        Ok(PodRecord {
-            runtime: RuntimeCommand::of(&settings, handler),
-            ..record
-        })
+        Ok(PodRecord { runtime, ..record })
     }
 
     /// Makes the pod, or takes down what was made of it.
@@ -115,8 +95,9 @@ impl Engine {
 
     async fn make_pod(&self, pod: &Arc<Pod>) -> Result<()> {
         let config = pod.config();
-        let network = self.plan_wiring(pod)?;
         self.choose_level(pod)?;
+        // Nothing may fail between taking addresses and the record that says whose they are.
+        let network = self.plan_wiring(pod)?;
         let record = pod.update(|r| r.network = network);
         self.records.write_pod(&record)?;
         let labels = self.selinux.of_pod(&record);
@@ -182,6 +163,22 @@ impl Engine {
         });
         async { work.await.map_err(|e| Error::Internal(e.to_string()))? }
     }
+}
+
+fn check_pod(config: &PodConfig) -> Result<()> {
+    let own_network = config.security.namespaces.network != NamespaceMode::Node;
+    if !own_network
+        && config
+            .port_mappings
+            .iter()
+            .any(|m| m.host_port != m.container_port)
+    {
+        return Err(Error::invalid(
+            "port_mappings",
+            "a pod on the host's network has the host's ports: host_port must equal container_port",
+        ));
+    }
+    sysctl::of_pod(config).map(|_| ())
 }
 
 /// The pod that has a name already may be given to a client that asks for it again.

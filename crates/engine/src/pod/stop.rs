@@ -49,11 +49,7 @@ impl Engine {
         detached(async move {
             let _operation = pod.operation.lock().await;
             engine.stop_pod_locked(&pod).await?;
-            for container in engine.store.containers_of(pod.id()) {
-                engine.remove_known_container(&container).await?;
-            }
-            engine.records.remove_pod(pod.id())?;
-            engine.store.remove_pod(&pod);
+            engine.forget_torn_down(&pod).await?;
             engine.announce(EventKind::Deleted, pod.id().as_str(), pod.id());
             Ok(())
         })
@@ -76,6 +72,10 @@ impl Engine {
     /// Takes down what there is of a pod, and forgets it with its containers.
     pub(crate) async fn forget_pod(&self, pod: &Pod) -> Result<()> {
         self.teardown_pod(pod).await?;
+        self.forget_torn_down(pod).await
+    }
+
+    async fn forget_torn_down(&self, pod: &Pod) -> Result<()> {
         for container in self.store.containers_of(pod.id()) {
             self.remove_known_container(&container).await?;
         }
