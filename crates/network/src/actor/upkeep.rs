@@ -45,9 +45,12 @@ impl Actor {
             return Ok(index);
         }
         let result = self.prepare(networks);
-        lock(&self.allocations).failure = result.as_ref().err().map(|error| NotReady {
-            reason: chain(error),
-        });
+        // Pods to come need no bridge where they are on an uplink.
+        if self.settings.uplink().is_none() {
+            lock(&self.allocations).failure = result.as_ref().err().map(|error| NotReady {
+                reason: chain(error),
+            });
+        }
         result
     }
 
