@@ -199,13 +199,14 @@ impl Exec {
             return;
         }
         self.timed_out = true;
-        self.deadline = Some(now + KILL_INTERVAL);
         if let State::Running { pid, pidfd } = &self.state {
             if let Some(container) = container {
                 kill_descendants(&container.cgroup, *pid);
             }
             kill(pidfd);
         }
+        // That may have taken longer: the rest of the pod has its turn before the next attempt.
+        self.deadline = Some(Instant::now() + KILL_INTERVAL);
     }
 
     /// It was reaped.

@@ -100,9 +100,9 @@ impl Setup {
         self.set_sysctls()?;
         let shm = self.make_shm()?;
         self.set_label()?;
-        let (detached, attached) = match shm {
-            Some(shm) if !mount::is_cloneable(&shm) => (None, Some(shm)),
-            shm => (shm, None),
+        let (detached, attached) = match mount::clones_detached() {
+            true => (shm, None),
+            false => (None, shm),
         };
         enter_empty_root(attached.as_ref())?;
         detach_from_shim(null.as_fd())?;
@@ -195,17 +195,20 @@ fn enter_empty_root(shm: Option<&OwnedFd>) -> Result<(), StepError> {
         ..Change::default()
     };
     mount::change(&root, &private, Recursion::WholeTree).step("make mounts private")?;
-    let empty = make_empty_fs().step("make an empty root")?;
+    // Before something is attached to it, it cannot be read-only.
+    let access = shm.map_or(Attributes::READ_ONLY, |_| Attributes::NONE);
+    let empty = make_empty_fs(access).step("make an empty root")?;
     mount::attach_at(&empty, Path::new("/")).step("attach the empty root")?;
     fchdir(&empty).step("enter the empty root")?;
     pivot_root(".", ".").step("pivot_root")?;
     umount2(".", MntFlags::MNT_DETACH).step("unmount the host's root")?;
     chdir("/").step("enter the empty root")?;
-    if let Some(shm) = shm {
-        let path = Path::new(shm::PATH_OF_PAUSE);
-        mkdir(path, Mode::S_IRWXU).step("make a directory for /dev/shm")?;
-        mount::attach_at(shm, path).step("attach /dev/shm")?;
-    }
+    let Some(shm) = shm else {
+        return Ok(());
+    };
+    let path = Path::new(shm::PATH_OF_PAUSE);
+    mkdir(path, Mode::S_IRWXU).step("make a directory for /dev/shm")?;
+    mount::attach_at(shm, path).step("attach /dev/shm")?;
     let read_only = Change {
         set: Attributes::READ_ONLY,
         ..Change::default()
@@ -213,11 +216,11 @@ fn enter_empty_root(shm: Option<&OwnedFd>) -> Result<(), StepError> {
     mount::change(&empty, &read_only, Recursion::This).step("make the empty root read-only")
 }
 
-fn make_empty_fs() -> Result<OwnedFd, FsError> {
+fn make_empty_fs(access: Attributes) -> Result<OwnedFd, FsError> {
     let tmpfs = FsContext::open("tmpfs")?;
     tmpfs.set_string("size", "4096")?;
     tmpfs.set_string("mode", "0555")?;
-    tmpfs.mount(Attributes::NO_SUID | Attributes::NO_DEV | Attributes::NO_EXEC)
+    tmpfs.mount(access | Attributes::NO_SUID | Attributes::NO_DEV | Attributes::NO_EXEC)
 }
 
 /// A session and signals of its own, no way to the shim's log, and the shim's death as its own.

@@ -266,10 +266,24 @@ pub fn clone_mount_at(fd: impl AsFd, recursion: Recursion) -> nix::Result<OwnedF
     open_tree(fd.as_fd().as_raw_fd(), Path::new(""), flags)
 }
 
-/// Whether [`clone_mount_at`] clones this detached mount; it does from Linux 6.15 on.
+/// Whether [`clone_mount_at`] clones detached mounts. The version is asked: a clone to try it with costs
+/// its unmounting.
 #[must_use]
-pub fn is_cloneable(detached: impl AsFd) -> bool {
-    clone_mount_at(detached, Recursion::This).is_ok()
+pub fn clones_detached() -> bool {
+    const SINCE: (u32, u32) = (6, 15);
+    kernel_version() >= SINCE
+}
+
+/// Zeroes when it cannot be told.
+fn kernel_version() -> (u32, u32) {
+    let Ok(names) = nix::sys::utsname::uname() else {
+        return (0, 0);
+    };
+    let release = names.release().to_string_lossy();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|part| part.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 fn open_tree(directory: c_int, path: &Path, flags: c_uint) -> nix::Result<OwnedFd> {

@@ -18,7 +18,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, Pid, access, execve};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where the runtime writes the pid of what it has made, in the workspace.
 pub(super) const PID_FILE: &str = "pid";
@@ -202,9 +202,13 @@ fn wait(process: &Spawned) -> Result<Option<ExitStatus>, StartError> {
 
 /// Waits until there is something to read.
 pub(super) fn readable(fd: BorrowedFd<'_>, timeout: Duration) -> Result<bool, StartError> {
-    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-    match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
-        Err(Errno::EINTR) => Ok(false),
-        ready => Ok(ready.step("wait", "")? > 0),
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], left) {
+            Err(Errno::EINTR) => {}
+            ready => return Ok(ready.step("wait", "")? > 0),
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Attributes, Change, FSCONFIG_VALUE_MAX, FsContext, FsError, Recursion, attach, change,
-    clone_mount,
+    clone_mount, kernel_version,
 };
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
@@ -238,18 +238,6 @@ fn attach_numbered(mount: &OwnedFd, staging: BorrowedFd<'_>, number: usize) -> R
 fn can_append() -> bool {
     const SINCE: (u32, u32) = (6, 7);
     kernel_version() >= SINCE
-}
-
-/// Zeroes when it cannot be told.
-fn kernel_version() -> (u32, u32) {
-    let Ok(names) = nix::sys::utsname::uname() else {
-        return (0, 0);
-    };
-    let release = names.release().to_string_lossy();
-    let mut numbers = release
-        .split(['.', '-'])
-        .map_while(|part| part.parse().ok());
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 fn open_directory(path: &Path) -> Result<OwnedFd, FsError> {
