@@ -19,7 +19,7 @@ pub(crate) use image::{
 pub(crate) use node::{cgroup_driver, node_info, node_status, version};
 pub(crate) use pod::{pod, pod_status, state as pod_state};
 pub(crate) use resources::resources;
-pub(crate) use stats::{POD_INTERFACE, container_stats, pod_stats};
+pub(crate) use stats::{container_stats, pod_stats};
 
 #[cfg(test)]
 pub(crate) use {

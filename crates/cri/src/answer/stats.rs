@@ -5,14 +5,11 @@ use crisp_cgroup::{CpuStats, MemoryStats, Pressure, Stall, Stats};
 use crisp_cri_api::v1;
 use crisp_engine::{ContainerStats, ContainerView, DiskUsage, PodStats, PodView};
 use crisp_model::Resources;
-use crisp_network::InterfaceStatistics;
+use crisp_network::{InterfaceStatistics, POD_INTERFACE};
 use std::time::SystemTime;
 
 /// The kernel counts pressure in microseconds, the CRI in nanoseconds.
 const NS_PER_US: u64 = 1000;
-
-/// A pod's one interface beside its loopback, as the pod sees it.
-pub(crate) const POD_INTERFACE: &str = "eth0";
 
 /// Usage of a container; of one that does not run only its writable layer.
 pub(crate) fn container_stats(stats: &ContainerStats) -> v1::ContainerStats {

@@ -3,8 +3,8 @@
 use super::Samples::Each;
 use super::figures::Figures;
 use super::{Labelled, Metric, counter};
-use crate::answer::POD_INTERFACE;
 use crisp_network::InterfaceStatistics;
+use crisp_network::POD_INTERFACE;
 
 const INTERFACE: &[&str] = &["interface"];
 

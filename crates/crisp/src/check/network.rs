@@ -69,37 +69,31 @@ fn needed(mode: Mode) -> u8 {
 /// What pods to come are wired with, and why.
 fn wiring(settings: &Settings) -> Finding {
     let subject = "pod network";
-    if is_on_uplink(settings.mode) {
-        return uplink(subject, settings, Path::new("/sys/class/net"));
-    }
     let dir = settings.cni.conf_dir.display();
-    let (network, mode) = match (settings.mode, Network::load(&settings.cni.conf_dir)) {
-        (Mode::Bridge | Mode::Macvlan | Mode::Ipvlan, _) => (None, "mode is \"bridge\"".to_owned()),
-        (Mode::Auto, Ok(None)) => (None, format!("{dir} has no CNI configuration")),
-        (Mode::Cni, Ok(None)) => {
-            return Finding::missing(
-                subject,
-                format!("mode is \"cni\", and {dir} has no configuration"),
-                "only pods on the host's network start",
-                "install a network for the cluster, or set network.mode to \"bridge\"",
-            );
+    let bridge = |why: &str| Finding::fine(subject, format!("bridge {}: {why}", settings.bridge));
+    let is_needed = match settings.mode {
+        Mode::Macvlan | Mode::Ipvlan => {
+            return uplink(subject, settings, Path::new("/sys/class/net"));
         }
-        (Mode::Auto | Mode::Cni, Ok(Some(network))) => {
-            let source = network.source.display().to_string();
-            (Some(network), source)
-        }
-        (Mode::Auto | Mode::Cni, Err(error)) => {
-            return Finding::missing(
-                subject,
-                error.to_string(),
-                "only pods on the host's network start",
-                "correct the file, or set network.mode to \"bridge\"",
-            );
-        }
+        Mode::Bridge => return bridge("mode is \"bridge\""),
+        Mode::Auto => false,
+        Mode::Cni => true,
     };
-    match network {
-        None => Finding::fine(subject, format!("bridge {}: {mode}", settings.bridge)),
-        Some(network) => plugins(subject, &network, &mode, &settings.cni.bin_dirs),
+    match Network::load(&settings.cni.conf_dir) {
+        Ok(Some(network)) => plugins(subject, &network, &settings.cni.bin_dirs),
+        Ok(None) if !is_needed => bridge(&format!("{dir} has no CNI configuration")),
+        Ok(None) => Finding::missing(
+            subject,
+            format!("mode is \"cni\", and {dir} has no configuration"),
+            "only pods on the host's network start",
+            "install a network for the cluster, or set network.mode to \"bridge\"",
+        ),
+        Err(error) => Finding::missing(
+            subject,
+            error.to_string(),
+            "only pods on the host's network start",
+            "correct the file, or set network.mode to \"bridge\"",
+        ),
     }
 }
 
@@ -118,10 +112,10 @@ fn uplink(subject: &'static str, settings: &Settings, links: &Path) -> Finding {
     }
 }
 
-fn plugins(subject: &'static str, network: &Network, why: &str, dirs: &[PathBuf]) -> Finding {
+fn plugins(subject: &'static str, network: &Network, dirs: &[PathBuf]) -> Finding {
     let is_there = |plugin: &&str| dirs.iter().any(|dir| dir.join(plugin).is_file());
     let lacking: Vec<&str> = network.plugin_types().filter(|p| !is_there(p)).collect();
-    let fact = format!("CNI network {}: {why}", network.name);
+    let fact = format!("CNI network {}: {}", network.name, network.source.display());
     match lacking.is_empty() {
         true => Finding::fine(subject, fact),
         false => Finding::missing(

@@ -15,11 +15,11 @@ pub use mounts::{ImageMount, Volume};
 pub use process::{ImageDefaults, arguments, environment, exec_process};
 pub use resources::{linux_resources, merge};
 
-use crate::{ContainerConfig, NamespaceMode, PodConfig, ResolvedUser, UserNamespace};
+use crate::{ContainerConfig, NamespaceMode, PodConfig, ResolvedUser};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Linux, LinuxBuilder, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace,
-    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp, RootBuilder, Spec, SpecBuilder,
+    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxSeccomp,
+    RootBuilder, Spec, SpecBuilder,
 };
 use std::path::{Path, PathBuf};
 
@@ -158,23 +158,10 @@ fn linux(input: &SpecInput<'_>) -> Result<Linux, SpecError> {
     linux.set_mount_label(input.labels.selinux_files.clone());
     linux.set_seccomp(input.seccomp.clone().filter(|_| !security.privileged));
     if let Some(user) = &input.pod.security.namespaces.user {
-        linux.set_uid_mappings(Some(id_mappings(user, |u| u.uids)?));
-        linux.set_gid_mappings(Some(id_mappings(user, |u| u.gids)?));
+        linux.set_uid_mappings(Some(mounts::mappings(&[user.uids])?));
+        linux.set_gid_mappings(Some(mounts::mappings(&[user.gids])?));
     }
     Ok(linux)
-}
-
-fn id_mappings(
-    user: &UserNamespace,
-    which: impl Fn(&UserNamespace) -> crate::IdMapping,
-) -> Result<Vec<LinuxIdMapping>, SpecError> {
-    let mapping = which(user);
-    let mapping = LinuxIdMappingBuilder::default()
-        .container_id(mapping.container_id)
-        .host_id(mapping.host_id)
-        .size(mapping.length)
-        .build()?;
-    Ok(vec![mapping])
 }
 
 fn namespaces(input: &SpecInput<'_>) -> Result<Vec<LinuxNamespace>, SpecError> {

@@ -1,7 +1,7 @@
 //! Mounts: those that every container has, those of the pod, and those asked for.
 
 use super::{SpecError, SpecInput};
-use crate::{Mount as Asked, MountPropagation, NamespaceMode};
+use crate::{IdMapping, Mount as Asked, MountPropagation, NamespaceMode};
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Mount, MountBuilder};
 use std::path::{Component, Path, PathBuf};
 
@@ -144,25 +144,34 @@ fn bind(asked: &Asked) -> Result<Mount, SpecError> {
         &["rbind", propagation, access(asked)?],
     )?;
     if !asked.uid_mappings.is_empty() || !asked.gid_mappings.is_empty() {
-        mount.set_uid_mappings(Some(mappings(&asked.uid_mappings)?));
-        mount.set_gid_mappings(Some(mappings(&asked.gid_mappings)?));
+        map_owners(&mut mount, &asked.uid_mappings, &asked.gid_mappings)?;
     }
     Ok(mount)
+}
+
+fn map_owners(mount: &mut Mount, uids: &[IdMapping], gids: &[IdMapping]) -> Result<(), SpecError> {
+    mount.set_uid_mappings(Some(mappings(uids)?));
+    mount.set_gid_mappings(Some(mappings(gids)?));
+    Ok(())
+}
+
+/// As the pod's user namespace has it, if the pod has one.
+fn map_as_pod(mount: &mut Mount, input: &SpecInput<'_>) -> Result<(), SpecError> {
+    match &input.pod.security.namespaces.user {
+        Some(user) => map_owners(mount, &[user.uids], &[user.gids]),
+        None => Ok(()),
+    }
 }
 
 /// The files of volumes have the owners that the image gives them.
 fn volumes(input: &SpecInput<'_>) -> Result<Vec<Mount>, SpecError> {
     let mut volumes: Vec<&Volume> = input.volumes.iter().collect();
     volumes.sort_by_key(|volume| volume.container_path.components().count());
-    let user = input.pod.security.namespaces.user.as_ref();
     let make = |volume: &Volume| {
         let path = &volume.container_path;
         let options = ["bind", "rprivate", "rw"];
         let mut mount = mount(path, "bind", &volume.place, &options)?;
-        if let Some(user) = user {
-            mount.set_uid_mappings(Some(mappings(&[user.uids])?));
-            mount.set_gid_mappings(Some(mappings(&[user.gids])?));
-        }
+        map_as_pod(&mut mount, input)?;
         Ok(mount)
     };
     volumes.into_iter().map(make).collect()
@@ -188,16 +197,10 @@ fn image(asked: &ImageMount, input: &SpecInput<'_>) -> Result<Mount, SpecError> 
             )?
         }
     };
-    let user = input.pod.security.namespaces.user.as_ref();
-    let of_pod = user.map(|user| (vec![user.uids], vec![user.gids]));
-    let own = (asked.uid_mappings.clone(), asked.gid_mappings.clone());
-    let (uids, gids) = match (own.0.is_empty() && own.1.is_empty(), of_pod) {
-        (true, None) => return Ok(mount),
-        (true, Some(of_pod)) => of_pod,
-        (false, _) => own,
-    };
-    mount.set_uid_mappings(Some(mappings(&uids)?));
-    mount.set_gid_mappings(Some(mappings(&gids)?));
+    match (asked.uid_mappings.as_slice(), asked.gid_mappings.as_slice()) {
+        ([], []) => map_as_pod(&mut mount, input)?,
+        (uids, gids) => map_owners(&mut mount, uids, gids)?,
+    }
     Ok(mount)
 }
 
@@ -255,7 +258,7 @@ fn destination(path: &str) -> Result<PathBuf, SpecError> {
     Ok(plain)
 }
 
-fn mappings(mappings: &[crate::IdMapping]) -> Result<Vec<LinuxIdMapping>, SpecError> {
+pub(super) fn mappings(mappings: &[crate::IdMapping]) -> Result<Vec<LinuxIdMapping>, SpecError> {
     let build = |m: &crate::IdMapping| {
         LinuxIdMappingBuilder::default()
             .container_id(m.container_id)

@@ -1,8 +1,8 @@
 //! What clients see of a spec: golden cases over the whole function.
 
 use super::*;
-use crate::{ContainerSecurity, Mount as Asked, MountPropagation};
-use oci_spec::runtime::Capability;
+use crate::{ContainerSecurity, Mount as Asked, MountPropagation, UserNamespace};
+use oci_spec::runtime::{Capability, LinuxIdMapping};
 
 struct Case {
     pod: PodConfig,
