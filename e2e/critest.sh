@@ -44,6 +44,7 @@ for option in "$@"; do
 done
 need_root
 need_packages gcc iproute2 libc6-dev nftables util-linux
+need_apparmor
 
 debian_tools
 critest

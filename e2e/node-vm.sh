@@ -61,18 +61,18 @@ test_programs() {
 
 # pack_payload: the second disk, a file system with what runs in the node, as it is laid out in target/.
 pack_payload() {
-    local payload=$work/payload program
+    local payload=$work/payload programs
     mkdir -p "$payload/target"/{dist,debug/deps}
     cp -l "$dist"/crisp "$dist"/crisp-shim "$payload/target/dist/"
     cp -rl "$tools" "$payload/target/"
-    cp -l "$target/debug/runtime-driver" "$payload/target/debug/"
     if [ "$kind" = critest ]; then
         cp -l "$target/debug/run-critest" "$payload/target/debug/"
         cp -rl "$target/critest" "$payload/target/"
     else
-        for program in $(test_programs); do
-            cp -l "$program" "$payload/target/debug/deps/"
-        done
+        programs=$(test_programs)
+        xargs cp -l --target-directory "$payload/target/debug/deps/" <<<"$programs"
+        # Of the same build, and run by some of them.
+        cp -l "$target/debug/runtime-driver" "$payload/target/debug/"
     fi
     cp manifests/crisp.service "$payload/"
     install e2e/node-vm/run.sh "$payload/run"

@@ -35,6 +35,11 @@ need_packages() {
     echo "installed: ${missing[*]}"
 }
 
+# need_apparmor: where the kernel runs AppArmor, crisp loads its profile by a program.
+need_apparmor() {
+    ! grep -qs Y /sys/module/apparmor/parameters/enabled || need_packages apparmor
+}
+
 # apt_get COMMAND...: once more with fresh lists when the ones at hand do not do.
 apt_get() {
     local command=(apt-get -qq -o APT::Sandbox::User=root -o Dpkg::Use-Pty=0)

@@ -195,6 +195,7 @@ check_leftovers() {
 
 say "What is needed"
 need_packages iproute2 nftables
+need_apparmor
 busybox=$(find_busybox)
 echo "busybox: $busybox"
 hack/build.sh "$@"

@@ -18,6 +18,7 @@ need_root
 packages() {
     # CNI's portmap and bridge run iptables.
     need_packages gcc libc6-dev iproute2 nftables iptables
+    need_apparmor
 }
 
 formatting() {

@@ -92,7 +92,7 @@ crictl() {
 older_client() {
     local source=$root/e2e/older-client
     [ "$tools/bin/older-client" -nt "$source/src/main.rs" ] && return
-    need_packages protobuf-compiler
+    need_packages gcc libc6-dev protobuf-compiler
     cargo install --quiet --debug --locked --no-track --force --path "$source" --root "$tools" --target-dir "$target/older-client"
     rm -r "$target/older-client"
 }
@@ -124,7 +124,7 @@ euid() {
 # shell that runs applets whatever PATH says, and no ipcs.
 busybox() {
     [ -x "$tools/bin/busybox" ] && return
-    need_packages gcc libc6-dev make
+    need_packages bzip2 gcc libc6-dev make
     local work
     work=$(mktemp -d)
     (

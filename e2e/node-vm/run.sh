@@ -28,7 +28,7 @@ describe() {
 
 # Tests are named <program>::<test> here, such as privileged::limits::privileged_fork_bomb_….
 tests() {
-    local path program wanted status=0
+    local path program wanted ran= status=0
     for path in "$target"/debug/deps/*; do
         program=${path##*/} program=${program%-*}
         mapfile -t wanted < <(
@@ -36,12 +36,14 @@ tests() {
                 grep -F -f <(printf '%s\n' "${arguments[@]}") | sed "s/^$program:://"
         )
         [ ${#wanted[@]} -gt 0 ] || continue
+        ran=yes
         echo "== $program"
         "$path" --include-ignored --exact "${wanted[@]}" || {
             echo "$program ended with status $?"
             status=1
         }
     done
+    [ -n "$ran" ] || { echo "no test is named so: ${arguments[*]}"; status=1; }
     return $status
 }
 

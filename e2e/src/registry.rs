@@ -165,18 +165,6 @@ impl Registry {
         self.put_manifest(repository, Some(tag), &Image::index(images))
     }
 
-    /// Makes a manifest available as it is, whatever it says.
-    pub fn publish_manifest(
-        &self,
-        repository: &str,
-        tag: &str,
-        image: &Image,
-        manifest: &Document,
-    ) -> Digest {
-        self.put_image(repository, image);
-        self.put_manifest(repository, Some(tag), manifest)
-    }
-
     /// Serves other bytes under a digest from now on.
     pub fn tamper(&self, digest: &Digest, bytes: &[u8]) {
         fs::write(self.blob_path(digest), bytes).expect("the blob was published");
