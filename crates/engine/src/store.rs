@@ -96,6 +96,17 @@ impl Store {
         find(&self.read().containers, Kind::Container, id)
     }
 
+    /// Whether a pod is still there, for one who has waited for its turn with it.
+    pub(crate) fn has_pod(&self, pod: &Pod) -> bool {
+        self.read().pods.contains_key(pod.id().as_str())
+    }
+
+    /// The same for a container.
+    pub(crate) fn has_container(&self, container: &Container) -> bool {
+        let id = container.id().as_str();
+        self.read().containers.contains_key(id)
+    }
+
     /// A pod that may be gone already.
     pub(crate) fn pod_if_known(&self, id: &str) -> Result<Option<Arc<Pod>>> {
         if_known(self.pod(id))

@@ -106,6 +106,27 @@ async fn privileged_events_reach_every_subscriber_with_the_statuses() -> Result<
     node.finish().await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_removal_that_is_asked_for_twice_is_told_once() -> Result<()> {
+    let node = Node::start().await?;
+    let mut events = subscribe(node.runtime()).await?;
+    let pod = node.run_pod("twice", |_| ()).await?;
+    let container = pod.start("main", |_| ()).await?;
+    let (one, other) = tokio::join!(container.remove(), container.remove());
+    one.and(other)?;
+    let (one, other) = tokio::join!(pod.remove(), pod.remove());
+    one.and(other)?;
+    // Its name is free, and whoever takes it keeps it.
+    let next = node.run_pod("twice", |_| ()).await?;
+    next.remove().await?;
+    let heard = heard_until(&mut events, (&next.id, Deleted)).await?;
+    for id in [&pod.id, &container.id] {
+        let kinds = kinds(&heard, id);
+        ensure!(kinds == [Created, Started, Stopped, Deleted], "{kinds:?}");
+    }
+    node.finish().await
+}
+
 /// A subscriber that takes next to nothing as long as it does not read.
 async fn subscribe_with_little_room(node: &Node) -> Result<Events> {
     let channel = Endpoint::from_shared(format!("unix://{}", node.socket().display()))?

@@ -25,6 +25,9 @@ impl Engine {
     pub(crate) async fn remove_known_container(&self, container: &Arc<Container>) -> Result<()> {
         self.kill_container(container).await?;
         let _operation = container.operation.lock().await;
+        if !self.store.has_container(container) {
+            return Ok(());
+        }
         self.take_away(container).await?;
         self.announce(EventKind::Deleted, container.id().as_str(), container.pod());
         Ok(())

@@ -31,6 +31,9 @@ impl Engine {
         let engine = self.clone();
         detached(async move {
             let _operation = pod.operation.lock().await;
+            if !engine.store.has_pod(&pod) {
+                return Ok(());
+            }
             engine.stop_pod_locked(&pod).await
         })
         .await
@@ -48,6 +51,9 @@ impl Engine {
         let engine = self.clone();
         detached(async move {
             let _operation = pod.operation.lock().await;
+            if !engine.store.has_pod(&pod) {
+                return Ok(());
+            }
             engine.stop_pod_locked(&pod).await?;
             engine.forget_torn_down(&pod).await?;
             engine.announce(EventKind::Deleted, pod.id().as_str(), pod.id());
