@@ -93,11 +93,23 @@ impl Engine {
     async fn recover_pod(&self, pod: &Arc<Pod>) -> Result<()> {
         match pod.state() {
             PodState::Starting => self.forget_half_made(pod).await,
-            PodState::NotReady => self.take_down_lost(pod).await,
+            PodState::NotReady => self.go_on_taking_down(pod).await,
             PodState::Ready if pod.record().boot_id != self.host.boot_id => {
                 self.take_down_lost(pod).await
             }
             PodState::Ready => self.reconnect(pod).await,
+        }
+    }
+
+    /// Goes on with a pod that was being stopped. A shim that is still there tells how its containers end.
+    async fn go_on_taking_down(&self, pod: &Arc<Pod>) -> Result<()> {
+        let record = pod.record();
+        if record.has_effects() && record.boot_id == self.host.boot_id {
+            self.reconnect(pod).await?;
+        }
+        match pod.shim() {
+            Some(_) => self.take_down_stopped(pod).await,
+            None => self.take_down_lost(pod).await,
         }
     }
 
@@ -125,6 +137,18 @@ impl Engine {
                 .iter()
                 .find(|p| p.container_id == container.id().as_str());
             self.catch_up(&container, process);
+        }
+        self.take_away_half_made(pod).await
+    }
+
+    /// Takes away containers that an earlier daemon has not made to their end: their clients ask again.
+    async fn take_away_half_made(&self, pod: &Pod) -> Result<()> {
+        for container in self.store.containers_of(pod.id()) {
+            let is_made_here = !container.making.finished();
+            let is_created = container.state() == ContainerState::Created;
+            if is_created && !is_made_here && !self.has_bundle(&container.record()) {
+                self.take_away(&container).await?;
+            }
         }
         Ok(())
     }

@@ -144,6 +144,61 @@ async fn privileged_restart_finds_every_pod_and_container_again() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn privileged_container_that_was_not_made_to_its_end_is_made_anew_after_restart() -> Result<()>
+{
+    let node = Node::start().await?;
+    let pod = node.run_pod("half-made", |_| ()).await?;
+    let whole = pod.create("whole", |_| ()).await?;
+    let half = pod.create("half", |_| ()).await?;
+
+    node.kill()?;
+    // As when the daemon had died before this, which it makes last.
+    let bundle = node
+        .run_dir()
+        .join("pods")
+        .join(&pod.id)
+        .join("containers")
+        .join(&half.id);
+    std::fs::remove_file(bundle.join("config.json"))?;
+    node.restart().await?;
+
+    for (name, before) in [("whole", &whole), ("half", &half)] {
+        let again = pod.create(name, |_| ()).await?;
+        ensure!(
+            (again.id == before.id) == (name == "whole"),
+            "{name} is {}",
+            again.id
+        );
+        again.start().await?;
+        ensure!(again.sh("echo it runs").await? == "it runs");
+    }
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_stop_of_a_pod_goes_on_after_restart_and_tells_how_containers_end() -> Result<()>
+{
+    let node = Node::start().await?;
+    let pod = node.run_pod("stopping", |_| ()).await?;
+    let container = pod.start("main", |_| ()).await?;
+
+    node.kill()?;
+    // As when the daemon had died after this, which is the first thing that a stop does.
+    let record = node.root_dir().join("pods").join(&pod.id).join("pod.json");
+    let text = std::fs::read_to_string(&record)?;
+    let stopped = text.replace(r#""state":"Ready""#, r#""state":"NotReady""#);
+    ensure!(stopped != text, "{text}");
+    std::fs::write(&record, stopped)?;
+    node.restart().await?;
+
+    let status = container.status().await?;
+    ensure!(status.exit_code == 137, "{status:?}");
+    ensure!(pod.status().await?.state() == PodSandboxState::SandboxNotready);
+    ensure!(!pod.netns().exists());
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn privileged_restart_neither_loses_nor_doubles_an_address() -> Result<()> {
     let node = Node::start().await?;
     let mut pods = Vec::new();

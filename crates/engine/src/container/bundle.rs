@@ -110,6 +110,7 @@ impl Engine {
         Ok(format!("/proc/{pid}/ns/pid").into())
     }
 
+    /// The last thing that is made of a container, and of it the spec: a container that has one is whole.
     pub(super) fn write_bundle(
         &self,
         record: &ContainerRecord,
@@ -118,8 +119,13 @@ impl Engine {
     ) -> Result<()> {
         let dir = self.bundle_dir(&record.pod, &record.id);
         make_private_dir(&dir)?;
-        self.write_spec(record, spec)?;
-        confinement.write(&dir)
+        confinement.write(&dir)?;
+        self.write_spec(record, spec)
+    }
+
+    /// Whether a container was made to its end.
+    pub(crate) fn has_bundle(&self, record: &ContainerRecord) -> bool {
+        self.spec_path(record).exists()
     }
 
     /// Prepares a bundle for a runtime other than the embedded one.
@@ -164,18 +170,21 @@ impl Engine {
 
     /// Replaces what is read when the container is started, and for each process that joins it.
     pub(super) fn write_spec(&self, record: &ContainerRecord, spec: &Spec) -> Result<()> {
-        let dir = self.bundle_dir(&record.pod, &record.id);
         let text =
             serde_json::to_vec(spec).map_err(|e| Error::Internal(format!("the OCI spec: {e}")))?;
-        replace_file(&dir.join(SPEC_FILE), &text)
+        replace_file(&self.spec_path(record), &text)
     }
 
     /// The OCI runtime spec of a container, as it was written last.
     pub(crate) fn read_spec(&self, record: &ContainerRecord) -> Result<Spec> {
-        let path = self.bundle_dir(&record.pod, &record.id).join(SPEC_FILE);
+        let path = self.spec_path(record);
         let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
         serde_json::from_slice(&text)
             .map_err(|e| Error::Internal(format!("{}: {e}", path.display())))
+    }
+
+    fn spec_path(&self, record: &ContainerRecord) -> PathBuf {
+        self.bundle_dir(&record.pod, &record.id).join(SPEC_FILE)
     }
 }
 
