@@ -282,10 +282,15 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 #[cfg(test)]
+mod compatibility;
+#[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
-    fn pod() -> PodRecord {
+    pub(super) fn pod() -> PodRecord {
         PodRecord::new(
             PodId::generate(),
             PodConfig::default(),
@@ -296,7 +301,7 @@ mod tests {
         )
     }
 
-    fn container(pod: &PodRecord) -> ContainerRecord {
+    pub(super) fn container(pod: &PodRecord) -> ContainerRecord {
         ContainerRecord {
             version: VERSION,
             id: ContainerId::generate(),

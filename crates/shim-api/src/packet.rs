@@ -194,4 +194,6 @@ fn recv_with(socket: BorrowedFd<'_>, wait: Wait) -> Result<(Packet, Vec<OwnedFd>
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
