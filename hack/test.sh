@@ -66,6 +66,7 @@ fi
 step build hack/build.sh
 if [ "${1:-}" != --prepare ]; then
     step "privileged tests" privileged_tests
+    step "chaos" e2e/chaos.sh --no-build 40 1
     step "privileged tests on a node with systemd" e2e/node-vm.sh --no-build
     step "critest" e2e/critest.sh --no-build
     step "critest, in parallel and over WebSocket" e2e/critest.sh --no-build --parallel 4 --websocket

@@ -68,13 +68,22 @@ impl Node {
     /// # Errors
     /// crictl fails.
     pub async fn crictl_with_input(&self, arguments: &[&str], input: &str) -> Result<()> {
+        let output = self.try_crictl_with_input(arguments, input).await?;
+        ensure!(output.code == Some(0), "crictl {arguments:?}: {output:?}");
+        Ok(())
+    }
+
+    /// The same, whatever comes of it.
+    ///
+    /// # Errors
+    /// crictl cannot be started.
+    pub async fn try_crictl_with_input(&self, arguments: &[&str], input: &str) -> Result<Output> {
         let mut crictl = self.start_crictl(arguments)?;
         let mut stdin = crictl.stdin.take().context("its input is a pipe")?;
-        stdin.write_all(input.as_bytes()).await?;
+        // One that has ended already says why.
+        let _ = stdin.write_all(input.as_bytes()).await;
         drop(stdin);
-        let output = crictl.wait_with_output().await?;
-        ensure!(output.status.success(), "crictl {arguments:?}: {output:?}");
-        Ok(())
+        Ok(crictl.wait_with_output().await?.into())
     }
 
     /// Starts crictl on a terminal of its own.
@@ -150,10 +159,15 @@ impl Node {
 }
 
 async fn run(command: &mut Command) -> Result<Output> {
-    let output = command.kill_on_drop(true).output().await?;
-    Ok(Output {
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        code: output.status.code(),
-    })
+    Ok(command.kill_on_drop(true).output().await?.into())
+}
+
+impl From<std::process::Output> for Output {
+    fn from(output: std::process::Output) -> Self {
+        Self {
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            code: output.status.code(),
+        }
+    }
 }

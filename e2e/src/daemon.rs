@@ -4,7 +4,7 @@ use crate::registry::Registry;
 use crate::slot::Slot;
 use crate::wait::until;
 use crate::{child, tools};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use crisp_cri_api::v1::VersionRequest;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -79,6 +79,16 @@ impl Daemon {
         }
         child.kill()?;
         child.wait()?;
+        Ok(())
+    }
+
+    /// Sends the signal by which it ends, and waits until it has.
+    pub(crate) async fn terminate(&self) -> Result<()> {
+        let mut child = self.child().take().context("the daemon is not running")?;
+        kill(Pid::from_raw(child.id().try_into()?), Signal::SIGTERM)?;
+        let ended = until("the daemon ends", async || child.try_wait().ok().flatten()).await;
+        let status = ended.or_else(|error| child.kill().map_err(Into::into).and(Err(error)))?;
+        ensure!(status.success(), "the daemon ended: {status}");
         Ok(())
     }
 

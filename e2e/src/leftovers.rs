@@ -111,7 +111,7 @@ fn end_processes(slot: &Slot) {
 }
 
 /// Mount points below a slot's directory, parents first.
-fn mounts(slot: &Slot) -> Vec<PathBuf> {
+pub(crate) fn mounts(slot: &Slot) -> Vec<PathBuf> {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = mountinfo
         .lines()

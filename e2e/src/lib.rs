@@ -40,7 +40,7 @@ pub use layer::{Entry, Layer, PackedLayer, Packing};
 pub use log::{LogLine, parse_log};
 pub use net::{http_get, in_netns};
 pub use node::{Node, image_spec};
-pub use pod::{Container, Executed, Pod, own_users, resources, security, sh};
+pub use pod::{Container, Executed, Pod, container_config, own_users, resources, security, sh};
 pub use registry::Registry;
 pub use slot::Slot;
 pub use terminal::Terminal;

@@ -25,6 +25,7 @@ pub struct Node {
     daemon: Daemon,
     channel: Channel,
     files_before: BTreeSet<PathBuf>,
+    mounts_before: Vec<PathBuf>,
     finished: AtomicBool,
     // Sweeps when dropped: after the daemon.
     slot: Slot,
@@ -67,6 +68,7 @@ impl Node {
             daemon,
             channel,
             files_before: leftovers::files(slot.dir()),
+            mounts_before: leftovers::mounts(&slot),
             finished: AtomicBool::new(false),
             slot,
         })
@@ -134,6 +136,12 @@ impl Node {
     #[must_use]
     pub fn log_path(&self) -> PathBuf {
         self.daemon.log_path()
+    }
+
+    /// All that it has said.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.daemon.log()
     }
 
     /// Where the daemon keeps what belongs to running pods.
@@ -234,7 +242,7 @@ impl Node {
         runtime_handler: &str,
         edit: impl FnOnce(&mut PodSandboxConfig),
     ) -> Result<Pod<'_>, Status> {
-        let mut config = pod_config(name, &self.log_dir(), &self.cgroup_parent());
+        let mut config = self.pod_config(name);
         edit(&mut config);
         // As the kubelet does.
         fs::create_dir_all(&config.log_directory)?;
@@ -249,6 +257,12 @@ impl Node {
             .into_inner()
             .pod_sandbox_id;
         Ok(Pod::new(self, id, config))
+    }
+
+    /// As the kubelet sends it for a pod without wishes.
+    #[must_use]
+    pub fn pod_config(&self, name: &str) -> PodSandboxConfig {
+        pod_config(name, &self.log_dir(), &self.cgroup_parent())
     }
 
     /// All pods there are.
@@ -289,7 +303,15 @@ impl Node {
         self.daemon.kill()
     }
 
-    /// Starts the daemon again after [`Node::kill`], and waits until it answers.
+    /// Has the daemon end by itself, as an administrator does.
+    ///
+    /// # Errors
+    /// It had ended already, or does not.
+    pub async fn terminate(&self) -> Result<()> {
+        self.daemon.terminate().await
+    }
+
+    /// Starts the daemon again after it was ended, and waits until it answers.
     ///
     /// # Errors
     /// It does not come up.
@@ -329,6 +351,14 @@ impl Node {
     /// # Errors
     /// Something is left; the message lists it.
     pub async fn finish(self) -> Result<()> {
+        self.clear().await
+    }
+
+    /// The same for a node that others have too; nothing more may be done on it.
+    ///
+    /// # Errors
+    /// Something is left; the message lists it.
+    pub async fn clear(&self) -> Result<()> {
         for pod in self.pods().await? {
             let pod_sandbox_id = pod.id;
             let stop = StopPodSandboxRequest {
@@ -390,8 +420,14 @@ impl Node {
         ];
         let mut found = leftovers::find(&self.slot, self.daemon_pid(), &self.files_before);
         found.retain(|line| {
-            !own.iter()
-                .any(|path| line.starts_with(&format!("file {}", path.display())))
+            let is = |kind: &str, path: &PathBuf| {
+                line.starts_with(&format!("{kind} {}", path.display()))
+            };
+            !own.iter().any(|path| is("file", path))
+                && !self
+                    .mounts_before
+                    .iter()
+                    .any(|path| *line == format!("mount {}", path.display()))
         });
         found
     }

@@ -108,7 +108,15 @@ fn namespaces() -> NamespaceOption {
     }
 }
 
-fn container_config(name: &str) -> ContainerConfig {
+/// As the kubelet sends it for a container without wishes, which sleeps.
+#[must_use]
+pub fn container_config(name: &str, pod: &PodSandboxConfig) -> ContainerConfig {
+    // The same namespaces are sent for the pod and each of its containers.
+    let pod_security = pod
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.security_context.as_ref());
+    let namespace_options = pod_security.and_then(|security| security.namespace_options.clone());
     ContainerConfig {
         metadata: Some(ContainerMetadata {
             name: name.to_owned(),
@@ -119,7 +127,7 @@ fn container_config(name: &str) -> ContainerConfig {
         log_path: format!("{name}.log"),
         linux: Some(LinuxContainerConfig {
             security_context: Some(LinuxContainerSecurityContext {
-                namespace_options: Some(namespaces()),
+                namespace_options,
                 ..LinuxContainerSecurityContext::default()
             }),
             ..LinuxContainerConfig::default()
@@ -142,15 +150,7 @@ impl<'a> Pod<'a> {
         name: &str,
         edit: impl FnOnce(&mut ContainerConfig),
     ) -> Result<Container<'a>, Status> {
-        let mut config = container_config(name);
-        // The kubelet sends the same namespaces for the pod and each of its containers.
-        let pod_security = self
-            .config
-            .linux
-            .as_ref()
-            .and_then(|linux| linux.security_context.as_ref());
-        security(&mut config).namespace_options =
-            pod_security.and_then(|security| security.namespace_options.clone());
+        let mut config = container_config(name, &self.config);
         edit(&mut config);
         let log_path = Path::new(&self.config.log_directory).join(&config.log_path);
         let request = CreateContainerRequest {

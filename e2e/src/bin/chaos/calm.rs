@@ -1,0 +1,90 @@
+//! What holds for the whole node when nobody is in a step and nothing is wrong.
+
+use crate::kubelet::Client;
+use crate::world::World;
+use anyhow::{Context, Result, ensure};
+use crisp_cri_api::v1::*;
+use crisp_e2e::Process;
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// Descriptors that the daemon may have for each pod, beside those that it begins with.
+const DESCRIPTORS_PER_POD: usize = 8;
+
+/// The same for what is none of a pod's: connections, files in use.
+const DESCRIPTORS_MORE: usize = 64;
+
+/// What the daemon takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Figures {
+    pub(crate) descriptors: usize,
+    pub(crate) threads: usize,
+    pub(crate) resident_kib: u64,
+}
+
+impl Figures {
+    pub(crate) fn of_daemon(world: &World) -> Result<Self> {
+        let pid = world.node.daemon_pid().context("the daemon does not run")?;
+        let daemon = Process(pid.try_into()?);
+        Ok(Self {
+            descriptors: daemon.descriptors()?,
+            threads: daemon.threads()?,
+            resident_kib: daemon.resident_bytes()? >> 10,
+        })
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            descriptors,
+            threads,
+            resident_kib,
+        } = self;
+        write!(
+            f,
+            "{descriptors} descriptors, {threads} threads, {resident_kib} KiB"
+        )
+    }
+}
+
+/// Waits for everybody to stand still, and compares the node with what it should have.
+pub(crate) async fn check(world: &World) -> Result<()> {
+    let _everybody = world.steps.write().await;
+    let client = Client::connect(world).await?;
+    let census = world.population.census();
+    let pods = client
+        .runtime()
+        .list_pod_sandbox(ListPodSandboxRequest::default())
+        .await?;
+    let pods: BTreeSet<_> = pods
+        .into_inner()
+        .items
+        .into_iter()
+        .map(|pod| pod.id)
+        .collect();
+    ensure!(
+        pods == census.pods,
+        "pods are {pods:?}, not {:?}",
+        census.pods
+    );
+    let containers = client
+        .runtime()
+        .list_containers(ListContainersRequest::default())
+        .await?;
+    let containers = containers.into_inner().containers.into_iter();
+    let containers: BTreeSet<_> = containers.map(|container| container.id).collect();
+    ensure!(
+        containers == census.containers,
+        "containers are {containers:?}, not {:?}",
+        census.containers
+    );
+    let figures = Figures::of_daemon(world)?;
+    world.note("calm", format_args!("{} pods: {figures}", pods.len()));
+    ensure!(
+        figures.descriptors < DESCRIPTORS_MORE + pods.len() * DESCRIPTORS_PER_POD,
+        "the daemon with {} pods has {figures}",
+        pods.len()
+    );
+    Ok(())
+}
