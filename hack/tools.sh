@@ -46,6 +46,22 @@ cni_plugins() {
     rm -r "$work"
 }
 
+# Debian's containerd, a peer that crisp is measured beside: unpacked, not installed.
+containerd() {
+    local to=$tools/containerd
+    [ -d "$to" ] && return
+    local work
+    work=$(mktemp -d)
+    (
+        cd "$work" || exit
+        apt_get download containerd
+        dpkg-deb -x containerd_*.deb root
+    )
+    mkdir -p "$to"
+    mv "$work"/root/usr/bin/{containerd,containerd-shim-runc-v2} "$to"
+    rm -r "$work"
+}
+
 # OCI runtimes that are driven by their command line: unpacked, not installed. A library that crun
 # needs, and nothing else of a usual system, lies beside it.
 oci_runtimes() {

@@ -9,32 +9,16 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::slice;
 
 impl Node {
     /// A network of Debian's plugins: a bridge with addresses of both families, host ports, bandwidths,
     /// and the plugins given behind them.
     #[must_use]
     pub fn cni_network(&self, more: &[Value]) -> Value {
-        let [ipv4, ipv6] = self.slot().cni_ranges();
-        let mut plugins = vec![
-            json!({
-                "type": "bridge",
-                "bridge": self.slot().cni_bridge(),
-                "isGateway": true,
-                "ipMasq": true,
-                "hairpinMode": true,
-                "ipam": {
-                    "type": "host-local",
-                    "dataDir": self.cni_data_dir().parent(),
-                    "ranges": [[{"subnet": ipv4}], [{"subnet": ipv6}]],
-                    "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
-                },
-            }),
-            json!({"type": "portmap", "snat": true, "capabilities": {"portMappings": true}}),
-            json!({"type": "bandwidth", "capabilities": {"bandwidth": true}}),
-        ];
-        plugins.extend_from_slice(more);
-        json!({"cniVersion": "1.0.0", "name": self.slot().cni_network(), "plugins": plugins})
+        let bandwidth = json!({"type": "bandwidth", "capabilities": {"bandwidth": true}});
+        let more = [slice::from_ref(&bandwidth), more].concat();
+        network(self.slot(), self.slot().cni_ranges(), &more)
     }
 
     /// Makes a network the one that pods to come are wired to.
@@ -85,8 +69,34 @@ impl Node {
 
     /// Where host-local keeps what it gives: a file for each address, under its name.
     pub(crate) fn cni_data_dir(&self) -> PathBuf {
-        self.dir().join("cni/data").join(self.slot().cni_network())
+        data_dir(self.slot()).join(self.slot().cni_network())
     }
+}
+
+/// A slot's network: a bridge with addresses of both families, host ports, and more plugins.
+pub(crate) fn network(slot: &Slot, [ipv4, ipv6]: [String; 2], more: &[Value]) -> Value {
+    let mut plugins = vec![
+        json!({
+            "type": "bridge",
+            "bridge": slot.cni_bridge(),
+            "isGateway": true,
+            "ipMasq": true,
+            "hairpinMode": true,
+            "ipam": {
+                "type": "host-local",
+                "dataDir": data_dir(slot),
+                "ranges": [[{"subnet": ipv4}], [{"subnet": ipv6}]],
+                "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+            },
+        }),
+        json!({"type": "portmap", "snat": true, "capabilities": {"portMappings": true}}),
+    ];
+    plugins.extend_from_slice(more);
+    json!({"cniVersion": "1.0.0", "name": slot.cni_network(), "plugins": plugins})
+}
+
+fn data_dir(slot: &Slot) -> PathBuf {
+    slot.dir().join("cni/data")
 }
 
 /// A rule of the packet filter that plugins made for a slot's network.

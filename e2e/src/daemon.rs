@@ -18,6 +18,7 @@ use tonic::transport::Channel;
 /// A daemon that runs, or is dead at the moment. Killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Daemon {
+    program: PathBuf,
     dir: PathBuf,
     child: Mutex<Option<Child>>,
 }
@@ -25,6 +26,7 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Writes the files that a daemon in this slot reads; it does not run yet.
     pub(crate) fn configure(
+        program: PathBuf,
         slot: &Slot,
         registry: &Registry,
         edit: impl FnOnce(&mut Table),
@@ -32,6 +34,7 @@ impl Daemon {
         let mut config = config(slot);
         edit(&mut config);
         let daemon = Self {
+            program,
             dir: slot.dir().to_owned(),
             child: Mutex::new(None),
         };
@@ -46,7 +49,7 @@ impl Daemon {
             .create(true)
             .append(true)
             .open(self.log_path())?;
-        let mut serve = child::command(&tools::program("dist/crisp"));
+        let mut serve = child::command(&self.program);
         serve.arg("serve").arg("--config").arg(self.config_path());
         serve
             .stdin(Stdio::null())

@@ -15,6 +15,7 @@ pub mod catalog;
 mod child;
 mod cni;
 mod command;
+mod containerd;
 mod daemon;
 mod image;
 mod kernel;
@@ -33,6 +34,7 @@ mod web;
 
 pub use archive::{docker_archive, oci_archive};
 pub use command::{Forward, Output};
+pub use containerd::Containerd;
 pub use daemon::oci_handlers;
 pub use image::{Digest, Flavour, Image};
 pub use kernel::{Cgroup, Process, xattr};
@@ -40,7 +42,9 @@ pub use layer::{Entry, Layer, PackedLayer, Packing};
 pub use log::{LogLine, parse_log};
 pub use net::{http_get, in_netns};
 pub use node::{Node, image_spec};
-pub use pod::{Container, Executed, Pod, container_config, own_users, resources, security, sh};
+pub use pod::{
+    Container, Executed, Pod, container_config, own_users, pod_config, resources, security, sh,
+};
 pub use registry::Registry;
 pub use slot::Slot;
 pub use terminal::Terminal;

@@ -6,6 +6,7 @@ use crate::leftovers;
 use crate::pod::{Pod, pod_config};
 use crate::registry::Registry;
 use crate::slot::Slot;
+use crate::tools;
 use crate::wait::until;
 use anyhow::{Context, Result};
 use crisp_cri_api::v1::image_service_client::ImageServiceClient;
@@ -15,7 +16,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use toml::Table;
+use toml::{Table, Value};
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -55,14 +56,35 @@ impl Node {
     /// # Errors
     /// It does not come up.
     pub async fn start_empty(edit: impl FnOnce(&mut Table)) -> Result<Self> {
-        let registry = Registry::shared();
-        let slot = Slot::take();
-        let daemon = Daemon::configure(&slot, registry, |config| {
+        let program = tools::program("dist/crisp");
+        Self::start_program(program, Slot::take(), |config| {
             if !default_handler().is_empty() {
                 config.insert("handlers".to_owned(), oci_handlers().into());
             }
             edit(config);
-        })?;
+        })
+        .await
+    }
+
+    /// Any build of the daemon, without any image, but with addresses for thousands of pods.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub async fn start_wide(program: PathBuf) -> Result<Self> {
+        let slot = Slot::take();
+        let cidrs = slot.wide_cidrs().map(Value::from).to_vec();
+        Self::start_program(program, slot, |config| {
+            config["network"]["pod_cidrs"] = cidrs.into();
+        })
+        .await
+    }
+
+    async fn start_program(
+        program: PathBuf,
+        slot: Slot,
+        edit: impl FnOnce(&mut Table),
+    ) -> Result<Self> {
+        let daemon = Daemon::configure(program, &slot, Registry::shared(), edit)?;
         let channel = daemon.start().await?;
         Ok(Self {
             daemon,

@@ -61,7 +61,8 @@ pub fn resources(config: &mut ContainerConfig) -> &mut LinuxContainerResources {
 }
 
 /// As the kubelet sends it for a pod without wishes.
-pub(crate) fn pod_config(name: &str, log_dir: &Path, cgroup_parent: &str) -> PodSandboxConfig {
+#[must_use]
+pub fn pod_config(name: &str, log_dir: &Path, cgroup_parent: &str) -> PodSandboxConfig {
     PodSandboxConfig {
         metadata: Some(PodSandboxMetadata {
             name: name.to_owned(),

@@ -106,6 +106,15 @@ impl Slot {
         ]
     }
 
+    /// Networks for 4,000 pods, for who needs more than [`Slot::pod_cidrs`] has addresses for.
+    pub(crate) fn wide_cidrs(&self) -> [String; 2] {
+        let (high, low) = (self.number / 16, self.number % 16);
+        [
+            format!("10.{}.{}.0/20", 224 + high, 16 * low),
+            format!("fd00:c416:{:x}::/64", self.number),
+        ]
+    }
+
     /// Ends and removes everything of this slot, without the daemon's help.
     fn sweep(&self) {
         leftovers::sweep(self);

@@ -1,0 +1,94 @@
+//! Measures container runtimes side by side, by what a kubelet asks of them. `hack/bench.sh` prepares
+//! what it needs.
+//!
+//! * [`runtime`] is a runtime that is measured, and what is asked of it; [`images`] is what it runs.
+//! * [`measure`] has a module for each group of measurements. They take turns: with several runtimes
+//!   every sample of one is followed by one of each other, so that whatever else the machine does
+//!   meets all alike.
+//! * [`floor`] does the bare system calls that no runtime can do without.
+//! * [`figure`] makes figures of samples, [`report`] shows and keeps them, [`chart`] draws them.
+
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the figures are for whoever runs it"
+)]
+
+mod chart;
+mod figure;
+mod floor;
+mod images;
+mod measure;
+mod options;
+mod processes;
+mod report;
+mod runtime;
+mod websocket;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use options::{Command, Options};
+use report::Report;
+use std::fs;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let result = match &options.command {
+        // Before there is any other thread, which could not be cloned.
+        Some(Command::Floor { rounds }) => measure_floor(*rounds),
+        Some(Command::Draw { json, svg }) => draw(json, svg),
+        None => measure(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure_floor(rounds: usize) -> Result<()> {
+    println!("{}", serde_json::to_string(&floor::measure(rounds)?)?);
+    Ok(())
+}
+
+fn draw(json: &std::path::Path, svg: &std::path::Path) -> Result<()> {
+    let text = fs::read_to_string(json).with_context(|| json.display().to_string())?;
+    let report: Report = serde_json::from_str(&text)?;
+    Ok(fs::write(svg, chart::draw(&report))?)
+}
+
+/// Either way all that was started is dropped in the end, which ends it.
+#[tokio::main(flavor = "current_thread")]
+async fn measure(options: &Options) -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = measure_all(options) => result,
+        _ = interrupt.recv() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("terminated"),
+    }
+}
+
+async fn measure_all(options: &Options) -> Result<()> {
+    images::publish();
+    let runtimes = options.start_runtimes().await?;
+    let mut report = Report::new(&runtimes)?;
+    println!("{}", report.head());
+    for group in options.groups() {
+        let rows = measure::group(group, &runtimes, &options.effort()).await;
+        report.add(rows.with_context(|| format!("{group:?}"))?);
+        println!("{}", report.table_of_last());
+        if let Some(path) = &options.json {
+            fs::write(path, serde_json::to_string_pretty(&report)?)?;
+        }
+    }
+    for runtime in runtimes {
+        runtime.finish().await?;
+    }
+    Ok(())
+}

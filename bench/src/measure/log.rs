@@ -1,0 +1,82 @@
+//! A container that writes as fast as it can.
+
+use super::Effort;
+use crate::figure::{Row, Samples, Unit};
+use crate::images::{LINES, LINES_BYTES};
+use crate::processes::cpu_time;
+use crate::runtime::{Network, Runtime, Started};
+use anyhow::{Result, ensure};
+use crisp_cri_api::v1::{ContainerState, ContainerStatus};
+use std::fs;
+use std::time::Duration;
+
+/// How often the container writes [`LINES`].
+const TIMES: usize = 32;
+const STEP: Duration = Duration::from_millis(50);
+
+pub(super) async fn measure(runtimes: &[Runtime], effort: &Effort) -> Result<Vec<Row>> {
+    let mut samples = Samples::new(runtimes.len());
+    for _ in 0..effort.long_rounds {
+        for (number, runtime) in runtimes.iter().enumerate() {
+            let (seconds, cpu) = write(runtime).await?;
+            let written_mb = (TIMES * LINES_BYTES) as f64 / 1e6;
+            let (speed, cost) = (written_mb / seconds, cpu.as_secs_f64() * 1e3 / written_mb);
+            samples.add(
+                number,
+                "log of one container",
+                Unit::MegabytesPerSecond,
+                speed,
+            );
+            samples.add(
+                number,
+                "the runtime's cpu for it",
+                Unit::MillisecondsPerMegabyte,
+                cost,
+            );
+        }
+    }
+    Ok(samples.into_rows())
+}
+
+/// How long the container took, in seconds, and what the runtime used of the cpus meanwhile.
+async fn write(runtime: &Runtime) -> Result<(f64, Duration)> {
+    let pod = runtime.run_pod(runtime.new_pod(Network::Own)?).await?;
+    let script = format!("sleep 0.2; for i in $(seq {TIMES}); do cat {LINES}; done");
+    let container = runtime
+        .create_with(&pod, &["/bin/sh", "-c", &script])
+        .await?;
+    runtime.start(&container).await?;
+    let started = Started { pod, container };
+    let processes = [
+        runtime.overhead(std::slice::from_ref(&started)).await?,
+        vec![runtime.daemon],
+    ]
+    .concat();
+    let before = cpu_time(&processes);
+    let status = wait(runtime, &started.container).await?;
+    let log = runtime.log_path(&started.pod);
+    // What is in pipes when the container ends is written a little later.
+    while fs::metadata(&log)?.len() < (TIMES * LINES_BYTES) as u64 {
+        tokio::time::sleep(STEP).await;
+    }
+    let cpu = cpu_time(&processes).saturating_sub(before);
+    runtime.end_pod(&started).await?;
+    fs::remove_file(log)?;
+    let seconds = (status.finished_at - status.started_at) as f64 / 1e9 - 0.2;
+    Ok((seconds, cpu))
+}
+
+async fn wait(runtime: &Runtime, container: &str) -> Result<ContainerStatus> {
+    loop {
+        let status = runtime.container_status(container).await?;
+        if status.state() == ContainerState::ContainerExited {
+            ensure!(
+                status.exit_code == 0,
+                "the writer ended with {}",
+                status.exit_code
+            );
+            return Ok(status);
+        }
+        tokio::time::sleep(STEP).await;
+    }
+}

@@ -1,0 +1,110 @@
+//! The groups of measurements, a module each.
+
+mod exec;
+mod log;
+mod pull;
+mod scale;
+mod start;
+mod throughput;
+
+use crate::figure::Row;
+use crate::runtime::{Runtime, Started};
+use anyhow::Result;
+use clap::ValueEnum;
+use futures_util::future::try_join_all;
+use std::time::Duration;
+
+/// What belongs together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Group {
+    /// The start of a pod with one container, and its end.
+    Start,
+    /// Commands in a container.
+    Exec,
+    /// Pods started per second.
+    Throughput,
+    /// Memory, cpu and answers by the number of pods.
+    Scale,
+    /// Pull and unpack.
+    Pull,
+    /// A container that writes as fast as it can.
+    Log,
+}
+
+impl Group {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Start,
+        Self::Exec,
+        Self::Throughput,
+        Self::Scale,
+        Self::Pull,
+        Self::Log,
+    ];
+}
+
+/// How much is done for each figure.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Effort {
+    /// Samples of what takes milliseconds.
+    pub(crate) rounds: usize,
+    /// Samples of what takes seconds.
+    pub(crate) long_rounds: usize,
+    /// The most pods at a time.
+    pub(crate) pods: usize,
+    /// How long it is watched what idle pods cost.
+    pub(crate) idle: Duration,
+}
+
+impl Effort {
+    pub(crate) fn new(quick: bool, pods: usize) -> Self {
+        if quick {
+            Self {
+                rounds: 20,
+                long_rounds: 1,
+                pods,
+                idle: Duration::from_secs(10),
+            }
+        } else {
+            Self {
+                rounds: 100,
+                long_rounds: 5,
+                pods,
+                idle: Duration::from_secs(60),
+            }
+        }
+    }
+}
+
+pub(crate) async fn group(group: Group, runtimes: &[Runtime], effort: &Effort) -> Result<Vec<Row>> {
+    match group {
+        Group::Start => start::measure(runtimes, effort).await,
+        Group::Exec => exec::measure(runtimes, effort).await,
+        Group::Throughput => throughput::measure(runtimes, effort).await,
+        Group::Scale => scale::measure(runtimes, effort).await,
+        Group::Pull => pull::measure(runtimes, effort).await,
+        Group::Log => log::measure(runtimes, effort).await,
+    }
+}
+
+/// Runs as many pods, by so many clients at a time.
+async fn start_pods(runtime: &Runtime, pods: usize, clients: usize) -> Result<Vec<Started>> {
+    let shares = (0..clients).map(|client| async move {
+        let mut started = Vec::new();
+        for _ in (client..pods).step_by(clients) {
+            started.push(runtime.start_pod().await?);
+        }
+        anyhow::Ok(started)
+    });
+    Ok(try_join_all(shares).await?.concat())
+}
+
+/// Ends pods, by so many clients at a time.
+async fn end_pods(runtime: &Runtime, pods: &[Started], clients: usize) -> Result<()> {
+    let shares = (0..clients).map(|client| async move {
+        for started in pods.iter().skip(client).step_by(clients) {
+            runtime.end_pod(started).await?;
+        }
+        anyhow::Ok(())
+    });
+    try_join_all(shares).await.map(drop)
+}
