@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 /// More than tests ever run side by side.
 const SLOTS: u8 = 200;
 
+/// Of the whole machine, as bridges and cgroups are, wherever temporary files are.
+const LOCKS: &str = "/tmp/crisp-e2e";
+
 /// A number that nobody else on this machine uses, as long as this lives. The kernel drops the lock
 /// when the process ends; the next owner sweeps what such a predecessor left.
 #[derive(Debug)]
@@ -28,7 +31,9 @@ impl Slot {
             "the privileged tests need root: run 'sudo hack/test.sh', or 'sudo -E cargo test -p crisp-e2e' after 'sudo hack/test.sh --prepare'"
         );
         let base = std::env::temp_dir().join("crisp-e2e");
-        fs::create_dir_all(&base).expect("the temporary directory can be written");
+        for dir in [Path::new(LOCKS), &base] {
+            fs::create_dir_all(dir).expect("temporary directories can be written");
+        }
         let slot = (1..=SLOTS)
             .find_map(|number| Self::try_take(&base, number))
             .expect("a slot is free");
@@ -38,8 +43,8 @@ impl Slot {
     }
 
     fn try_take(base: &Path, number: u8) -> Option<Self> {
-        let lock =
-            File::create(base.join(format!("{number}.lock"))).expect("lock files can be made");
+        let lock = Path::new(LOCKS).join(format!("{number}.lock"));
+        let lock = File::create(lock).expect("lock files can be made");
         match lock.try_lock() {
             Ok(()) => Some(Self {
                 number,
