@@ -186,6 +186,7 @@ impl Engine {
             self.container_exited(&exit);
         }
         for container in self.store.containers_of(pod.id()) {
+            container.settled().await;
             let message = match record.boot_id == self.host.boot_id {
                 true => "its shim ended and nobody saw how it ended",
                 false => "the host was restarted",

@@ -86,6 +86,13 @@ impl Container {
         Some(record.clone())
     }
 
+    /// Waits for its creation, and for a start that is under way: what these make is to be taken away too.
+    pub(crate) async fn settled(&self) {
+        // One that failed has taken away what it had made.
+        let _ = self.making.wait().await;
+        drop(self.operation.lock().await);
+    }
+
     /// Waits until its first process has ended.
     pub(crate) async fn exited(&self) {
         let mut state = self.state.subscribe();

@@ -69,8 +69,7 @@ impl Engine {
 
     /// Ends a container without a grace period.
     pub(crate) async fn kill_container(&self, container: &Arc<Container>) -> Result<()> {
-        // A start that is under way is waited for: what it starts is to end too.
-        drop(container.operation.lock().await);
+        container.settled().await;
         self.stop_known(container, Duration::ZERO).await
     }
 
