@@ -29,6 +29,7 @@ mod selinux;
 mod services;
 mod streams;
 mod systemd;
+mod upgrade;
 mod uplink;
 mod users;
 mod volumes;
