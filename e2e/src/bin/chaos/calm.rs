@@ -4,9 +4,8 @@ use crate::kubelet::Client;
 use crate::world::World;
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::*;
-use crisp_e2e::Process;
+use crisp_e2e::{Figures, Process};
 use std::collections::BTreeSet;
-use std::fmt;
 
 /// Descriptors that the daemon may have for each pod, beside those that it begins with.
 const DESCRIPTORS_PER_POD: usize = 8;
@@ -15,37 +14,9 @@ const DESCRIPTORS_PER_POD: usize = 8;
 const DESCRIPTORS_MORE: usize = 64;
 
 /// What the daemon takes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Figures {
-    pub(crate) descriptors: usize,
-    pub(crate) threads: usize,
-    pub(crate) resident_kib: u64,
-}
-
-impl Figures {
-    pub(crate) fn of_daemon(world: &World) -> Result<Self> {
-        let pid = world.node.daemon_pid().context("the daemon does not run")?;
-        let daemon = Process(pid.try_into()?);
-        Ok(Self {
-            descriptors: daemon.descriptors()?,
-            threads: daemon.threads()?,
-            resident_kib: daemon.resident_bytes()? >> 10,
-        })
-    }
-}
-
-impl fmt::Display for Figures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            descriptors,
-            threads,
-            resident_kib,
-        } = self;
-        write!(
-            f,
-            "{descriptors} descriptors, {threads} threads, {resident_kib} KiB"
-        )
-    }
+pub(crate) fn figures(world: &World) -> Result<Figures> {
+    let pid = world.node.daemon_pid().context("the daemon does not run")?;
+    Figures::of(Process(pid.try_into()?))
 }
 
 /// Waits for everybody to stand still, and compares the node with what it should have.
@@ -79,7 +50,7 @@ pub(crate) async fn check(world: &World) -> Result<()> {
         "containers are {containers:?}, not {:?}",
         census.containers
     );
-    let figures = Figures::of_daemon(world)?;
+    let figures = figures(world)?;
     world.note("calm", format_args!("{} pods: {figures}", pods.len()));
     ensure!(
         figures.descriptors < DESCRIPTORS_MORE + pods.len() * DESCRIPTORS_PER_POD,

@@ -26,6 +26,7 @@ mod workload;
 mod world;
 
 use anyhow::{Context, Result, ensure};
+use crisp_e2e::Figures;
 use kubelet::{Client, Kubelet};
 use pod::Pod;
 use random::Random;
@@ -67,7 +68,7 @@ async fn main() -> Result<ExitCode> {
 
 async fn run(time: Duration, seed: u64, trace: &Path) -> Result<()> {
     let world = Arc::new(World::open(trace).await?);
-    let before = calm::Figures::of_daemon(&world)?;
+    let before = calm::figures(&world)?;
     let mut everybody = populate(&world, seed).await?;
     let clock = world.clone();
     everybody.spawn_local(async move {
@@ -137,8 +138,8 @@ async fn live(mut kubelet: Kubelet) -> Result<()> {
 }
 
 /// Everybody has gone: nothing is left, and the daemon has given back what it took.
-async fn finish(world: &World, before: calm::Figures) -> Result<()> {
-    let after = calm::Figures::of_daemon(world)?;
+async fn finish(world: &World, before: Figures) -> Result<()> {
+    let after = calm::figures(world)?;
     println!("the daemon had {before}; it has {after}");
     ensure!(
         after.descriptors <= before.descriptors + 8,
