@@ -2,9 +2,10 @@
 
 use crate::Error;
 use crate::description::{Description, Edits, RawEdits};
+use crisp_sys::file::read_text_bounded;
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Longest file; those for a machine full of accelerators have some 100 KiB.
@@ -94,7 +95,7 @@ impl<'a> Library<'a> {
     }
 
     fn add(&mut self, path: PathBuf, priority: usize) {
-        let text = read_bounded(&path).map_err(|error| error.to_string());
+        let text = read_text_bounded(&path, FILE_BYTES_MAX).map_err(|error| error.to_string());
         match text.and_then(|text| Description::parse(&text, &path)) {
             Ok(description) => self.files.push(Described {
                 path,
@@ -161,22 +162,6 @@ fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     paths.sort();
     paths.truncate(FILES_MAX);
     Ok(paths)
-}
-
-fn read_bounded(path: &Path) -> io::Result<String> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is no file"));
-    }
-    let mut text = String::new();
-    File::open(path)?
-        .take(FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)?;
-    match text.len() as u64 > FILE_BYTES_MAX {
-        true => Err(io::Error::other(format!(
-            "it has more than {FILE_BYTES_MAX} bytes"
-        ))),
-        false => Ok(text),
-    }
 }
 
 #[cfg(test)]

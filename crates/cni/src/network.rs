@@ -1,10 +1,11 @@
 //! Networks as files describe them (specification, section 1).
 
 use crate::{Error, Version};
+use crisp_sys::file::read_text_bounded;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 /// Longest file. Those that list many delegates have some 10 KiB.
@@ -46,7 +47,7 @@ impl Network {
         let Some(path) = first_file(dir).map_err(io_error("read", dir))? else {
             return Ok(None);
         };
-        let text = read_bounded(&path).map_err(io_error("read", &path))?;
+        let text = read_text_bounded(&path, FILE_BYTES_MAX).map_err(io_error("read", &path))?;
         let parsed = match path.extension().is_some_and(|e| e == LIST) {
             true => Self::parse_list(&text, &path),
             false => Self::parse_single(&text, &path),
@@ -189,21 +190,6 @@ fn first_file(dir: &Path) -> io::Result<Option<PathBuf>> {
         }
     }
     Ok(first)
-}
-
-fn read_bounded(path: &Path) -> io::Result<String> {
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no file"));
-    }
-    let mut text = String::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    match text.len() as u64 > FILE_BYTES_MAX {
-        true => Err(io::Error::other(format!(
-            "it has more than {FILE_BYTES_MAX} bytes"
-        ))),
-        false => Ok(text),
-    }
 }
 
 fn io_error(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
