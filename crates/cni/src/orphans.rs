@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 /// over.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long all of it may take. Reading the environment of a process whose memory is locked takes as long
+/// as the lock is held, which a file system that hangs can make for ever.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How often is looked whether they have ended.
 const STEP: Duration = Duration::from_millis(20);
 
@@ -20,17 +24,26 @@ const STEP: Duration = Duration::from_millis(20);
 /// on.
 pub async fn outwait_orphans(attachment: &Attachment) {
     let told = format!("CNI_CONTAINERID={}", attachment.container_id);
+    let looking = tokio::task::spawn_blocking(move || outwait(&told));
+    if tokio::time::timeout(LOOK_TIMEOUT, looking).await.is_err() {
+        tracing::warn!(
+            "the environment of a process cannot be read; CNI plugins that an earlier daemon ran may go on"
+        );
+    }
+}
+
+fn outwait(told: &str) {
     let begun = Instant::now();
     loop {
-        let orphans = find(&told);
+        let orphans = find(told);
         if orphans.is_empty() {
             return;
         }
         if begun.elapsed() > PATIENCE {
-            orphans.into_iter().for_each(|pid| end(pid, &told));
+            orphans.into_iter().for_each(|pid| end(pid, told));
             return;
         }
-        tokio::time::sleep(STEP).await;
+        std::thread::sleep(STEP);
     }
 }
 
