@@ -7,8 +7,9 @@ use crate::{Reply, answer, reply, request, span};
 use crisp_cri_api::node::v1;
 use crisp_cri_api::node::v1::node_server::Node;
 use crisp_engine::{Engine, Error as EngineError, Kind};
-use crisp_image::Auth;
+use crisp_image::{Auth, Repair};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tonic::{Request, Status, Streaming};
 
 /// Serves `crisp.node.v1.Node` from an engine.
@@ -103,6 +104,34 @@ impl Node for NodeServer {
         reply(reports(import, move || v1::ImportProgress {
             received_bytes: heard.received_bytes(),
             images: Vec::new(),
+        }))
+    }
+
+    type CheckStoreStream = Reports<v1::StoreProgress>;
+
+    async fn check_store(
+        &self,
+        request: Request<v1::CheckStoreRequest>,
+    ) -> Reply<Self::CheckStoreStream> {
+        let repair = match request.into_inner().repair {
+            true => Repair::Yes,
+            false => Repair::No,
+        };
+        let images = self.engine.images().clone();
+        let read_bytes = Arc::new(AtomicU64::new(0));
+        let told = read_bytes.clone();
+        let check = async move {
+            let listener = told.clone();
+            let hear = move |bytes| listener.store(bytes, Ordering::Relaxed);
+            let report = images.check(repair, hear).await.map_err(of_image)?;
+            Ok(v1::StoreProgress {
+                read_bytes: told.load(Ordering::Relaxed),
+                report: Some(answer::store_report(report)),
+            })
+        };
+        reply(reports(check, move || v1::StoreProgress {
+            read_bytes: read_bytes.load(Ordering::Relaxed),
+            report: None,
         }))
     }
 

@@ -36,7 +36,7 @@ enum Command {
     /// Run the daemon.
     Serve(serve::Arguments),
     /// Tell what this host offers and lacks for pods, with each thing's consequence and remedy.
-    Check,
+    Check(check::Arguments),
     /// Show or check configurations.
     Config(config::Arguments),
     /// Run, list and remove pods, see their logs and run commands in them.
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     let Arguments { target, command } = Arguments::parse();
     let done = match command {
         Command::Serve(arguments) => serve::run(&arguments, &target).map(|()| ExitCode::SUCCESS),
-        Command::Check => check::run(&target),
+        Command::Check(arguments) => check::run(&arguments, &target),
         Command::Config(arguments) => config::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Pod(arguments) => pod::run(&arguments, &target),
         Command::Inspect(arguments) => inspect::run(&arguments, &target),

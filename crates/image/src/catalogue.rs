@@ -179,7 +179,12 @@ impl Catalogue {
         let merged = match entries.get(&entry.image.id) {
             Some(known) => {
                 let all = known.names().chain(entry.names()).cloned().collect();
-                known.with_names(all, settings)
+                let unsynced = entry.unsynced_since_boot.clone();
+                Entry {
+                    // Something of it may have come again.
+                    unsynced_since_boot: unsynced.or_else(|| known.unsynced_since_boot.clone()),
+                    ..known.with_names(all, settings)
+                }
             }
             None => entry.clone(),
         };

@@ -20,6 +20,7 @@
 
 use crate::manifest::{self, Descriptor};
 use crate::{Digest, Error, tree};
+use crisp_sys::file::read_bounded;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,8 @@ const FIXUP: &str = "dev.crisp.fixup";
 /// How long a process that is ending may still have the store.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
+/// How much of a blob is read at once.
+const READ_BYTES: usize = 128 << 10;
 /// The largest index that is read.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
 
@@ -138,11 +141,29 @@ impl Content {
         }
     }
 
+    /// Whether a blob has its digest; none: it is not here. Reads all of it, of whatever size.
+    pub(crate) fn verify_blob(&self, digest: &Digest) -> io::Result<Option<bool>> {
+        let mut file = match File::open(self.blob_path(digest)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let mut hasher = crate::digest::Hasher::like(digest);
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(Some(hasher.finish() == *digest)),
+                bytes => hasher.update(&buffer[..bytes]),
+            }
+        }
+    }
+
     /// Writes a blob whose digest was checked.
     pub(crate) fn write_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
         let staged = self.stage()?;
-        fs::write(&staged, bytes).map_err(|error| Error::io("write", &staged, error))?;
-        self.adopt_blob(digest, &staged)
+        let written = fs::write(&staged, bytes)
+            .map_err(|error| Error::io("write", &staged, error))
+            .and_then(|()| self.adopt_blob(digest, &staged));
+        written.inspect_err(|_| forget(&staged))
     }
 
     /// Moves a complete file from the staging directory to where the blob belongs.
@@ -187,7 +208,10 @@ impl Content {
             fs::rename(&staged, path)?;
             File::open(&self.dir)?.sync_all()
         };
-        write().map_err(|error| Error::io("write", path, error))
+        write().map_err(|error| {
+            forget(&staged);
+            Error::io("write", path, error)
+        })
     }
 
     fn staging_dir(&self) -> PathBuf {
@@ -200,6 +224,16 @@ impl Content {
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.blobs_dir(digest.algorithm()).join(digest.hex())
+    }
+}
+
+/// Removes a staged file that is of no use: on a full disk most of all it must not stay.
+pub(crate) fn forget(staged: &Path) {
+    match fs::remove_file(staged) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %staged.display(), %error, "cannot remove an unfinished file");
+        }
+        _ => {}
     }
 }
 
@@ -241,19 +275,6 @@ pub(crate) fn make_empty_dir(path: &Path) -> Result<(), Error> {
         tracing::warn!(path = %path.display(), error = %errno, "cannot remove what was left over");
     }
     make_private_dir(path)
-}
-
-fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    let mut bytes = Vec::new();
-    file.take(max_bytes + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > max_bytes {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            "it is larger than it can be",
-        ));
-    }
-    Ok(bytes)
 }
 
 fn group(descriptors: Vec<Descriptor>) -> Vec<Indexed> {

@@ -166,6 +166,7 @@ fn write(root: &OwnedFd, plan: &Plan) -> nix::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sums;
     use crate::tar::tests::{end, entry};
     use crate::unpack::unpack;
     use std::fs;
@@ -189,7 +190,12 @@ mod tests {
         fn add(&self, entries: &[Vec<u8>]) -> Arc<Layer> {
             let bytes = [entries.concat(), end()].concat();
             let staged = self.layers.stage().unwrap();
-            let unpacked = unpack(&bytes[..], staged.open_fs_dir().unwrap()).unwrap();
+            let unpacked = unpack(
+                &bytes[..],
+                staged.open_fs_dir().unwrap(),
+                sums::Writer::none(),
+            )
+            .unwrap();
             staged.commit(Digest::of(&bytes), &unpacked).unwrap()
         }
 

@@ -2,6 +2,7 @@
 //! else.
 
 use crate::registry::hosts;
+use crate::sums;
 use crate::unpack::unpack;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::path::Path;
 /// Unpacks `input` as a layer that is not compressed. None if it is refused.
 #[must_use]
 pub fn layer(input: &[u8], directory: OwnedFd) -> Option<u64> {
-    unpack(input, directory)
+    unpack(input, directory, sums::Writer::none())
         .ok()
         .map(|unpacked| unpacked.inodes)
 }

@@ -1,6 +1,7 @@
 //! What the rest of crisp sees of this crate's work.
 
 use crate::archive::Spool;
+use crate::check::{Repair, Report, check};
 use crate::install::{Source, ended, install};
 use crate::manifest::MAX_CONFIG_BYTES;
 use crate::progress::Audience;
@@ -166,6 +167,19 @@ impl Images {
                 .collect())
         };
         tokio::spawn(import).await.map_err(|error| ended(&error))?
+    }
+
+    /// Looks whether what is on disk of images is what was put there, and fetches damaged images again if
+    /// that is wanted. `told` hears of the bytes that were read so far. Goes on beside everything else.
+    ///
+    /// # Errors
+    /// That the work ended early; what is wrong is in the report.
+    pub async fn check(
+        &self,
+        repair: Repair,
+        told: impl Fn(u64) + Send + 'static,
+    ) -> Result<Report, Error> {
+        check(&self.store, repair, told).await
     }
 
     /// Puts other settings in force: for pulls and imports that begin from then on, and for which

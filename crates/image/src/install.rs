@@ -9,9 +9,8 @@ use crate::progress::Audience;
 use crate::registry::Registry;
 use crate::store::{NewImage, Store, visible};
 use crate::stream::{self, Expected};
-use crate::{Digest, Error, Image, LayerSize, Progress, Settings, fixup};
+use crate::{Digest, Error, Image, LayerSize, Progress, Settings, content, fixup};
 use bytes::Bytes;
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -260,7 +259,8 @@ impl Job {
         let stop = &self.stop;
         let chunks = chunks.take_while(|_| !*stop.borrow());
         let (digest, total_bytes) = (&self.blob.digest, self.blob.size_bytes);
-        let unpacked = stream::unpack(chunks, &expected, staged.open_fs_dir()?, |done_bytes| {
+        let into = (staged.open_fs_dir()?, staged.sums()?);
+        let unpacked = stream::unpack(chunks, &expected, into, |done_bytes| {
             let digest = digest.clone();
             self.audience.tell(&Progress::Fetching {
                 digest,
@@ -281,12 +281,7 @@ struct Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(path = %self.path.display(), %error, "cannot remove an unfinished blob");
-            }
-            _ => {}
-        }
+        content::forget(&self.path);
     }
 }
 

@@ -5,6 +5,7 @@
 //! <layers_dir>/<n>/layer.json  what is known about it
 //! <layers_dir>/<n>/implicit    paths of its directories that the archive does not describe, each with
 //!                              a NUL behind it; only if there are any
+//! <layers_dir>/<n>/sums        checksums of its files (`sums.rs`)
 //! <layers_dir>/staging/        what is being unpacked or removed; emptied at start
 //! ```
 //!
@@ -13,10 +14,12 @@
 //! the snapshots, not here.
 
 use crate::content::make_empty_dir;
+use crate::sums::{self, Coverage};
 use crate::unpack::{RootAttributes, Unpacked};
 use crate::{Digest, Error, tree};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, DirBuilder, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -45,6 +48,8 @@ pub(crate) struct Record {
     pub(crate) root: Option<RootAttributes>,
     pub(crate) opaque_root: bool,
     pub(crate) has_implicit_dirs: bool,
+    #[serde(default)]
+    pub(crate) sums: Coverage,
 }
 
 /// All layers of one store.
@@ -54,9 +59,20 @@ pub(crate) struct Layers {
     state: Mutex<State>,
 }
 
+/// The layers that are not to be removed.
+#[derive(Debug, Default)]
+pub(crate) struct Needed {
+    /// Of those that are not withdrawn: images are made of these.
+    pub(crate) keys: HashSet<Digest>,
+    /// Containers have these.
+    pub(crate) numbers: HashSet<u64>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     layers: HashMap<Digest, Arc<Layer>>,
+    /// What no image is made of any more, but containers may have: nobody vouches for its content.
+    withdrawn: Vec<Arc<Layer>>,
     /// How many pulls need a layer that no image may have yet.
     pins: HashMap<Digest, usize>,
     next_number: u64,
@@ -74,7 +90,9 @@ impl Layers {
         for number in numbers(&staging)? {
             layers.reserve_up_to(number);
         }
-        for number in numbers(dir)? {
+        let mut found = numbers(dir)?;
+        found.sort_unstable();
+        for number in found {
             layers.adopt(number);
         }
         Ok(Arc::new(layers))
@@ -83,12 +101,12 @@ impl Layers {
     fn adopt(&self, number: u64) {
         let mut state = self.state();
         state.next_number = state.next_number.max(number + 1);
-        let record = read_record(&self.layer_dir(number));
-        match record.filter(|record| !state.layers.contains_key(&record.key)) {
+        match read_record(&self.layer_dir(number)) {
             Some(record) => {
-                state
-                    .layers
-                    .insert(record.key.clone(), Arc::new(Layer { number, record }));
+                let layer = Arc::new(Layer { number, record });
+                // Of two with the same content the later one was made because the earlier is damaged.
+                let earlier = state.layers.insert(layer.record.key.clone(), layer);
+                state.withdrawn.extend(earlier);
             }
             None => {
                 drop(state);
@@ -119,13 +137,11 @@ impl Layers {
     /// Bytes and inodes of all layers.
     pub(crate) fn size(&self) -> tree::Size {
         let state = self.state();
-        state
-            .layers
-            .values()
-            .fold(tree::Size::default(), |sum, layer| tree::Size {
-                bytes: sum.bytes + layer.record.bytes,
-                inodes: sum.inodes + layer.record.inodes,
-            })
+        let all = state.layers.values().chain(&state.withdrawn);
+        all.fold(tree::Size::default(), |sum, layer| tree::Size {
+            bytes: sum.bytes + layer.record.bytes,
+            inodes: sum.inodes + layer.record.inodes,
+        })
     }
 
     /// The directories that the archive of `layer` did not describe.
@@ -172,6 +188,58 @@ impl Layers {
         }
     }
 
+    /// A layer by its number.
+    pub(crate) fn numbered(&self, number: u64) -> Option<Arc<Layer>> {
+        let state = self.state();
+        let mut all = state.layers.values().chain(&state.withdrawn);
+        all.find(|layer| layer.number == number).cloned()
+    }
+
+    /// What is wrong with a layer's files; see [`sums::verify`]. Blocks.
+    pub(crate) fn verify(&self, layer: &Layer, told: impl FnMut(u64)) -> Vec<String> {
+        sums::verify(&self.layer_dir(layer.number), &layer.record, told)
+    }
+
+    /// Has no image made of a layer any more, so that it is fetched again when it is needed. Containers
+    /// that have it keep it.
+    pub(crate) fn withdraw(&self, layer: &Arc<Layer>) {
+        let mut state = self.state();
+        if state.layers.get(&layer.record.key) == Some(layer) {
+            state.layers.remove(&layer.record.key);
+            state.withdrawn.push(layer.clone());
+        }
+    }
+
+    /// The same with all that are not needed.
+    pub(crate) fn withdraw_unless(&self, is_needed: impl Fn(&Layer) -> bool) {
+        let mut state = self.state();
+        let State {
+            layers, withdrawn, ..
+        } = &mut *state;
+        layers.retain(|_, layer| {
+            let needed = is_needed(layer);
+            if !needed {
+                withdrawn.push(layer.clone());
+            }
+            needed
+        });
+    }
+
+    /// Whether there are any that only containers have.
+    pub(crate) fn has_withdrawn(&self) -> bool {
+        !self.state().withdrawn.is_empty()
+    }
+
+    /// Takes [`Self::withdraw`] back, unless another layer is in the place already.
+    pub(crate) fn reinstate(&self, layer: &Arc<Layer>) {
+        let mut state = self.state();
+        let place = state.layers.entry(layer.record.key.clone());
+        if let Entry::Vacant(place) = place {
+            place.insert(layer.clone());
+            state.withdrawn.retain(|withdrawn| withdrawn != layer);
+        }
+    }
+
     /// Keeps layers until the guard is dropped, whether they are there yet or not.
     pub(crate) fn pin(self: &Arc<Self>, keys: Vec<Digest>) -> Pins {
         let mut state = self.state();
@@ -187,17 +255,27 @@ impl Layers {
 
     /// Removes layers that are not pinned and that are not needed. What is needed is asked for while no
     /// pin can come or go: whoever pins a layer, enters what needs it, and drops the pin, keeps it.
-    pub(crate) fn retain<N: Fn(&Layer) -> bool>(&self, needed: impl FnOnce() -> N) {
+    pub(crate) fn retain(&self, needed: impl FnOnce() -> Needed) {
         let unneeded: BTreeMap<u64, Digest> = {
             let mut state = self.state();
-            let is_needed = needed();
-            let State { layers, pins, .. } = &mut *state;
+            let Needed { keys, numbers } = needed();
+            let State {
+                layers,
+                withdrawn,
+                pins,
+                ..
+            } = &mut *state;
+            let by_key = |layer: &&Arc<Layer>| !keys.contains(&layer.record.key);
             let unneeded = layers
                 .values()
-                .filter(|layer| !pins.contains_key(&layer.record.key) && !is_needed(layer))
+                .filter(by_key)
+                .chain(&*withdrawn)
+                .filter(|layer| !numbers.contains(&layer.number))
+                .filter(|layer| !pins.contains_key(&layer.record.key))
                 .map(|layer| (layer.number, layer.record.key.clone()))
                 .collect::<BTreeMap<_, _>>();
             layers.retain(|_, layer| !unneeded.contains_key(&layer.number));
+            withdrawn.retain(|layer| !unneeded.contains_key(&layer.number));
             unneeded
         };
         for (number, key) in unneeded {
@@ -272,6 +350,12 @@ impl Staged {
         self.dir().join("fs")
     }
 
+    /// Where the checksums of its files go.
+    pub(crate) fn sums(&self) -> Result<sums::Writer, Error> {
+        let path = self.dir().join(sums::FILE);
+        sums::Writer::create(&path).map_err(|error| Error::io("create", &path, error))
+    }
+
     pub(crate) fn open_fs_dir(&self) -> Result<OwnedFd, Error> {
         let path = self.fs_dir();
         File::open(&path)
@@ -289,6 +373,7 @@ impl Staged {
             root: unpacked.root,
             opaque_root: unpacked.opaque_root,
             has_implicit_dirs: !unpacked.implicit_dirs.is_empty(),
+            sums: unpacked.sums,
         };
         self.write_record(&record, &unpacked.implicit_dirs)?;
         let layers = self.layers.clone();
@@ -411,20 +496,54 @@ mod tests {
     }
 
     #[test]
+    fn a_layer_that_is_withdrawn_makes_room_for_another_and_goes_with_its_containers() {
+        let dir = tempfile::tempdir().unwrap();
+        let layers = Layers::open(dir.path()).unwrap();
+        let damaged = commit(&layers, "one", &Unpacked::default());
+        layers.withdraw(&damaged);
+        assert_eq!(layers.get(&damaged.record.key), None);
+        layers.reinstate(&damaged);
+        assert_eq!(layers.get(&damaged.record.key), Some(damaged.clone()));
+        layers.withdraw(&damaged);
+        let fresh = commit(&layers, "one", &Unpacked::default());
+        layers.reinstate(&damaged);
+        assert_eq!(layers.get(&damaged.record.key), Some(fresh.clone()));
+
+        // As long as a container has it, over restarts too.
+        let (of_container, of_image) = (damaged.number, fresh.number);
+        let needed = |numbers: &[u64]| Needed {
+            keys: HashSet::from([damaged.record.key.clone()]),
+            numbers: numbers.iter().copied().collect(),
+        };
+        layers.retain(|| needed(&[of_container]));
+        let layers = Layers::open(dir.path()).unwrap();
+        assert_eq!(layers.get(&damaged.record.key), Some(fresh));
+        assert_eq!(layers.numbered(of_container).as_ref(), Some(&damaged));
+        layers.retain(|| needed(&[]));
+        assert_eq!(layers.numbered(of_container), None);
+        assert!(!layers.layer_dir(of_container).exists());
+        assert!(layers.layer_dir(of_image).exists());
+    }
+
+    #[test]
     fn only_layers_that_nothing_needs_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let layers = Layers::open(dir.path()).unwrap();
         let [needed, pinned, unneeded] =
             ["needed", "pinned", "unneeded"].map(|key| commit(&layers, key, &Unpacked::default()));
         let pins = layers.pin(vec![pinned.record.key.clone()]);
-        layers.retain(|| |layer: &Layer| *layer == *needed);
+        let keys = || Needed {
+            keys: HashSet::from([needed.record.key.clone()]),
+            ..Needed::default()
+        };
+        layers.retain(keys);
         assert!(
             layers.get(&pinned.record.key).is_some() && layers.get(&needed.record.key).is_some()
         );
         assert!(layers.get(&unneeded.record.key).is_none());
         assert!(!layers.layer_dir(unneeded.number).exists());
         drop(pins);
-        layers.retain(|| |layer: &Layer| *layer == *needed);
+        layers.retain(keys);
         assert!(!layers.layer_dir(pinned.number).exists());
     }
 }

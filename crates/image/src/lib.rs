@@ -28,6 +28,7 @@ mod archive;
 mod attributes;
 mod auth;
 mod catalogue;
+mod check;
 mod config;
 mod content;
 mod copy_up;
@@ -51,6 +52,7 @@ mod snapshot;
 mod stack;
 mod store;
 mod stream;
+mod sums;
 mod tar;
 #[cfg(test)]
 mod testing;
@@ -59,6 +61,7 @@ mod unpack;
 mod verify;
 
 pub use auth::Auth;
+pub use check::{Fault, Outcome, Owner, Repair, Report};
 pub use config::{Config, Settings};
 pub use digest::{Digest, InvalidDigest};
 pub use error::Error;

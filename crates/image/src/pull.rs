@@ -1,5 +1,6 @@
 //! Pulling: from a reference to an image in the store.
 
+use crate::catalogue::Entry;
 use crate::image::ImageId;
 use crate::install::{Found, Source, ended, install};
 use crate::manifest::{Descriptor, Document, MAX_CONFIG_BYTES, Manifest};
@@ -46,6 +47,38 @@ pub(crate) async fn pull(
     let found = found(fetched, manifest, config_bytes, names);
     let source = Source::Registry(Arc::new(registry));
     install(store, &settings, source, found, audience).await
+}
+
+/// Fetches again what is missing of an image that is here, from wherever one of its names leads.
+/// Nobody's credentials are known: the registry has to give it to anyone, or `hosts.toml` has some.
+pub(crate) async fn fetch_again(store: &Arc<Store>, entry: &Entry) -> Result<(), Error> {
+    let image = &entry.image;
+    let mut outcome = Err(Error::not_found(image.id.as_str()));
+    for name in image.digests.iter().chain(&image.tags) {
+        outcome = fetch_from(store, entry, &name.parse()?).await;
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+async fn fetch_from(store: &Arc<Store>, entry: &Entry, reference: &Reference) -> Result<(), Error> {
+    let settings = store.settings();
+    let (registry, _) = open(&settings, reference, None).await?;
+    let fetched = registry.manifest_by_digest(&entry.manifest.digest).await?;
+    let what = fetched.digest.to_string();
+    let Document::Manifest(manifest) = Document::parse(&fetched.bytes, &fetched.media_type, &what)?
+    else {
+        return Err(Error::corrupt(what, "it is not a manifest"));
+    };
+    let config_bytes = registry
+        .small_blob(&manifest.config, MAX_CONFIG_BYTES)
+        .await?;
+    let found = found(fetched, manifest, config_bytes, Vec::new());
+    let source = Source::Registry(Arc::new(registry));
+    install(store, &settings, source, found, &Audience::default()).await?;
+    Ok(())
 }
 
 async fn open(

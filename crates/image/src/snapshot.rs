@@ -240,6 +240,13 @@ impl Snapshots {
         Ok(record.into_iter().flat_map(Record::into_images).collect())
     }
 
+    /// The numbers of a container's layers, its image's and those lent to it; none: it has no snapshot.
+    pub(crate) fn layers_of(&self, container: &ContainerId) -> Option<Vec<u64>> {
+        let records = self.records();
+        let record = records.get(container)?;
+        Some(record.all_layers().collect())
+    }
+
     /// The containers that have a snapshot.
     pub(crate) fn containers(&self) -> Vec<ContainerId> {
         self.records().keys().cloned().collect()

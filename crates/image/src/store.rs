@@ -5,7 +5,7 @@ use crate::catalogue::{Catalogue, Entry};
 use crate::content::{Content, Indexed};
 use crate::copy_up::copy_up;
 use crate::image::RawConfig;
-use crate::layers::{Layer, Layers, Pins};
+use crate::layers::{Layer, Layers, Needed, Pins};
 use crate::locks::KeyedLocks;
 use crate::manifest::{Document, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Manifest};
 use crate::snapshot::{Snapshot, Snapshots};
@@ -65,6 +65,7 @@ impl Store {
             settings: RwLock::new(Arc::new(config.settings)),
         });
         store.load()?;
+        store.withdraw_what_images_lack();
         store.collect_garbage();
         store.sync_in_background();
         Ok(store)
@@ -92,6 +93,21 @@ impl Store {
         }
         let is_changed = catalogue.entries().count() != count;
         self.set_catalogue(catalogue, is_changed)
+    }
+
+    /// What containers alone have may have come shortly before a power cut, with an image that was dropped
+    /// for it: no other image is to be made of that.
+    fn withdraw_what_images_lack(&self) {
+        let keys = self.keys();
+        self.layers
+            .withdraw_unless(|layer| keys.contains(&layer.record.key));
+    }
+
+    /// Those of the layers of all images.
+    fn keys(&self) -> HashSet<Digest> {
+        let catalogue = self.catalogue();
+        let keys_of = |entry: &Arc<Entry>| layer_keys(&entry.diff_ids, entry.has_fixup);
+        catalogue.entries().flat_map(keys_of).collect()
     }
 
     fn load_image(&self, indexed: Indexed, settings: &Settings) -> Result<Entry, Error> {
@@ -211,7 +227,17 @@ impl Store {
             let Some(entry) = catalogue.find(name)? else {
                 return Ok(());
             };
-            self.set_catalogue(catalogue.without(&entry.image.id), true)?;
+            let without = catalogue.without(&entry.image.id);
+            match self.set_catalogue(without.clone(), true) {
+                // What goes makes room for the index. One that names an image without layers counts as
+                // one that does not name it.
+                Err(Error::NoSpace { .. }) => {
+                    self.show_catalogue(without.clone());
+                    self.collect_layers();
+                    self.set_catalogue(without, true)?;
+                }
+                written => written?,
+            }
         }
         self.collect_garbage();
         Ok(())
@@ -279,11 +305,12 @@ impl Store {
         Ok(volume)
     }
 
-    /// Removes a container's snapshot, and the layers of its images that are gone. Blocks.
+    /// Removes a container's snapshot, and layers that nothing but this one has. Blocks.
     pub(crate) fn remove_snapshot(&self, container: &ContainerId) -> Result<(), Error> {
         let images = self.snapshots.remove(container)?;
         let catalogue = self.catalogue();
-        if images.iter().any(|image| catalogue.get(image).is_none()) {
+        let is_gone = |image: &ImageId| catalogue.get(image).is_none();
+        if images.iter().any(is_gone) || self.layers.has_withdrawn() {
             self.collect_layers();
         }
         Ok(())
@@ -316,12 +343,9 @@ impl Store {
 
     /// Removes layers that neither an image nor a snapshot nor a pull needs. Blocks.
     pub(crate) fn collect_layers(&self) {
-        self.layers.retain(|| {
-            let catalogue = self.catalogue();
-            let keys_of = |entry: &Arc<Entry>| layer_keys(&entry.diff_ids, entry.has_fixup);
-            let keys: HashSet<Digest> = catalogue.entries().flat_map(keys_of).collect();
-            let numbers = self.snapshots.uses();
-            move |layer: &Layer| keys.contains(&layer.record.key) || numbers.contains(&layer.number)
+        self.layers.retain(|| Needed {
+            keys: self.keys(),
+            numbers: self.snapshots.uses(),
         });
     }
 
@@ -422,7 +446,7 @@ fn transfers(settings: &Settings) -> Arc<Semaphore> {
 
 /// The keys of an image's layers, topmost first. A layer that is there twice counts where it is topmost:
 /// all of it shows there, and overlayfs takes no directory twice.
-fn layer_keys(diff_ids: &[Digest], has_fixup: bool) -> Vec<Digest> {
+pub(crate) fn layer_keys(diff_ids: &[Digest], has_fixup: bool) -> Vec<Digest> {
     let mut keys = Vec::with_capacity(diff_ids.len() + 1);
     if has_fixup {
         keys.push(fixup::chain_id(diff_ids));

@@ -16,7 +16,7 @@
 use crate::digest::Hasher;
 use crate::manifest::Descriptor;
 use crate::unpack::{self, Unpacked};
-use crate::{Digest, Error};
+use crate::{Digest, Error, sums};
 use bytes::{Buf, Bytes};
 use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
@@ -54,12 +54,12 @@ pub(crate) struct Expected<'a> {
     pub(crate) dir: &'a Path,
 }
 
-/// Unpacks the layer into `root`, an empty directory. Blocks; `arrived` is told the bytes that came so
+/// Unpacks the layer into `root`, an empty directory, and keeps the checksums of its files. Blocks; `arrived` is told the bytes that came so
 /// far.
 pub(crate) fn unpack(
     chunks: impl Iterator<Item = io::Result<Bytes>> + Send,
     expected: &Expected<'_>,
-    root: OwnedFd,
+    (root, sums): (OwnedFd, sums::Writer),
     arrived: impl Fn(u64) + Send,
 ) -> Result<Unpacked, Error> {
     let (full_sender, full) = sync_channel(PIECES);
@@ -75,7 +75,7 @@ pub(crate) fn unpack(
             .map_err(|error| {
                 Error::io("start a thread for", expected.blob.digest.as_str(), error)
             })?;
-        let unpacked = archive.unpack(root);
+        let unpacked = archive.unpack(root, sums);
         // Without a receiver the other thread ends too.
         drop(archive);
         let inflated = inflating.join().unwrap_or_else(|_| {
@@ -324,8 +324,8 @@ impl<'a> Archive<'a> {
         }
     }
 
-    fn unpack(&mut self, root: OwnedFd) -> Result<Unpacked, Stopped> {
-        match unpack::unpack(&mut *self, root) {
+    fn unpack(&mut self, root: OwnedFd, sums: sums::Writer) -> Result<Unpacked, Stopped> {
+        match unpack::unpack(&mut *self, root, sums) {
             Ok(unpacked) => self.check_diff_id().map(|()| unpacked),
             Err(error) => Err(match self.failure.take() {
                 Some(failure) => failure,

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Directories that are open at the same time while a tree is removed; deeper ones are moved up first.
 const MAX_DEPTH_REMOVING: usize = 64;
@@ -166,10 +166,44 @@ fn open_to_empty(parent: impl AsFd, name: &CStr) -> nix::Result<Level> {
 
 /// Measures the tree at `path`, with its root. What vanishes meanwhile is left out.
 pub(crate) fn measure(path: &Path) -> nix::Result<Size> {
-    let root = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
     let mut tally = Tally::default();
+    visit(path, |place| tally.add(place.stat))?;
+    Ok(tally.size)
+}
+
+/// Something in a tree that is being visited.
+pub(crate) struct Place<'a> {
+    open: &'a [Level],
+    /// In its directory; `.` is the root itself.
+    pub(crate) name: &'a CStr,
+    pub(crate) stat: &'a FileStat,
+}
+
+impl Place<'_> {
+    /// The directory that it is in.
+    pub(crate) fn directory(&self) -> &OwnedFd {
+        &self.open[self.open.len() - 1].directory
+    }
+
+    /// Beneath the root of the tree.
+    pub(crate) fn path(&self) -> PathBuf {
+        let above = self.open.iter().skip(1).map(|level| level.name.as_c_str());
+        let names = above.chain([self.name]);
+        names
+            .map(|name| OsStr::from_bytes(name.to_bytes()))
+            .collect()
+    }
+}
+
+/// Shows all of the tree at `path`, its root first. What vanishes meanwhile is left out.
+pub(crate) fn visit(path: &Path, mut see: impl FnMut(&Place<'_>)) -> nix::Result<()> {
+    let root = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
     let mut open = vec![Level::open(AT_FDCWD, &root)?];
-    tally.add(&fstat(&open[0].directory)?);
+    see(&Place {
+        stat: &fstat(&open[0].directory)?,
+        open: &open,
+        name: c".",
+    });
     while let Some(level) = open.last_mut() {
         let Some(entry) = level.next() else {
             open.pop();
@@ -184,7 +218,11 @@ pub(crate) fn measure(path: &Path) -> nix::Result<Size> {
             Err(Errno::ENOENT) => continue,
             result => result?,
         };
-        tally.add(&stat);
+        see(&Place {
+            stat: &stat,
+            open: &open,
+            name: &name,
+        });
         if kind_of(&stat) == SFlag::S_IFDIR && open.len() < MAX_DEPTH_MEASURING {
             match Level::open(&open[open.len() - 1].directory, &name) {
                 Err(Errno::ENOENT | Errno::ENOTDIR) => {}
@@ -192,18 +230,24 @@ pub(crate) fn measure(path: &Path) -> nix::Result<Size> {
             }
         }
     }
-    Ok(tally.size)
+    Ok(())
 }
 
+/// Adds up what things take on disk.
 #[derive(Default)]
-struct Tally {
+pub(crate) struct Tally {
     size: Size,
     /// Device and inode of files that have several names.
     seen: HashSet<(u64, u64)>,
 }
 
 impl Tally {
-    fn add(&mut self, stat: &FileStat) {
+    pub(crate) fn size(&self) -> Size {
+        self.size
+    }
+
+    /// A file with several names counts once.
+    pub(crate) fn add(&mut self, stat: &FileStat) {
         let has_other_names = stat.st_nlink > 1 && kind_of(stat) != SFlag::S_IFDIR;
         let remembers = has_other_names && self.seen.len() < MAX_REMEMBERED_INODES;
         if remembers && !self.seen.insert((stat.st_dev, stat.st_ino)) {

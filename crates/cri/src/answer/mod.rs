@@ -9,6 +9,7 @@ mod node;
 mod pod;
 mod resources;
 mod stats;
+mod store;
 
 pub(crate) use container::{container, container_status, state as container_state};
 pub(crate) use event::event;
@@ -20,6 +21,7 @@ pub(crate) use node::{cgroup_driver, node_info, node_status, version};
 pub(crate) use pod::{pod, pod_status, state as pod_state};
 pub(crate) use resources::resources;
 pub(crate) use stats::{container_stats, pod_stats};
+pub(crate) use store::store_report;
 
 #[cfg(test)]
 pub(crate) use {

@@ -13,6 +13,7 @@ mod network;
 mod node;
 mod render;
 mod security;
+mod store;
 
 use crate::client::Target;
 use crate::output;
@@ -95,7 +96,21 @@ impl Advice {
     }
 }
 
-pub(crate) fn run(target: &Target) -> Result<ExitCode> {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Look instead whether what is on disk of images and containers is what was put there; asks the
+    /// daemon, which serves pods meanwhile.
+    #[arg(long)]
+    store: bool,
+    /// Fetch what is damaged of images again.
+    #[arg(long, requires = "store")]
+    repair: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, target: &Target) -> Result<ExitCode> {
+    if arguments.store {
+        return store::run(arguments.repair, target);
+    }
     let findings = findings(target);
     output::result(render::report(&findings))?;
     Ok(match findings.iter().any(Finding::is_missing) {

@@ -1,7 +1,7 @@
 //! `crisp image`: images on the node.
 
 mod list;
-mod progress;
+pub(crate) mod progress;
 mod transfer;
 
 pub(crate) use transfer::fetch;

@@ -12,17 +12,17 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// A moment of a transfer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Moment {
-    pub(super) done_bytes: u64,
+pub(crate) struct Moment {
+    pub(crate) done_bytes: u64,
     /// None: nobody knows.
-    pub(super) total_bytes: Option<u64>,
+    pub(crate) total_bytes: Option<u64>,
     /// Parts that are there, and all of them; none when it is one whole.
-    pub(super) parts: Option<(usize, usize)>,
+    pub(crate) parts: Option<(usize, usize)>,
 }
 
 /// Shows a transfer on standard error.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     on_terminal: bool,
     begun: Instant,
     told: Instant,
@@ -32,7 +32,7 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Says what begins.
-    pub(super) fn begin(what: &str) -> Self {
+    pub(crate) fn begin(what: &str) -> Self {
         output::note(what);
         let now = Instant::now();
         Self {
@@ -43,7 +43,7 @@ impl Progress {
         }
     }
 
-    pub(super) fn show(&mut self, moment: &Moment) {
+    pub(crate) fn show(&mut self, moment: &Moment) {
         if !self.on_terminal && self.told.elapsed() < LINE_EVERY {
             return;
         }

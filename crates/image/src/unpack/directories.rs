@@ -32,6 +32,7 @@ pub(super) struct Directories {
     /// Memory that the two take, about.
     bytes: usize,
     made: u64,
+    removals: u64,
 }
 
 impl Directories {
@@ -43,12 +44,18 @@ impl Directories {
             implicit: BTreeSet::new(),
             bytes: 0,
             made: 0,
+            removals: 0,
         }
     }
 
     /// How many were made.
     pub(super) fn made(&self) -> u64 {
         self.made
+    }
+
+    /// How often something had to go for what came later.
+    pub(super) fn removals(&self) -> u64 {
+        self.removals
     }
 
     /// Opens a directory, and makes it and those above it if they are not there.
@@ -121,6 +128,7 @@ impl Directories {
 
     /// Removes whatever is at a path.
     pub(super) fn remove(&mut self, parent: &OwnedFd, path: &Path) -> Result<(), Error> {
+        self.removals += 1;
         let whole = path.whole();
         match unlinkat(parent, os(&path.name), UnlinkatFlags::NoRemoveDir) {
             Err(Errno::EISDIR) => {}

@@ -13,11 +13,13 @@ mod attributes;
 mod directories;
 mod path;
 
+use crate::sums::{self, Coverage};
 use crate::tar::{self, Archive, Entry, Kind, Sparse};
 use crate::tree::kind_of;
 use attributes::{Attributes, os};
 use crisp_sys::xattr;
 use directories::Directories;
+use flate2::Crc;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, makedev, mknodat};
@@ -28,7 +30,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io::BufRead;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 /// The most entries of one layer.
 const MAX_ENTRIES: u64 = 4_000_000;
@@ -99,6 +101,8 @@ pub(crate) struct Unpacked {
     pub(crate) root: Option<RootAttributes>,
     /// The layers below are hidden altogether.
     pub(crate) opaque_root: bool,
+    /// What its checksums speak of.
+    pub(crate) sums: Coverage,
 }
 
 /// Owner and mode of a layer's root directory.
@@ -124,10 +128,14 @@ pub(crate) fn is_whiteout(stat: &FileStat) -> bool {
     kind_of(stat) == SFlag::S_IFCHR && stat.st_rdev == 0
 }
 
-/// Unpacks the whole archive below `root`, an empty directory.
-pub(crate) fn unpack<R: BufRead>(reader: R, root: OwnedFd) -> Result<Unpacked, Error> {
+/// Unpacks the whole archive below `root`, an empty directory. The checksums of its files go to `sums`.
+pub(crate) fn unpack<R: BufRead>(
+    reader: R,
+    root: OwnedFd,
+    sums: sums::Writer,
+) -> Result<Unpacked, Error> {
     let mut archive = Archive::new(reader);
-    let mut unpacker = Unpacker::new(root);
+    let mut unpacker = Unpacker::new(root, sums);
     while let Some(entry) = archive.next_entry()? {
         unpacker.add(&entry, &mut archive)?;
     }
@@ -137,14 +145,16 @@ pub(crate) fn unpack<R: BufRead>(reader: R, root: OwnedFd) -> Result<Unpacked, E
 
 struct Unpacker {
     directories: Directories,
+    sums: sums::Writer,
     entries: u64,
     unpacked: Unpacked,
 }
 
 impl Unpacker {
-    fn new(root: OwnedFd) -> Self {
+    fn new(root: OwnedFd, sums: sums::Writer) -> Self {
         Self {
             directories: Directories::new(root),
+            sums,
             entries: 0,
             unpacked: Unpacked::default(),
         }
@@ -205,7 +215,10 @@ impl Unpacker {
             openat(&*parent, os(&path.name), flags, mode)
         })?;
         let file = File::from(file);
-        write_data(&file, entry, archive)?;
+        if let Some(crc) = write_data(&file, entry, archive)? {
+            self.keep_sum(&file, crc)
+                .map_err(|error| io_error("write the checksum of", entry, &error))?;
+        }
         self.count(entry.size_bytes);
         attributes
             .apply_to_file(&file)
@@ -318,6 +331,11 @@ impl Unpacker {
         made.map_err(|errno| Error::io(op, &path.whole(), errno))
     }
 
+    fn keep_sum(&mut self, file: &File, crc: u32) -> std::io::Result<()> {
+        let metadata = file.metadata()?;
+        self.sums.add(metadata.ino(), metadata.len(), crc)
+    }
+
     fn count(&mut self, bytes: u64) {
         self.unpacked.inodes += 1;
         self.unpacked.bytes += bytes.next_multiple_of(BLOCK_BYTES);
@@ -325,28 +343,42 @@ impl Unpacker {
 
     fn finish(mut self) -> Result<Unpacked, Error> {
         self.unpacked.inodes += self.directories.made();
+        let sums = self.sums.finish().map_err(|error| Error::Io {
+            op: "write",
+            path: sums::FILE.to_owned(),
+            errno: errno_of(&error),
+        })?;
+        self.unpacked.sums = match (sums, self.directories.removals()) {
+            (false, _) => Coverage::Nothing,
+            (true, 0) => Coverage::Whole,
+            (true, _) => Coverage::WithReplaced,
+        };
         self.unpacked.implicit_dirs = self.directories.finish()?;
         Ok(self.unpacked)
     }
 }
 
+/// Gives the checksum of what was written, but of a sparse file.
 fn write_data<R: BufRead>(
     file: &File,
     entry: &Entry,
     archive: &mut Archive<R>,
-) -> Result<(), Error> {
+) -> Result<Option<u32>, Error> {
+    let mut crc = Crc::new();
     let Some(Sparse {
         segments,
         size_bytes,
     }) = &entry.sparse
     else {
-        return write_at(file, 0, archive.data_bytes(), entry, archive);
+        write_at(file, 0, archive.data_bytes(), entry, archive, &mut crc)?;
+        return Ok(Some(crc.sum()));
     };
     for segment in segments {
-        write_at(file, segment.offset, segment.len, entry, archive)?;
+        write_at(file, segment.offset, segment.len, entry, archive, &mut crc)?;
     }
     file.set_len(*size_bytes)
-        .map_err(|error| write_error(entry, &error))
+        .map_err(|error| io_error("write", entry, &error))?;
+    Ok(None)
 }
 
 fn write_at<R: BufRead>(
@@ -355,18 +387,23 @@ fn write_at<R: BufRead>(
     len: u64,
     entry: &Entry,
     archive: &mut Archive<R>,
+    crc: &mut Crc,
 ) -> Result<(), Error> {
     archive.read_data(len, |chunk| {
         file.write_all_at(chunk, offset)
-            .map_err(|error| write_error(entry, &error))?;
+            .map_err(|error| io_error("write", entry, &error))?;
+        crc.update(chunk);
         offset += chunk.len() as u64;
         Ok(())
     })
 }
 
-fn write_error(entry: &Entry, error: &std::io::Error) -> Error {
-    let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-    Error::io("write", &entry.path, errno)
+fn io_error(op: &'static str, entry: &Entry, error: &std::io::Error) -> Error {
+    Error::io(op, &entry.path, errno_of(error))
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 fn stat_at(parent: &OwnedFd, path: &Path) -> Result<FileStat, Error> {

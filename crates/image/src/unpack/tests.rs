@@ -34,7 +34,7 @@ impl Layer {
     fn unpack(&self, entries: &[Vec<u8>]) -> Result<Unpacked, Error> {
         let bytes = [entries.concat(), end()].concat();
         let root = fs::File::open(self.path("")).unwrap();
-        unpack(&bytes[..], root.into())
+        unpack(&bytes[..], root.into(), sums::Writer::none())
     }
 
     fn read(&self, path: &str) -> String {

@@ -131,3 +131,122 @@ async fn annotations_of_the_manifest_are_known_after_a_restart_too() {
     drop(images);
     assert_eq!(store.open().list()[0].annotations, pulled.annotations);
 }
+
+/// Has the store believe that the machine was restarted before anything was on disk.
+fn lose_power(store: &TestStore) {
+    let path = store.path("images/index.json");
+    let mut index: serde_json::Value = serde_json::from_str(&read(&path)).unwrap();
+    for descriptor in index["manifests"].as_array_mut().unwrap() {
+        descriptor["annotations"]["dev.crisp.unsynced-since-boot"] = "another boot".into();
+    }
+    fs::write(&path, index.to_string()).unwrap();
+}
+
+#[tokio::test]
+async fn after_a_power_cut_no_image_is_made_of_layers_that_may_be_torn() {
+    let (server, store) = (Server::start().await, TestStore::new());
+    server.publish("app", "1", &TestImage::small("text"));
+    let images = store.open();
+    let image = pull(&images, &server.reference("app:1")).await.unwrap();
+    let container = ContainerId::generate();
+    let snapshot = images.prepare(&container, &image.id).await.unwrap();
+    drop(images);
+    // As file systems leave files whose content had not reached the disk.
+    let torn = snapshot.lower_dirs[0].join("file");
+    fs::write(&torn, "").unwrap();
+    lose_power(&store);
+    let images = store.open();
+    assert!(images.list().is_empty());
+    // The container ended with the machine; what it has stays until it is removed.
+    assert_eq!(images.snapshot(&container), Some(snapshot));
+    let again = pull(&images, &server.reference("app:1")).await.unwrap();
+    let whole = images.store.lower_dirs(&again.id).unwrap();
+    assert_eq!(read(&whole[0].join("file")), "text");
+    images.remove_snapshot(&container).await.unwrap();
+    assert!(!torn.exists() && whole[0].exists());
+}
+
+#[tokio::test]
+async fn files_that_a_power_cut_left_empty_or_torn_cost_no_more_than_what_they_were_part_of() {
+    let (server, store) = (Server::start().await, TestStore::new());
+    for tag in ["lost", "kept"] {
+        server.publish("app", tag, &TestImage::small(tag));
+    }
+    for (file, text) in [
+        ("layer.json", ""),
+        ("layer.json", "{\"version\":1,"),
+        ("manifest", ""),
+        ("config", "{"),
+    ] {
+        let images = store.open();
+        let lost = pull(&images, &server.reference("app:lost")).await.unwrap();
+        let kept = pull(&images, &server.reference("app:kept")).await.unwrap();
+        let layer = images.store.lower_dirs(&lost.id).unwrap()[0].clone();
+        let blob = |digest: &Digest| store.path("images/blobs/sha256").join(digest.hex());
+        let manifest = TestImage::small("lost").manifest.digest();
+        drop(images);
+        let path = match file {
+            "manifest" => blob(&manifest),
+            "config" => blob(lost.id.digest()),
+            file => layer.with_file_name(file),
+        };
+        fs::write(path, text).unwrap();
+        let images = store.open();
+        assert_eq!(images.list(), [kept], "{file}: {text:?}");
+        let again = pull(&images, &server.reference("app:lost")).await.unwrap();
+        let layer = &images.store.lower_dirs(&again.id).unwrap()[0];
+        assert_eq!(read(&layer.join("file")), "lost");
+    }
+}
+
+/// Pulls, removals, containers and collections all at once: what somebody has is there while he has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_collected_that_a_container_or_a_pull_has() {
+    const ROUNDS: u64 = 60;
+    let (server, store) = (Server::start().await, TestStore::new());
+    let shared = layer(&[("shared", "shared")]);
+    for n in 0..3 {
+        let own = layer(&[("own", &n.to_string())]);
+        let image = TestImage::new(&[(GZIP, shared.clone()), (GZIP, own)]);
+        server.publish("app", &n.to_string(), &image);
+    }
+    let images = Arc::new(store.open());
+    let live = async |images: Arc<Images>, seed: u64, references: Vec<Reference>| {
+        for round in 0..ROUNDS {
+            let n = usize::try_from((seed * 31 + round * 17) % 3).unwrap();
+            let image = pull(&images, &references[n]).await.unwrap();
+            let container = ContainerId::generate();
+            // Another one may have removed the image by now.
+            let prepared = images.prepare(&container, &image.id).await;
+            if (seed + round).is_multiple_of(2) {
+                images.remove(&image.id.to_string()).await.unwrap();
+            }
+            let Ok(snapshot) = prepared else {
+                continue;
+            };
+            for _ in 0..3 {
+                let store = images.store.clone();
+                spawn_blocking(move || store.collect_garbage())
+                    .await
+                    .unwrap();
+                assert_eq!(read(&snapshot.lower_dirs[0].join("own")), n.to_string());
+                assert_eq!(read(&snapshot.lower_dirs[1].join("shared")), "shared");
+            }
+            images.remove_snapshot(&container).await.unwrap();
+        }
+    };
+    let references: Vec<_> = (0..3)
+        .map(|n| server.reference(&format!("app:{n}")))
+        .collect();
+    let lives: Vec<_> = (0..4)
+        .map(|seed| tokio::spawn(live(images.clone(), seed, references.clone())))
+        .collect();
+    for life in lives {
+        life.await.unwrap();
+    }
+    for image in images.list() {
+        images.remove(&image.id.to_string()).await.unwrap();
+    }
+    images.store.collect_garbage();
+    assert_eq!(store.leftovers(), Vec::<PathBuf>::new());
+}

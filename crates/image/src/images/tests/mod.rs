@@ -1,5 +1,6 @@
 //! Images from end to end, with a registry in this process.
 
+mod check;
 mod hostile;
 mod import;
 mod lifetime;

@@ -1,0 +1,221 @@
+//! What a check of the store finds, and what it can put right.
+
+use super::*;
+use crate::{Outcome, Owner, Repair, Report};
+use std::path::Path;
+
+async fn check(images: &Images, repair: Repair) -> Report {
+    images.check(repair, |_| ()).await.unwrap()
+}
+
+fn dir(path: &str) -> Vec<u8> {
+    entry(path, b'5', "", 0o755, b"")
+}
+
+fn file(path: &str, text: &str) -> Vec<u8> {
+    entry(path, b'0', "", 0o644, text.as_bytes())
+}
+
+/// Layers with all that an archive can have, one of them with a path that is there twice.
+fn image() -> TestImage {
+    let all = [
+        dir("etc"),
+        file("etc/passwd", "root"),
+        entry("etc/link", b'2', "passwd", 0o777, b""),
+        entry("etc/again", b'1', "etc/passwd", 0o644, b""),
+        entry("etc/fifo", b'6', "", 0o644, b""),
+        file("implicit/deep/file", &"x".repeat(300_000)),
+        file("etc/.wh.gone", ""),
+        file("empty", ""),
+        end(),
+    ];
+    let twice = [file("twice", "first"), file("twice", "second"), end()];
+    TestImage::new(&[(GZIP, all.concat()), (ZSTD, twice.concat())])
+}
+
+fn faults(report: &Report) -> Vec<&str> {
+    report.faults.iter().map(|f| f.reason.as_str()).collect()
+}
+
+/// Without changing its size or its time.
+fn overwrite(path: &Path) {
+    use std::os::unix::fs::FileExt;
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.write_all_at(b"?", 2).unwrap();
+}
+
+#[tokio::test]
+async fn a_whole_store_has_no_faults() {
+    let (server, store) = (Server::start().await, TestStore::new());
+    server.publish("app", "1", &image());
+    let images = store.open();
+    assert_eq!(check(&images, Repair::No).await, Report::default());
+    let pulled = pull(&images, &server.reference("app:1")).await.unwrap();
+    let container = ContainerId::generate();
+    images.prepare(&container, &pulled.id).await.unwrap();
+    let seen = Arc::new(Mutex::new(0));
+    let told = seen.clone();
+    let report = images.check(Repair::No, move |bytes| *lock(&told) = bytes);
+    let report = report.await.unwrap();
+    assert_eq!(faults(&report), [""; 0]);
+    assert_eq!((report.images, report.layers, report.containers), (1, 2, 1));
+    assert_eq!(report.layers_without_sums, 0);
+    assert!(*lock(&seen) > 300_000);
+}
+
+#[tokio::test]
+async fn damage_of_every_kind_is_found_and_fetched_again() {
+    let (server, store) = (Server::start().await, TestStore::new());
+    let published = image();
+    server.publish("app", "1", &published);
+    let images = store.open();
+    let pulled = pull(&images, &server.reference("app:1")).await.unwrap();
+    let blob = |digest: Digest| store.path("images/blobs/sha256").join(digest.hex());
+    let lower = || images.store.lower_dirs(&pulled.id).unwrap();
+    type Damage<'a> = (&'a str, Box<dyn Fn() + 'a>);
+    let damages: [Damage<'_>; 8] = [
+        (
+            ": its content is another",
+            Box::new(|| overwrite(&lower()[1].join("etc/passwd"))),
+        ),
+        (
+            "deep/file: has 0 bytes",
+            Box::new(|| {
+                fs::write(lower()[1].join("implicit/deep/file"), "").unwrap();
+            }),
+        ),
+        (
+            "are there",
+            Box::new(|| fs::remove_file(lower()[1].join("etc/link")).unwrap()),
+        ),
+        (
+            "are there",
+            Box::new(|| fs::remove_file(lower()[1].join("empty")).unwrap()),
+        ),
+        (
+            "twice: its content",
+            Box::new(|| overwrite(&lower()[0].join("twice"))),
+        ),
+        (
+            "cannot be read",
+            Box::new(|| {
+                fs::remove_dir_all(lower()[1].parent().unwrap()).unwrap();
+            }),
+        ),
+        (
+            "its digest is another",
+            Box::new(|| overwrite(&blob(published.config.digest()))),
+        ),
+        (
+            "it is missing",
+            Box::new(|| fs::remove_file(blob(published.manifest.digest())).unwrap()),
+        ),
+    ];
+    for (reason, damage) in damages {
+        damage();
+        let report = check(&images, Repair::No).await;
+        assert!(
+            faults(&report).iter().any(|f| f.contains(reason)),
+            "{reason}: {report:?}"
+        );
+        assert!(report.faults.iter().all(|f| f.outcome == Outcome::Found));
+        let report = check(&images, Repair::Yes).await;
+        assert!(!report.faults.is_empty());
+        assert!(
+            report.faults.iter().all(|f| f.outcome == Outcome::Repaired),
+            "{report:?}"
+        );
+        assert_eq!(
+            faults(&check(&images, Repair::No).await),
+            [""; 0],
+            "{reason}"
+        );
+        assert_eq!(read(&lower()[1].join("etc/passwd")), "root");
+    }
+    // Nothing is left of what was replaced, and a new process finds all as it is.
+    let layers = fs::read_dir(store.path("layers")).unwrap().count();
+    assert_eq!(layers, 3, "two layers and the staging directory");
+    assert_eq!(images.list(), std::slice::from_ref(&pulled));
+    drop(images);
+    let images = store.open();
+    assert_eq!(images.list(), [pulled]);
+    assert_eq!(faults(&check(&images, Repair::No).await), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_fetched_again_stays_as_it_is() {
+    let (server, store) = (Server::start().await, TestStore::new());
+    server.publish("app", "1", &image());
+    let images = store.open();
+    let pulled = pull(&images, &server.reference("app:1")).await.unwrap();
+    let lower = images.store.lower_dirs(&pulled.id).unwrap();
+    overwrite(&lower[1].join("etc/passwd"));
+    server.protect("Basic of-nobody", "Basic realm=\"here\"");
+    let report = check(&images, Repair::Yes).await;
+    assert!(
+        matches!(&report.faults[..], [fault] if matches!(fault.outcome, Outcome::NotRepaired(_))),
+        "{report:?}"
+    );
+    assert_eq!(images.store.lower_dirs(&pulled.id).unwrap(), lower);
+    assert!(
+        images
+            .prepare(&ContainerId::generate(), &pulled.id)
+            .await
+            .is_ok()
+    );
+}
+
+#[tokio::test]
+async fn a_container_keeps_the_layer_that_it_has_and_the_next_one_gets_a_whole_one() {
+    let (server, store) = (Server::start().await, TestStore::new());
+    server.publish("app", "1", &image());
+    let images = store.open();
+    let pulled = pull(&images, &server.reference("app:1")).await.unwrap();
+    let [old, new] = [ContainerId::generate(), ContainerId::generate()];
+    let snapshot = images.prepare(&old, &pulled.id).await.unwrap();
+    let damaged = snapshot.lower_dirs[1].join("etc/passwd");
+    overwrite(&damaged);
+    let report = check(&images, Repair::Yes).await;
+    let owners: Vec<_> = report
+        .faults
+        .iter()
+        .map(|f| (&f.owner, &f.outcome))
+        .collect();
+    assert!(
+        matches!(&owners[..], [
+            (Owner::Image(..), Outcome::Repaired),
+            (Owner::Container(container), Outcome::NotRepaired(_)),
+        ] if *container == old),
+        "{report:?}"
+    );
+    assert!(read(&damaged).contains('?'));
+    let fresh = images.prepare(&new, &pulled.id).await.unwrap();
+    assert_eq!(read(&fresh.lower_dirs[1].join("etc/passwd")), "root");
+
+    drop(images);
+    let images = store.open();
+    assert_eq!(images.snapshot(&old), Some(snapshot));
+    assert_eq!(
+        images.store.lower_dirs(&pulled.id).unwrap(),
+        fresh.lower_dirs
+    );
+    images.remove_snapshot(&old).await.unwrap();
+    assert!(!damaged.exists() && fresh.lower_dirs[1].exists());
+}
+
+#[tokio::test]
+async fn layers_of_an_older_crisp_are_told_and_taken_as_they_are() {
+    let (server, store) = (Server::start().await, TestStore::new());
+    server.publish("app", "1", &TestImage::small("text"));
+    let images = store.open();
+    let pulled = pull(&images, &server.reference("app:1")).await.unwrap();
+    let layer = images.store.lower_dirs(&pulled.id).unwrap()[0].clone();
+    drop(images);
+    let record = layer.with_file_name("layer.json");
+    let text = read(&record).replace(r#","sums":"Whole""#, "");
+    fs::write(&record, text).unwrap();
+    fs::remove_file(layer.with_file_name("sums")).unwrap();
+    let images = store.open();
+    let report = check(&images, Repair::Yes).await;
+    assert_eq!((report.layers_without_sums, faults(&report).len()), (1, 0));
+}
