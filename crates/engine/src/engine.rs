@@ -2,7 +2,7 @@
 
 use crate::apparmor::AppArmor;
 use crate::config::Config;
-use crate::container::Container;
+use crate::container::{Container, Looks};
 use crate::error::chain;
 use crate::error::{Error, Result};
 use crate::events::{EventKind, Events};
@@ -56,6 +56,7 @@ pub struct Engine {
     pub(crate) selinux: Selinux,
     pub(crate) users: Users,
     pub(crate) cpu_rates: CpuRates,
+    pub(crate) looks: Looks,
     pub(crate) events: Events,
 }
 
@@ -104,6 +105,7 @@ impl Engine {
             selinux,
             users: Users::default(),
             cpu_rates: CpuRates::default(),
+            looks: Looks::default(),
             events: Events::default(),
             config: RwLock::new(Arc::new(config)),
         });
@@ -312,13 +314,7 @@ impl Engine {
         let Some(record) = container.apply(event) else {
             return;
         };
-        if let Err(error) = self.records.write_container(&record) {
-            tracing::error!(
-                container = %record.id,
-                error = chain(&error),
-                "the state of a container is not on disk; its shim keeps its exit record"
-            );
-        }
+        self.save_container_or_tell(container);
         let kind = match record.state {
             ContainerState::Created => EventKind::Created,
             ContainerState::Running(_) => EventKind::Started,
@@ -327,15 +323,31 @@ impl Engine {
         self.announce(kind, record.id.as_str(), &record.pod);
     }
 
-    fn pause_exited(&self, pod: &Pod) {
+    /// Puts on disk what has happened, or is being ended, whether or not there is room: on a full disk
+    /// most of all there have to be ways to end what fills it. It is tried again later.
+    pub(crate) fn save_container_or_tell(&self, container: &Container) {
+        if let Err(error) = container.save(&self.records) {
+            tracing::error!(container = %container.id(), error = chain(&error), "the state of a container is not on disk yet");
+            self.left.notify_one();
+        }
+    }
+
+    /// The same of a pod.
+    pub(crate) fn save_pod_or_tell(&self, pod: &Pod) {
+        if let Err(error) = pod.save(&self.records) {
+            tracing::error!(pod = %pod.id(), error = chain(&error), "the state of a pod is not on disk yet");
+            self.left.notify_one();
+        }
+    }
+
+    /// The pause process, which holds the pod's namespaces, has ended.
+    pub(crate) fn pause_exited(&self, pod: &Pod) {
         if pod.state() != PodState::Ready {
             return;
         }
         tracing::error!(pod = %pod.id(), "the pause process ended; the pod is not ready any more");
-        let record = pod.update(|record| record.state = PodState::NotReady);
-        if let Err(error) = self.records.write_pod(&record) {
-            tracing::error!(pod = %pod.id(), error = chain(&error), "the state of a pod is not on disk");
-        }
+        pod.update(|record| record.state = PodState::NotReady);
+        self.save_pod_or_tell(pod);
         self.announce(EventKind::Stopped, pod.id().as_str(), pod.id());
     }
 

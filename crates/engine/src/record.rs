@@ -26,8 +26,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 /// The version of the records that this build writes.
 const VERSION: u32 = 1;
@@ -74,6 +74,29 @@ pub(crate) struct ContainerRecord {
     pub(crate) state: ContainerState,
     pub(crate) log_path: Option<PathBuf>,
     pub(crate) cgroup: String,
+    /// The stop that is under way, if one is.
+    #[serde(default)]
+    pub(crate) stop: Option<Stop>,
+}
+
+/// A stop that was asked for: it goes on whatever becomes of its client, and of the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stop {
+    /// What is to be sent first. None: it was sent, or there is no grace.
+    pub(crate) signal: Option<i32>,
+    /// When patience ends, since the host's boot (`CLOCK_MONOTONIC`: no clock that is set moves it).
+    pub(crate) kill_at: Duration,
+}
+
+impl Stop {
+    /// The stop that holds when another one is asked for: patience ends at the earlier moment, and
+    /// what was sent is not sent again.
+    pub(crate) fn joined_by(self, later: Self) -> Self {
+        Self {
+            signal: self.signal,
+            kill_at: self.kill_at.min(later.kill_at),
+        }
+    }
 }
 
 impl PodRecord {
@@ -113,6 +136,57 @@ impl PodRecord {
         self.network = None;
         self.pause_pid = None;
         self.shim_pid = None;
+    }
+}
+
+/// The file of one record, which several may want to write.
+#[derive(Debug, Default)]
+pub(crate) struct RecordFile {
+    presence: Mutex<Presence>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    /// As it was written last.
+    #[default]
+    Kept,
+    /// The last write failed: the disk is full, say.
+    Stale,
+    Removed,
+}
+
+impl RecordFile {
+    /// Writes the record as it is when this one's turn has come, so that the newest is written last.
+    /// One that was removed stays so.
+    pub(crate) fn write<T>(
+        &self,
+        record: impl FnOnce() -> T,
+        write: impl FnOnce(&T) -> Result<()>,
+    ) -> Result<()> {
+        let mut presence = self.presence.lock().unwrap_or_else(PoisonError::into_inner);
+        if *presence == Presence::Removed {
+            return Ok(());
+        }
+        let written = write(&record());
+        *presence = match written {
+            Ok(()) => Presence::Kept,
+            Err(_) => Presence::Stale,
+        };
+        written
+    }
+
+    /// Whether what is on disk is not what it should be.
+    pub(crate) fn is_stale(&self) -> bool {
+        let presence = self.presence.lock().unwrap_or_else(PoisonError::into_inner);
+        *presence == Presence::Stale
+    }
+
+    /// Removes it for good.
+    pub(crate) fn remove(&self, remove: impl FnOnce() -> Result<()>) -> Result<()> {
+        let mut presence = self.presence.lock().unwrap_or_else(PoisonError::into_inner);
+        remove()?;
+        *presence = Presence::Removed;
+        Ok(())
     }
 }
 
@@ -231,8 +305,14 @@ pub(crate) fn remove_dir(path: &Path) -> Result<()> {
 /// Writes a file so that a reader sees the old or the new one, never a part.
 pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     let temporary = path.with_extension("new");
-    std::fs::write(&temporary, content).map_err(Error::io("write", &temporary))?;
-    std::fs::rename(&temporary, path).map_err(Error::io("rename", path))
+    let written = std::fs::write(&temporary, content).map_err(Error::io("write", &temporary));
+    let replaced =
+        written.and_then(|()| std::fs::rename(&temporary, path).map_err(Error::io("rename", path)));
+    if replaced.is_err() {
+        // What could not be written whole is often nothing but a file on a full disk.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    replaced
 }
 
 fn write<T: Serialize>(path: &Path, record: &T) -> Result<()> {
@@ -316,6 +396,7 @@ mod tests {
             state: ContainerState::Created,
             log_path: None,
             cgroup: "/crisp/x/y".into(),
+            stop: None,
         }
     }
 
@@ -334,6 +415,37 @@ mod tests {
         records.remove_pod(&pod.id).unwrap();
         records.remove_pod(&pod.id).unwrap();
         assert!(records.read().unwrap().pods.is_empty());
+    }
+
+    #[test]
+    fn a_record_that_was_removed_is_not_written_again() {
+        let file = RecordFile::default();
+        let mut written = Vec::new();
+        let refused = || Err(Error::Internal("it is refused".into()));
+        let mut write = |record| {
+            file.write(
+                || record,
+                |record| {
+                    written.push(*record);
+                    Ok(())
+                },
+            )
+        };
+        write(1).unwrap();
+        assert!(file.remove(refused).is_err());
+        write(2).unwrap();
+        file.remove(|| Ok(())).unwrap();
+        write(3).unwrap();
+        assert_eq!(written, [1, 2]);
+    }
+
+    #[test]
+    fn a_record_that_could_not_be_written_is_stale_until_it_is() {
+        let file = RecordFile::default();
+        let full = |_: &u8| Err(Error::Internal("the disk is full".into()));
+        assert!(file.write(|| 1, full).is_err() && file.is_stale());
+        file.write(|| 1, |_| Ok(())).unwrap();
+        assert!(!file.is_stale());
     }
 
     #[test]

@@ -122,7 +122,8 @@ impl Engine {
 
     pub(crate) async fn reconnect(&self, pod: &Arc<Pod>) -> Result<()> {
         let run_dir = self.pod_run_dir(pod.id());
-        let Some(shim) = Shim::connect(pod.id(), &run_dir, self.listener(pod)).await? else {
+        let connected = Shim::connect(pod.id(), &run_dir, self.listener(pod)).await?;
+        let Some((shim, welcome)) = connected else {
             tracing::error!(pod = %pod.id(), "the shim is gone; its pod is taken down");
             return self.take_down_lost(pod).await;
         };
@@ -137,6 +138,10 @@ impl Engine {
                 .iter()
                 .find(|p| p.container_id == container.id().as_str());
             self.catch_up(&container, process);
+            self.go_on_stopping(&container);
+        }
+        if welcome.pod_exited.is_some() {
+            self.pause_exited(pod);
         }
         self.take_away_half_made(pod).await
     }
@@ -179,8 +184,9 @@ impl Engine {
 
     /// Takes down what is left of a pod whose shim is gone, and keeps it as not ready.
     pub(crate) async fn take_down_lost(&self, pod: &Pod) -> Result<()> {
-        let record = pod.update(|record| record.state = PodState::NotReady);
-        self.records.write_pod(&record)?;
+        pod.update(|record| record.state = PodState::NotReady);
+        self.save_pod_or_tell(pod);
+        let record = pod.record();
         let exits = PodPaths::new(self.pod_run_dir(pod.id())).exits();
         for exit in ExitRecord::read_all(&exits).unwrap_or_default() {
             self.container_exited(&exit);

@@ -88,12 +88,12 @@ impl Shim {
         Self::attach(pod, spawned.connection, listener)
     }
 
-    /// Connects to a shim that runs already; none: there is none.
+    /// Connects to a shim that runs already, and gives what it says of its pod; none: there is none.
     pub(crate) async fn connect(
         pod: &PodId,
         runtime_dir: &Path,
         listener: Listener,
-    ) -> Result<Option<Arc<Self>>> {
+    ) -> Result<Option<(Arc<Self>, message::Welcome)>> {
         let socket = match crisp_shim_api::connect(&PodPaths::new(runtime_dir)) {
             Ok(socket) => socket,
             Err(ConnectError::NotListening) => return Ok(None),
@@ -101,7 +101,7 @@ impl Shim {
         };
         let shim = Self::attach(pod, socket, listener)?;
         match shim.hello().await {
-            Ok(_) => Ok(Some(shim)),
+            Ok(welcome) => Ok(Some((shim, welcome))),
             Err(Error::Shim(_)) if shim.waiting().lost => Ok(None),
             Err(error) => Err(error),
         }
@@ -170,7 +170,7 @@ impl Shim {
         let (body, fds) = match result {
             Ok(answer) => answer?,
             Err(_) => {
-                self.waiting().replies.remove(&id);
+                self.forget_reply(id);
                 return Err(Error::Shim(format!(
                     "did not answer within {ANSWER_TIMEOUT:?}"
                 )));
@@ -179,6 +179,15 @@ impl Shim {
         match body {
             reply::Body::Failure(failure) => Err(reported(failure)),
             body => Ok((body, fds)),
+        }
+    }
+
+    /// What a late reply changes in memory holds all the same.
+    fn forget_reply(&self, id: u64) {
+        let mut waiting = self.waiting();
+        let changes_nothing = |pending: &Pending| pending.hook.is_none();
+        if waiting.replies.get(&id).is_some_and(changes_nothing) {
+            waiting.replies.remove(&id);
         }
     }
 

@@ -193,7 +193,8 @@ fn exited(
 ) -> ContainerState {
     ContainerState::Exited(Exited {
         started_at,
-        finished_at,
+        // Nothing ends before it began, whatever was done to the clock meanwhile.
+        finished_at: started_at.map_or(finished_at, |started| finished_at.max(started)),
         reason,
         message,
     })
@@ -251,6 +252,23 @@ mod tests {
                 assert_eq!(word, expected, "{state:?} {event:?}");
             }
         }
+    }
+
+    #[test]
+    fn an_end_is_not_before_its_start_when_the_clock_was_set_back() {
+        let later = T + std::time::Duration::from_secs(60);
+        let running = ContainerState::Running(Running {
+            pid: 7,
+            started_at: later,
+        });
+        let ended = running.apply(ContainerEvent::Ended {
+            at: T,
+            reason: ExitReason::Code(0),
+        });
+        let Ok(ContainerState::Exited(ended)) = ended else {
+            panic!("{ended:?}");
+        };
+        assert_eq!((ended.started_at, ended.finished_at), (Some(later), later));
     }
 
     #[test]

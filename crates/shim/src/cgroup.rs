@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 /// Processes killed in one pass over a v1 cgroup, so that a fork bomb does not hold up the loop.
 const MAX_KILLED_PER_PASS: usize = 4096;
 
+/// Cgroups below a container's that are looked into.
+const MAX_DESCENDANTS: usize = 1024;
+
 /// The directories that the processes of a container have joined.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cgroup {
@@ -29,12 +32,18 @@ impl Cgroup {
         &self.dirs
     }
 
-    /// The processes in it, in the shim's pid namespace. None are left when the cgroup is gone.
+    /// The processes in it and in those that the container has made below it, in the shim's pid namespace.
+    /// None are left when the cgroup is gone.
     pub(crate) fn processes(&self) -> BTreeSet<Pid> {
-        let list = self.dirs.iter().find_map(|dir| read(dir, "cgroup.procs"));
-        list.unwrap_or_default()
-            .lines()
-            .filter_map(|line| line.parse().ok())
+        let own = |dir: &PathBuf| read(dir, "cgroup.procs").map(|list| (dir.clone(), list));
+        let Some((dir, list)) = self.dirs.iter().find_map(own) else {
+            return BTreeSet::new();
+        };
+        let below = descendants(&dir);
+        let lists = below.iter().filter_map(|dir| read(dir, "cgroup.procs"));
+        let lists: Vec<String> = lists.chain([list]).collect();
+        let pids = lists.iter().flat_map(|list| list.lines());
+        pids.filter_map(|line| line.parse().ok())
             .filter(|&pid| pid > 0)
             .map(Pid::from_raw)
             .collect()
@@ -131,6 +140,20 @@ pub(crate) fn join(dir: &Path) -> io::Result<()> {
     write_existing(&dir.join("tasks"), "0")
 }
 
+/// The cgroups below one, so many at most: they are the container's making.
+fn descendants(dir: &Path) -> Vec<PathBuf> {
+    let mut found = vec![dir.to_owned()];
+    let mut next = 0;
+    while next < found.len() && found.len() < MAX_DESCENDANTS {
+        // One that is gone has none.
+        let entries = fs::read_dir(&found[next]).into_iter().flatten().flatten();
+        let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        found.extend(below.map(|entry| entry.path()));
+        next += 1;
+    }
+    found.split_off(1)
+}
+
 fn write_existing(path: &Path, text: &str) -> io::Result<()> {
     let mut file = fs::File::options().write(true).open(path)?;
     io::Write::write_all(&mut file, text.as_bytes())
@@ -185,6 +208,16 @@ mod tests {
     #[test]
     fn processes_are_those_that_this_namespace_sees() {
         let (_dir, cgroup) = cgroup_with(&[("cgroup.procs", "12\n0\n7\n")]);
+        let pids: Vec<i32> = cgroup.processes().into_iter().map(Pid::as_raw).collect();
+        assert_eq!(pids, [7, 12]);
+    }
+
+    #[test]
+    fn processes_in_cgroups_of_the_containers_making_are_its_own() {
+        let (dir, cgroup) = cgroup_with(&[("cgroup.procs", "7\n")]);
+        let below = dir.path().join("a/b");
+        fs::create_dir_all(&below).unwrap();
+        fs::write(below.join("cgroup.procs"), "12\n").unwrap();
         let pids: Vec<i32> = cgroup.processes().into_iter().map(Pid::as_raw).collect();
         assert_eq!(pids, [7, 12]);
     }

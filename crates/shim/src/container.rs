@@ -1,9 +1,8 @@
 //! A container: its first process, its streams, its cgroup.
 
 use crate::cgroup::Cgroup;
-use crate::connection::{ReplyTo, Waiters};
+use crate::connection::{Answer, ReplyTo, Waiters};
 use crate::failure::RequestError;
-use crate::journal::{Chain, journal};
 use crate::log::Log;
 use crate::poller::{Event, Interest, Key, Poller, Watched};
 use crate::poststop::Poststop;
@@ -15,11 +14,11 @@ use crisp_runtime::{
     CommandLine, ContainerPlan, Overlay, Rootfs, SeccompFilter, StartError, Started, Starting,
     WindowSize,
 };
-use crisp_shim_api::message::{Exit, Process, StartContainer};
+use crisp_shim_api::message::{ContainerStarted, Exit, Process, StartContainer, reply};
 use crisp_shim_api::{PodPaths, is_valid_id};
-use crisp_sys::process::{ExitStatus, SingleThreaded, Spawned, kill, try_reap};
+use crisp_sys::process::{ExitStatus, SingleThreaded, kill};
 use nix::unistd::Pid;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
@@ -39,21 +38,18 @@ pub(crate) struct Container {
     pub(crate) stdio: Stdio,
     input: Input,
     bundle: PathBuf,
-    pub(crate) poststop: Poststop,
+    poststop: Poststop,
     /// None: the embedded runtime.
     pub(crate) command_line: Option<CommandLine>,
     pub(crate) state: State,
 }
 
-/// The time between two looks at a container whose hooks run: their end is told at once.
-const HOOKS_INTERVAL: Duration = Duration::from_secs(1);
-
 /// Where a container is in its life.
 ///
 /// ```text
-/// Starting ── executed ──▶ Running ── init reaped ──▶ Ending ── cgroup empty, hooks run ──▶ Ended
-///    └────── failed ─────▶ (forgotten)                  │                                     ▲
-///                                        command line   └──▶ Deleting ──────── deleted ───────┘
+/// Starting ── executed ──▶ Running ── init reaped ──▶ Ending ── cgroup empty ──▶ Ended
+///    └────── failed ─────▶ (forgotten)                  │                          ▲
+///                            something is to be run     └──▶ Poststop ── it ended ─┘
 /// ```
 #[derive(Debug)]
 pub(crate) enum State {
@@ -64,11 +60,11 @@ pub(crate) enum State {
     Running(Running),
     /// Its first process has ended; what else there is in its cgroup is being killed.
     Ending(Ending),
-    /// A runtime with a command line forgets it, by a helper.
-    Deleting {
+    /// What is to be run when it has ended is run by a child.
+    Poststop {
         started_at_ns: i64,
         exit: Exit,
-        helper: Spawned,
+        child: Pid,
     },
     Ended {
         started_at_ns: i64,
@@ -82,6 +78,16 @@ pub(crate) struct Running {
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
     pub(crate) started_at_ns: i64,
+}
+
+impl Running {
+    /// What who asked for the start is told.
+    pub(crate) fn started(&self) -> reply::Body {
+        reply::Body::ContainerStarted(ContainerStarted {
+            pid: self.pid.as_raw().cast_unsigned(),
+            started_at_ns: self.started_at_ns,
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -152,7 +158,10 @@ impl Container {
             stdio,
             input,
             bundle: request.bundle_dir.clone().into(),
-            poststop: Poststop::Over,
+            poststop: match &command_line {
+                Some(line) => Poststop::Delete(line.clone()),
+                None => Poststop::Nothing,
+            },
             command_line,
             state: State::Starting {
                 start,
@@ -161,10 +170,12 @@ impl Container {
         })
     }
 
-    /// One more waits for the outcome of a start that is under way.
-    pub(crate) fn join_start(&mut self, to: ReplyTo) -> Result<(), RequestError> {
+    /// One more asks for a start: it waits for the outcome of the one that is under way, or is told that
+    /// the container runs.
+    pub(crate) fn join_start(&mut self, to: ReplyTo) -> Result<Option<Answer>, RequestError> {
         match &mut self.state {
-            State::Starting { waiters, .. } => waiters.join(to),
+            State::Starting { waiters, .. } => waiters.join(to).map(|()| None),
+            State::Running(running) => Ok(Some(running.started().into())),
             _ => Err(RequestError::AlreadyExists {
                 what: "container",
                 id: self.id.clone(),
@@ -181,7 +192,9 @@ impl Container {
         let Poll::Ready(result) = start.get_mut().finish() else {
             return Poll::Pending;
         };
-        self.poststop = Poststop::of(&self.bundle, start.get_mut().has_poststop_hooks());
+        if start.get_mut().has_poststop_hooks() {
+            self.poststop = Poststop::Hooks(self.bundle.clone());
+        }
         let waiters = waiters.clone();
         Poll::Ready((
             waiters,
@@ -255,26 +268,9 @@ impl Container {
         }
     }
 
-    /// Goes on with ending a container. When nothing of it is left, says how it ended.
+    /// Goes on with ending a container: kills what is left in its cgroup; when nothing is, reads the rest of
+    /// its output, and begins what is to be run then. When nothing of it is left, says how it ended.
     pub(crate) fn try_end(
-        &mut self,
-        scratch: &mut Scratch,
-        witness: &SingleThreaded,
-    ) -> Option<Exit> {
-        match &self.state {
-            State::Ending(_) => self.finish_processes(scratch, witness),
-            State::Deleting { helper, .. } => match try_reap(Some(helper.pidfd.as_fd())) {
-                Ok(None) => None,
-                // Or it was reaped as a child that nobody knows.
-                Ok(Some(_)) | Err(_) => self.set_ended(),
-            },
-            _ => None,
-        }
-    }
-
-    /// Kills what is left in its cgroup. When nothing is, has its hooks run and reads the rest of its
-    /// output.
-    fn finish_processes(
         &mut self,
         scratch: &mut Scratch,
         witness: &SingleThreaded,
@@ -287,51 +283,49 @@ impl Container {
             ending.next_kill = now + KILL_INTERVAL;
             return None;
         }
-        self.poststop.begin(&self.id, witness);
-        if !self.poststop.is_over() {
-            ending.next_kill = now + HOOKS_INTERVAL;
-            return None;
-        }
         self.stdio.finish(scratch);
         // Before a runtime may remove the cgroup.
         ending.exit.oom_killed = self.cgroup.was_oom_killed();
-        match self.command_line.as_ref().map(|line| line.delete(witness)) {
-            Some(Ok(helper)) => {
-                self.state = State::Deleting {
-                    started_at_ns: ending.started_at_ns,
-                    exit: ending.exit.clone(),
-                    helper,
+        let (started_at_ns, exit) = (ending.started_at_ns, ending.exit.clone());
+        match self.poststop.begin(&self.id, witness) {
+            None => Some(self.set_ended(started_at_ns, exit)),
+            Some(child) => {
+                self.state = State::Poststop {
+                    started_at_ns,
+                    exit,
+                    child,
                 };
                 None
             }
-            Some(Err(error)) => {
-                journal!("container {}: not deleted: {}", self.id, Chain(&error));
-                self.set_ended()
-            }
-            None => self.set_ended(),
         }
     }
 
-    fn set_ended(&mut self) -> Option<Exit> {
-        let (State::Ending(Ending {
-            started_at_ns,
-            exit,
-            ..
-        })
-        | State::Deleting {
-            started_at_ns,
-            exit,
-            ..
-        }) = &self.state
-        else {
-            return None;
-        };
-        let (started_at_ns, exit) = (*started_at_ns, exit.clone());
+    /// A child of the shim has ended: if it was the one that ran what is to be run last, says how the
+    /// container ended.
+    pub(crate) fn poststop_ended(&mut self, pid: Pid) -> Option<Exit> {
+        match &self.state {
+            State::Poststop {
+                started_at_ns,
+                exit,
+                child,
+            } if *child == pid => Some(self.set_ended(*started_at_ns, exit.clone())),
+            _ => None,
+        }
+    }
+
+    /// Of a container that has failed to start, nobody waits for the hooks: there is no end of it to tell.
+    pub(crate) fn begin_poststop_unheard(&self, witness: &SingleThreaded) {
+        if let Poststop::Hooks(_) = self.poststop {
+            self.poststop.begin(&self.id, witness);
+        }
+    }
+
+    fn set_ended(&mut self, started_at_ns: i64, exit: Exit) -> Exit {
         self.state = State::Ended {
             started_at_ns,
             exit: exit.clone(),
         };
-        Some(exit)
+        exit
     }
 
     pub(crate) fn is_starting(&self) -> bool {
@@ -353,7 +347,7 @@ impl Container {
                 None,
             ),
             State::Ending(ending) => (ending.exit.pid, ending.started_at_ns, None),
-            State::Deleting {
+            State::Poststop {
                 started_at_ns,
                 exit,
                 ..

@@ -1,58 +1,34 @@
-//! The hooks that are run when a container has ended, by a child of the shim.
+//! What is run when a container has ended, by a child of the shim: its hooks, or the command line of its
+//! runtime, which forgets the container and has its hooks run.
 
 use crate::journal::{Chain, journal};
+use crisp_runtime::CommandLine;
 use crisp_sys::process::SingleThreaded;
 use nix::unistd::Pid;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// Where a container is with its hooks.
+/// What is to be run.
 #[derive(Debug)]
 pub(crate) enum Poststop {
-    /// There are none, or they have been run.
-    Over,
-    Due {
-        bundle: PathBuf,
-    },
-    Running {
-        child: Pid,
-    },
+    Nothing,
+    /// Those of the spec in this bundle.
+    Hooks(PathBuf),
+    Delete(CommandLine),
 }
 
 impl Poststop {
-    /// Begins to run them, if they are due.
-    pub(crate) fn begin(&mut self, id: &str, witness: &SingleThreaded) {
-        let Self::Due { bundle } = self else {
-            return;
+    /// Begins to run it. The child always ends soon; none: there is nothing to wait for.
+    pub(crate) fn begin(&self, id: &str, witness: &SingleThreaded) -> Option<Pid> {
+        let failed = |error: &dyn std::error::Error| {
+            journal!("container {id}: not followed up: {}", Chain(error));
         };
-        *self = match crisp_runtime::poststop(bundle, id, witness) {
-            Ok(child) => Self::Running { child: child.pid },
-            Err(error) => {
-                journal!("container {id}: hooks are not run: {}", Chain(&error));
-                Self::Over
+        let child = match self {
+            Self::Nothing => return None,
+            Self::Hooks(bundle) => {
+                crisp_runtime::poststop(bundle, id, witness).map_err(|error| failed(&error))
             }
+            Self::Delete(line) => line.delete(witness).map_err(|error| failed(&error)),
         };
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        matches!(self, Self::Over)
-    }
-
-    /// A child of the shim has ended: whether it was the one that runs these.
-    pub(crate) fn child_ended(&mut self, pid: Pid) -> bool {
-        let theirs = matches!(self, Self::Running { child } if *child == pid);
-        if theirs {
-            *self = Self::Over;
-        }
-        theirs
-    }
-
-    /// The hooks of a container whose start has found out whether there are any.
-    pub(crate) fn of(bundle: &Path, has_hooks: bool) -> Self {
-        match has_hooks {
-            true => Self::Due {
-                bundle: bundle.to_owned(),
-            },
-            false => Self::Over,
-        }
+        child.ok().map(|child| child.pid)
     }
 }

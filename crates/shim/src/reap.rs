@@ -57,7 +57,7 @@ impl Shim {
             }
         } else if let Some(key) = self.exec_with(pid) {
             self.exec_ended(key, pid, status);
-        } else if !self.hooks_ended(pid) && self.is_starting() {
+        } else if !self.poststop_ended(pid) && self.is_starting() {
             self.unclaimed.keep(pid, status);
         }
     }
@@ -130,9 +130,10 @@ impl Shim {
         self.connections.broadcast(&event::Body::PodExited(exited));
     }
 
-    fn hooks_ended(&mut self, pid: Pid) -> bool {
+    fn poststop_ended(&mut self, pid: Pid) -> bool {
         let mut containers = self.containers.values_mut();
-        containers.any(|container| container.poststop.child_ended(pid))
+        let exit = containers.find_map(|container| container.poststop_ended(pid));
+        exit.map(|exit| self.container_ended(exit)).is_some()
     }
 
     fn hear_reports(&mut self) {

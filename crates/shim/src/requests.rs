@@ -118,7 +118,7 @@ impl Shim {
     fn start_container(&mut self, to: ReplyTo, start: &StartContainer) -> Now {
         self.require_open()?;
         if let Ok(container) = self.container_mut(&start.container_id) {
-            return container.join_start(to).map(|()| None);
+            return container.join_start(to);
         }
         let Pod::Running(pause) = &self.pod else {
             return Err(self.pod_not_running());
@@ -274,6 +274,11 @@ impl Shim {
 
     fn remove_container(&mut self, request: &RemoveContainer) -> Now {
         let key = self.find_container(&request.container_id)?;
+        if self.containers[&key].is_starting() {
+            self.abandon_start(key);
+            journal!("container {}: not started", request.container_id);
+            return done();
+        }
         if !self.containers[&key].has_ended() {
             let id = request.container_id.clone();
             return Err(RequestError::Invalid(format!(

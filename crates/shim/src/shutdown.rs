@@ -1,7 +1,7 @@
 //! The end of a shim: everything in the pod is killed, pause last.
 
 use crate::connection::{ReplyTo, Waiters};
-use crate::container::{self, Container};
+use crate::container;
 use crate::exec::{self, Exec};
 use crate::failure::RequestError;
 use crate::journal::journal;
@@ -106,14 +106,10 @@ impl Shim {
 
     /// A process that is on its way is killed wherever it is.
     fn abandon_starts(&mut self) {
-        for container in take_where(&mut self.containers, Container::is_starting) {
-            container.cgroup.kill();
-            let (what, id) = ("container", container.id);
-            if let container::State::Starting { start, waiters } = container.state {
-                start.into_inner().abandon();
-                let error = RequestError::NotRunning { what, id };
-                waiters.iter().for_each(|to| self.refuse(to, &error));
-            }
+        let starting = self.containers.iter().filter(|(_, c)| c.is_starting());
+        let starting: Vec<Key> = starting.map(|(key, _)| *key).collect();
+        for key in starting {
+            self.abandon_start(key);
         }
         for exec in take_where(&mut self.execs, Exec::is_starting) {
             let (what, id) = ("exec", exec.id);
@@ -124,6 +120,21 @@ impl Shim {
                 start.into_inner().abandon();
                 self.refuse(reply_to, &RequestError::NotRunning { what, id });
             }
+        }
+    }
+
+    /// Gives up the start of a container, and forgets it. One that waits for a file system that hangs dies
+    /// when that answers.
+    pub(crate) fn abandon_start(&mut self, key: Key) {
+        let Some(container) = self.containers.remove(&key) else {
+            return;
+        };
+        container.cgroup.kill();
+        let (what, id) = ("container", container.id);
+        if let container::State::Starting { start, waiters } = container.state {
+            start.into_inner().abandon();
+            let error = RequestError::NotRunning { what, id };
+            waiters.iter().for_each(|to| self.refuse(to, &error));
         }
     }
 

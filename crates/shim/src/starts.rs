@@ -1,13 +1,14 @@
 //! Starts under way: what their processes report, and the answers to who asked for them.
 
 use crate::connection::{Answer, ReplyTo};
+use crate::container::Running;
 use crate::exec::ExecStarted;
 use crate::failure::RequestError;
 use crate::journal::{Chain, journal};
 use crate::pod::{Pod, PodError, PodStart};
 use crate::poller::Key;
 use crate::shim::Shim;
-use crisp_shim_api::message::{self, ContainerStarted, reply};
+use crisp_shim_api::message::{self, reply};
 use std::task::Poll;
 
 impl From<PodError> for RequestError {
@@ -73,26 +74,18 @@ impl Shim {
         match result {
             Ok(pid) => {
                 journal!("container {}: started, pid {pid}", container.id);
-                let started_at_ns = container
-                    .running()
-                    .map_or(0, |running| running.started_at_ns);
-                let pid_number = pid.as_raw().cast_unsigned();
-                let started = ContainerStarted {
-                    pid: pid_number,
-                    started_at_ns,
-                };
-                for to in waiters.iter() {
-                    self.connections
-                        .reply(to, reply::Body::ContainerStarted(started).into());
+                if let Some(started) = container.running().map(Running::started) {
+                    for to in waiters.iter() {
+                        self.connections.reply(to, started.clone().into());
+                    }
                 }
                 if let Some(status) = self.unclaimed.claim(pid) {
                     self.child_ended(pid, status);
                 }
             }
             Err(error) => {
-                if let Some(mut container) = self.containers.remove(&key) {
-                    // Nobody waits for these: there is no end of it to tell.
-                    container.poststop.begin(&container.id, &self.witness);
+                if let Some(container) = self.containers.remove(&key) {
+                    container.begin_poststop_unheard(&self.witness);
                 }
                 let error = error.into();
                 for to in waiters.iter() {

@@ -11,7 +11,7 @@ use crisp_model::spec::{
     effective_capabilities, linux_resources,
 };
 use crisp_model::{ContainerConfig, ContainerId, NamespaceMode};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -108,6 +108,24 @@ impl Engine {
         let pid =
             pid.ok_or_else(|| Error::invalid(field, format!("container {target} does not run")))?;
         Ok(format!("/proc/{pid}/ns/pid").into())
+    }
+
+    /// The process whose pid namespace the container joins may have ended since the spec was written, and
+    /// its number have become another's.
+    pub(super) fn renew_pid_namespace(&self, pod: &Pod, record: &ContainerRecord) -> Result<()> {
+        let NamespaceMode::Target(target) = &record.config.security.namespaces.pid else {
+            return Ok(());
+        };
+        let path = self.pid_namespace_of(pod, target)?;
+        let mut spec = self.read_spec(record)?;
+        let linux = spec.linux_mut().as_mut();
+        let namespaces = linux.and_then(|linux| linux.namespaces_mut().as_mut());
+        for namespace in namespaces.into_iter().flatten() {
+            if namespace.typ() == LinuxNamespaceType::Pid {
+                namespace.set_path(Some(path.clone()));
+            }
+        }
+        self.write_spec(record, &spec)
     }
 
     /// The last thing that is made of a container, and of it the spec: a container that has one is whole.

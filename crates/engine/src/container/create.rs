@@ -81,9 +81,9 @@ impl Engine {
     async fn make_container(&self, pod: &Pod, container: &Container, image: &Image) -> Result<()> {
         let _operation = container.operation.lock().await;
         let (config, record) = (self.config(), container.record());
-        self.records.write_container(&record)?;
+        container.save(&self.records)?;
         let snapshot = self.images.prepare(&record.id, &image.id);
-        let host = host_files(&record, config.cdi_dirs.clone());
+        let host = host_files(&record, config.cdi_dirs.clone(), &self.looks);
         let (snapshot, host) = tokio::join!(snapshot, host);
         let (_, HostFiles { devices, edits }) = (snapshot?, host?);
         let volumes = self.make_volumes(&record).await?;

@@ -1,5 +1,6 @@
 //! What a container uses of the host's files: sources of its mounts, and devices.
 
+use super::looks::{Look, Looks};
 use super::{cdi, devices};
 use crate::engine::blocking;
 use crate::error::{Error, Result};
@@ -26,10 +27,14 @@ pub(super) struct HostFiles {
 pub(super) async fn host_files(
     record: &ContainerRecord,
     cdi_dirs: Vec<PathBuf>,
+    looks: &Looks,
 ) -> Result<HostFiles> {
     let (config, user) = (record.config.clone(), record.user.clone());
+    let look = looks.begin(config.mounts.iter().map(|mount| &mount.host_path))?;
+    let handle = look.handle();
     let work = tokio::task::spawn_blocking(move || {
-        make_sources(&config.mounts)?;
+        make_sources(&config.mounts, &look)?;
+        look.at("the host's devices");
         let privileged = config.security.privileged;
         let mut devices = devices::of_container(&config.devices, privileged)?;
         let edits = crisp_cdi::edits(&cdi_dirs, &config.cdi_devices)?;
@@ -38,10 +43,7 @@ pub(super) async fn host_files(
     });
     match tokio::time::timeout(HOST_FILES_TIMEOUT, work).await {
         Ok(done) => done.map_err(|e| Error::Internal(e.to_string()))?,
-        Err(_) => Err(Error::DeadlineExceeded {
-            what: "looking at the mounts' host_path (a file system that hangs?)".to_owned(),
-            after_ms: 1000 * HOST_FILES_TIMEOUT.as_secs(),
-        }),
+        Err(_) => Err(handle.give_up()),
     }
 }
 
@@ -69,9 +71,10 @@ pub(super) async fn label_files(
 }
 
 /// A source that is missing becomes an empty directory, as in every CRI runtime.
-fn make_sources(mounts: &[Mount]) -> Result<()> {
+fn make_sources(mounts: &[Mount], look: &Look) -> Result<()> {
     for mount in mounts {
         let path = Path::new(&mount.host_path);
+        look.at(&mount.host_path);
         if path.is_absolute() && path.symlink_metadata().is_err() {
             std::fs::create_dir_all(path).map_err(Error::io("make the mount source", path))?;
         }

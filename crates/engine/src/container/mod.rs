@@ -7,6 +7,7 @@ mod devices;
 pub(crate) mod exec;
 mod exec_sync;
 mod host_files;
+mod looks;
 mod oom_score;
 mod plan;
 mod remove;
@@ -15,10 +16,12 @@ mod stop;
 mod update;
 mod volumes;
 
+pub(crate) use looks::Looks;
 pub(crate) use start::started_event;
 
+use crate::error::Result;
 use crate::making::Making;
-use crate::record::ContainerRecord;
+use crate::record::{ContainerRecord, RecordFile, Records};
 use crate::view::ContainerView;
 use crisp_model::{ContainerEvent, ContainerId, ContainerMetadata, ContainerState, PodId};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +33,7 @@ pub(crate) struct Container {
     id: ContainerId,
     pod: PodId,
     record: Mutex<ContainerRecord>,
+    file: RecordFile,
     /// As in the record; for those who wait for a change.
     state: watch::Sender<ContainerState>,
     /// Held by whoever creates, starts, updates or removes it.
@@ -45,6 +49,7 @@ impl Container {
             pod: record.pod.clone(),
             state: watch::Sender::new(record.state.clone()),
             record: Mutex::new(record),
+            file: RecordFile::default(),
             operation: tokio::sync::Mutex::default(),
             making,
             stopping: stop::Stopping::default(),
@@ -67,21 +72,39 @@ impl Container {
         self.locked().clone()
     }
 
-    /// Changes the record in memory and gives what is to be written to disk.
-    pub(crate) fn update(&self, change: impl FnOnce(&mut ContainerRecord)) -> ContainerRecord {
-        let mut record = self.locked();
-        change(&mut record);
-        record.clone()
+    /// Changes the record in memory; [`Self::save`] puts it on disk.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut ContainerRecord)) {
+        change(&mut self.locked());
     }
 
     pub(crate) fn state(&self) -> ContainerState {
         self.state.borrow().clone()
     }
 
+    /// Puts the record on disk as it is now.
+    pub(crate) fn save(&self, records: &Records) -> Result<()> {
+        self.file
+            .write(|| self.record(), |record| records.write_container(record))
+    }
+
+    /// Whether the last write of the record failed.
+    pub(crate) fn is_unsaved(&self) -> bool {
+        self.file.is_stale()
+    }
+
+    /// Removes the record from the disk.
+    pub(crate) fn erase(&self, records: &Records) -> Result<()> {
+        self.file
+            .remove(|| records.remove_container(&self.pod, &self.id))
+    }
+
     /// Moves it to its next state; none when the event cannot happen in this one.
     pub(crate) fn apply(&self, event: ContainerEvent) -> Option<ContainerRecord> {
         let mut record = self.locked();
         record.state = record.state.apply(event).ok()?;
+        if matches!(record.state, ContainerState::Exited(_)) {
+            record.stop = None;
+        }
         self.state.send_replace(record.state.clone());
         Some(record.clone())
     }

@@ -51,6 +51,7 @@ impl Engine {
             user,
             created_at: SystemTime::now(),
             state: ContainerState::Created,
+            stop: None,
             id,
         })
     }

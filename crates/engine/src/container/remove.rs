@@ -55,7 +55,7 @@ impl Engine {
         self.images.remove_snapshot(&record.id).await?;
         remove_dir(&self.bundle_dir(&record.pod, &record.id))?;
         self.cpu_rates.forget(&record.cgroup);
-        self.records.remove_container(&record.pod, &record.id)?;
+        container.erase(&self.records)?;
         self.store.remove_container(container);
         Ok(())
     }

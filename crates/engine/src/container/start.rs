@@ -9,7 +9,9 @@ use crate::record::ContainerRecord;
 use crate::seccomp::Confinement;
 use crate::shim::{Hook, Shim};
 use crisp_model::{ContainerEvent, ContainerState, NamespaceMode, PodState, Running};
-use crisp_shim_api::message::{OciRuntime, Overlay, StartContainer, reply, request};
+use crisp_shim_api::message::{
+    OciRuntime, Overlay, RemoveContainer, StartContainer, reply, request,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -37,6 +39,7 @@ impl Engine {
             let shim = engine.shim_of(&container)?;
             let result = engine.start_first_process(&container, &shim).await;
             if let Err(error) = &result {
+                engine.abandon_start(&container, &shim, error).await;
                 let failed = ContainerEvent::StartFailed {
                     at: SystemTime::now(),
                     message: chain(error),
@@ -59,6 +62,7 @@ impl Engine {
         let record = container.record();
         make_log_dir(record.log_path.as_deref())?;
         let pod = self.store.pod(record.pod.as_str())?;
+        self.renew_pid_namespace(&pod, &record)?;
         let runtime = pod.record().runtime;
         if runtime.is_some() {
             self.prepare_for_command(&pod, &record)?;
@@ -68,6 +72,21 @@ impl Engine {
         shim.call_with(request::Body::StartContainer(request), &[], Some(hook))
             .await?;
         Ok(())
+    }
+
+    /// Has the shim give up a start of which it has told nothing in time: a source of a mount is on a file
+    /// system that hangs, say. Nothing is to start any more that is taken for failed. If it has started
+    /// by now, it has become known before the shim refuses.
+    async fn abandon_start(&self, container: &Container, shim: &Shim, error: &Error) {
+        if !matches!(error, Error::Shim(_)) {
+            return;
+        }
+        let request = RemoveContainer {
+            container_id: container.id().to_string(),
+        };
+        if let Err(error) = shim.call(request::Body::RemoveContainer(request)).await {
+            tracing::warn!(container = %container.id(), error = chain(&error), "a start is not given up");
+        }
     }
 
     fn started_hook(&self, container: &Arc<Container>) -> Hook {

@@ -1,25 +1,29 @@
 //! Stopping a container: the stop signal, patience, SIGKILL.
 
 use super::Container;
-use crate::engine::{Engine, detached};
+use crate::engine::{Engine, blocking, detached};
 use crate::error::chain;
 use crate::error::{Error, Result};
+use crate::record::Stop;
+use crisp_cgroup::{CgroupPath, Error as CgroupError};
 use crisp_model::signal::SIGKILL;
 use crisp_shim_api::message::{Signal, request};
+use nix::time::{ClockId, clock_gettime};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// How long the kernel may take to end what was sent SIGKILL. A process that waits for a device or a
-/// dead file server takes longer, and its client is told.
-const KILL_TIMEOUT: Duration = Duration::from_secs(120);
+/// dead file server takes longer, and its client is told, before it has lost patience: the kubelet
+/// waits two minutes longer than the grace period.
+const KILL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A longer grace period than this is cut: nothing waits for ever.
 const GRACE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The stop that is under way, if one is: when it loses patience. A later request can only make that
-/// earlier.
+/// Who carries out the stop that is on record, if somebody does: when it loses patience. A later
+/// request can only make that earlier.
 #[derive(Debug, Default)]
 pub(super) struct Stopping {
     deadline: Mutex<Option<watch::Sender<Instant>>>,
@@ -55,7 +59,8 @@ impl Stopping {
 impl Engine {
     /// Stops a container: sends its stop signal, and SIGKILL when `grace` is over. With no grace it is
     /// killed at once. Of several requests the shortest grace holds. A container that does not run, or
-    /// is not known, is stopped. The stop goes on when the caller stops waiting.
+    /// is not known, is stopped. The stop goes on when the caller stops waiting, and when the daemon
+    /// is started again.
     ///
     /// # Errors
     /// If it does not end in spite of SIGKILL.
@@ -77,15 +82,19 @@ impl Engine {
         if container.state().pid().is_none() {
             return Ok(());
         }
-        let deadline = Instant::now() + grace.min(GRACE_MAX);
-        if let Joined::First(deadline) = container.stopping.join(deadline) {
-            let (engine, container) = (self.this(), container.clone());
-            tokio::spawn(async move {
-                engine.stop_by(&container, deadline, grace.is_zero()).await;
-                container.stopping.end();
-            });
-        }
-        let patience = grace.min(GRACE_MAX) + KILL_TIMEOUT;
+        let grace = grace.min(GRACE_MAX);
+        let asked = Stop {
+            signal: (!grace.is_zero()).then_some(container.record().stop_signal),
+            kill_at: since_boot() + grace,
+        };
+        container.update(|record| {
+            let stop = record.stop.map_or(asked, |known| known.joined_by(asked));
+            // It may have ended just now.
+            record.stop = record.state.pid().map(|_| stop);
+        });
+        self.save_container_or_tell(container);
+        self.go_on_stopping(container);
+        let patience = grace + KILL_TIMEOUT;
         timeout(patience, container.exited()).await.map_err(|_| Error::DeadlineExceeded {
             what: format!(
                 "container {} does not end after SIGKILL (a process that waits for a device?): stopping it",
@@ -95,15 +104,32 @@ impl Engine {
         })
     }
 
+    /// Carries out the stop that is on record, unless that is being done.
+    pub(crate) fn go_on_stopping(&self, container: &Arc<Container>) {
+        let Some(stop) = container.record().stop else {
+            return;
+        };
+        let patience = stop.kill_at.saturating_sub(since_boot()).min(GRACE_MAX);
+        if let Joined::First(deadline) = container.stopping.join(Instant::now() + patience) {
+            let (engine, container) = (self.this(), container.clone());
+            tokio::spawn(async move {
+                engine.stop_by(&container, deadline).await;
+                container.stopping.end();
+            });
+        }
+    }
+
     /// Signals until the container has ended or nothing more can be done.
-    async fn stop_by(
-        &self,
-        container: &Container,
-        mut deadline: watch::Receiver<Instant>,
-        at_once: bool,
-    ) {
-        if !at_once {
-            self.signal(container, container.record().stop_signal).await;
+    async fn stop_by(&self, container: &Container, mut deadline: watch::Receiver<Instant>) {
+        if let Some(signal) = container.record().stop.and_then(|stop| stop.signal) {
+            self.signal(container, signal).await;
+            container.update(|record| {
+                record.stop = record.stop.map(|stop| Stop {
+                    signal: None,
+                    ..stop
+                });
+            });
+            self.save_container_or_tell(container);
         }
         loop {
             let due = *deadline.borrow_and_update();
@@ -120,6 +146,7 @@ impl Engine {
         }
     }
 
+    /// Sends a signal to the first process, which a frozen one is thawed for.
     async fn signal(&self, container: &Container, signal: i32) {
         let request = Signal {
             container_id: container.id().to_string(),
@@ -135,12 +162,31 @@ impl Engine {
         if let Err(error) = sent {
             tracing::debug!(container = %container.id(), signal, error = chain(&error), "a signal was not delivered");
         }
+        if let Err(error) = self.thaw(container).await {
+            tracing::warn!(container = %container.id(), error = chain(&error), "a container is not thawed");
+        }
+    }
+
+    async fn thaw(&self, container: &Container) -> Result<()> {
+        let path = CgroupPath::parse(&container.record().cgroup)?;
+        let cgroup = self.hierarchies.open(&path);
+        blocking(move || match cgroup.thaw() {
+            // It has ended meanwhile, or the host cannot freeze.
+            Err(CgroupError::NotFound { .. } | CgroupError::Unsupported { .. }) => Ok(()),
+            done => done,
+        })
+        .await
     }
 
     /// Also of a pod that is being stopped.
     fn shim_for_signal(&self, container: &Container) -> Option<Arc<crate::shim::Shim>> {
         self.store.pod(container.pod().as_str()).ok()?.shim()
     }
+}
+
+/// The time since the host's boot.
+fn since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
 }
 
 #[cfg(test)]
@@ -166,5 +212,16 @@ mod tests {
         assert_eq!(*deadline.borrow(), now + Duration::from_secs(1));
         stopping.end();
         assert!(matches!(stopping.join(now), Joined::First(_)));
+    }
+
+    #[test]
+    fn a_signal_is_sent_once_however_often_a_stop_is_asked_for() {
+        let stop = |signal, kill_at| Stop {
+            signal,
+            kill_at: Duration::from_secs(kill_at),
+        };
+        let (sent, pending) = (stop(None, 50), stop(Some(15), 50));
+        assert_eq!(sent.joined_by(stop(Some(15), 90)), sent);
+        assert_eq!(pending.joined_by(stop(None, 20)), stop(Some(15), 20));
     }
 }

@@ -30,8 +30,8 @@ impl Engine {
             if let Some(score) = update.oom_score_adj {
                 engine.set_oom_score_adj(&record, score).await?;
             }
-            let record = container.update(|record| record.resources = merged);
-            engine.records.write_container(&record)
+            container.update(|record| record.resources = merged);
+            container.save(&engine.records)
         })
         .await
     }

@@ -13,9 +13,9 @@ mod wire;
 pub(crate) use retry::take_down_again;
 pub(crate) use start::hostname;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::making::Making;
-use crate::record::PodRecord;
+use crate::record::{PodRecord, RecordFile, Records};
 use crate::shim::Shim;
 use crate::view::PodView;
 use crate::wiring::Wiring;
@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) struct Pod {
     id: PodId,
     record: Mutex<PodRecord>,
+    file: RecordFile,
     shim: Mutex<Option<Arc<Shim>>>,
     /// Held by whoever starts, stops or removes it, or adds a container.
     pub(crate) operation: tokio::sync::Mutex<()>,
@@ -38,6 +39,7 @@ impl Pod {
         Arc::new(Self {
             id: record.id.clone(),
             record: Mutex::new(record),
+            file: RecordFile::default(),
             shim: Mutex::default(),
             operation: tokio::sync::Mutex::default(),
             making,
@@ -70,11 +72,25 @@ impl Pod {
         self.locked().clone()
     }
 
-    /// Changes the record in memory and gives what is to be written to disk.
-    pub(crate) fn update(&self, change: impl FnOnce(&mut PodRecord)) -> PodRecord {
-        let mut record = self.locked();
-        change(&mut record);
-        record.clone()
+    /// Changes the record in memory; [`Self::save`] puts it on disk.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut PodRecord)) {
+        change(&mut self.locked());
+    }
+
+    /// Puts the record on disk as it is now.
+    pub(crate) fn save(&self, records: &Records) -> Result<()> {
+        self.file
+            .write(|| self.record(), |record| records.write_pod(record))
+    }
+
+    /// Whether the last write of the record failed.
+    pub(crate) fn is_unsaved(&self) -> bool {
+        self.file.is_stale()
+    }
+
+    /// Removes the record from the disk, with those of its containers.
+    pub(crate) fn erase(&self, records: &Records) -> Result<()> {
+        self.file.remove(|| records.remove_pod(&self.id))
     }
 
     /// The connection to its shim; none: it was not started, or is gone.

@@ -1,5 +1,6 @@
-//! Taking down again what could not be taken down: a CNI plugin, say, that did not answer. The client
-//! tries again too, if it has not lost interest; nothing waits for it to.
+//! Taking down again what could not be taken down: a CNI plugin, say, that did not answer; and writing
+//! again what could not be written. The client tries again too, if it has not lost interest; nothing
+//! waits for it to.
 
 use super::Pod;
 use crate::engine::Engine;
@@ -35,7 +36,7 @@ pub(crate) async fn take_down_again(engine: Weak<Engine>, left: Arc<Notify>) {
 impl Engine {
     /// Whether nothing is left.
     async fn take_down_rest(&self) -> bool {
-        let mut done = true;
+        let mut done = self.save_rest();
         for pod in self.store.pods() {
             // One of which nothing is left may be busy for long.
             if leftover(&pod).is_none() {
@@ -55,11 +56,23 @@ impl Engine {
         done
     }
 
+    /// Whether all that is known is on disk.
+    fn save_rest(&self) -> bool {
+        let (pods, containers) = (self.store.pods(), self.store.containers());
+        let pods = pods.iter().filter(|pod| pod.is_unsaved());
+        let containers = containers.iter().filter(|container| container.is_unsaved());
+        let mut results = pods
+            .map(|pod| pod.save(&self.records))
+            .chain(containers.map(|container| container.save(&self.records)));
+        results.all(|saved| saved.is_ok())
+    }
+
     /// Takes down what is left of a pod that was stopped, and keeps the pod.
     pub(crate) async fn take_down_stopped(&self, pod: &Pod) -> Result<()> {
         self.teardown_pod(pod).await?;
-        let record = pod.update(PodRecord::forget_effects);
-        self.records.write_pod(&record)
+        pod.update(PodRecord::forget_effects);
+        self.save_pod_or_tell(pod);
+        Ok(())
     }
 }
 

@@ -98,9 +98,9 @@ impl Engine {
         self.choose_level(pod)?;
         // Nothing may fail between taking addresses and the record that says whose they are.
         let network = self.plan_wiring(pod)?;
-        let record = pod.update(|r| r.network = network);
-        self.records.write_pod(&record)?;
-        let labels = self.selinux.of_pod(&record);
+        pod.update(|record| record.network = network);
+        pod.save(&self.records)?;
+        let labels = self.selinux.of_pod(&pod.record());
         let hostname = hostname(&config)?;
         let run_dir = self.pod_run_dir(pod.id());
         make_private_dir(&run_dir)?;
@@ -119,12 +119,12 @@ impl Engine {
             return Err(unexpected(&body));
         };
         self.wire(pod, fds).await?;
-        let record = pod.update(|record| {
+        pod.update(|record| {
             record.state = PodState::Ready;
             record.pause_pid = Some(started.pause_pid);
             record.shim_pid = Some(welcome.shim_pid);
         });
-        self.records.write_pod(&record)
+        pod.save(&self.records)
     }
 
     async fn start_shim(&self, pod: &Arc<Pod>, run_dir: &Path) -> Result<(Arc<Shim>, Welcome)> {

@@ -65,8 +65,8 @@ impl Engine {
     async fn stop_pod_locked(&self, pod: &Arc<Pod>) -> Result<()> {
         let was_ready = pod.state() == PodState::Ready;
         // From here on no container is created or started in it.
-        let record = pod.update(|record| record.state = PodState::NotReady);
-        self.records.write_pod(&record)?;
+        pod.update(|record| record.state = PodState::NotReady);
+        self.save_pod_or_tell(pod);
         self.kill_containers(pod).await?;
         self.take_down_stopped(pod).await?;
         if was_ready {
@@ -85,7 +85,7 @@ impl Engine {
         for container in self.store.containers_of(pod.id()) {
             self.remove_known_container(&container).await?;
         }
-        self.records.remove_pod(pod.id())?;
+        pod.erase(&self.records)?;
         self.store.remove_pod(pod);
         Ok(())
     }

@@ -37,8 +37,8 @@ impl Engine {
                 config.resources = Some(merged);
             }
             config.overhead = overhead.or(config.overhead);
-            let record = pod.update(|record| record.config = Arc::new(config));
-            engine.records.write_pod(&record)
+            pod.update(|record| record.config = Arc::new(config));
+            pod.save(&engine.records)
         })
         .await
     }

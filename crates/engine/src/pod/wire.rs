@@ -61,8 +61,8 @@ impl Engine {
     async fn wire_by_plugins(&self, pod: &Pod, planned: &Attachment) -> Result<()> {
         let cni = Arc::new(self.plugins.add(planned).await?);
         let made = Wiring::Plugins { cni: cni.clone() };
-        let record = pod.update(|record| record.network = Some(made));
-        self.records.write_pod(&record)?;
+        pod.update(|record| record.network = Some(made));
+        pod.save(&self.records)?;
         self.check_by_plugins(pod, &cni).await;
         Ok(())
     }
