@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use crisp_cri_api::v1::image_service_client::ImageServiceClient;
 use crisp_cri_api::v1::runtime_service_client::RuntimeServiceClient;
 use crisp_cri_api::v1::*;
+use nix::mount::{MsFlags, mount};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,24 @@ impl Node {
         let node = Self::start_empty(edit).await?;
         node.pull(BUSYBOX).await?;
         Ok(node)
+    }
+
+    /// A daemon that has the busybox image, and a file system of so many MiB for all that it keeps.
+    ///
+    /// # Errors
+    /// It does not come up, or cannot pull.
+    ///
+    /// # Panics
+    /// Without root.
+    pub async fn start_on_small_disk(size_mib: u32) -> Result<Self> {
+        Self::start_with(|config| {
+            let root = config["root_dir"].as_str().expect("each node has its own");
+            fs::create_dir_all(root).expect("the slot can be written");
+            let (none, size) = (MsFlags::empty(), format!("size={size_mib}m"));
+            mount(Some("e2e"), root, Some("tmpfs"), none, Some(size.as_str()))
+                .expect("root can mount");
+        })
+        .await
     }
 
     /// A daemon without any image.

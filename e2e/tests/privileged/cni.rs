@@ -343,3 +343,42 @@ async fn privileged_cni_plugins_tell_their_status_and_collect_garbage() -> Resul
     ensure!(info["lastCNILoadStatus"] == "OK", "{info}");
     node.finish().await
 }
+
+/// The same, but for DELs that it is told to hang in.
+const HANG_DEL: &str = r#"
+config=$(cat)
+[ $CNI_COMMAND = DEL ] && [ -e hang ] && { touch reached; while [ -e hang ]; do sleep 0.05; done; }
+[ $CNI_COMMAND = ADD ] || exit 0
+echo "$config" | sed 's/.*"prevResult":\(.*}\),"type".*/\1/'"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_cni_delete_that_hangs_holds_up_nobody_and_is_done_by_the_next_daemon()
+-> Result<()> {
+    let node = Node::start().await?;
+    node.cni_plugin("hang", HANG_DEL)?;
+    node.configure_cni(&node.cni_network(&[json!({"type": "hang"})]))?;
+    let scratch = node.scratch()?;
+    let pod = node.run_pod("pod", |_| ()).await?;
+    std::fs::write(scratch.join("hang"), "")?;
+    let reached = || eventually("the plugin hangs", || scratch.join("reached").exists());
+    tokio::select! {
+        stopped = pod.stop() => anyhow::bail!("stopped all the same: {stopped:?}"),
+        hangs = reached() => hangs?,
+    }
+    // Its client has gone; others are served.
+    let other = node.run_pod("other", |_| ()).await?;
+    let container = other.start("main", |_| ()).await?;
+    ensure!(container.sh("echo alive").await? == "alive");
+    ensure!(pod.status().await?.state() == PodSandboxState::SandboxNotready);
+    node.kill()?;
+    node.restart().await?;
+    ensure!(container.sh("echo alive").await? == "alive");
+    std::fs::remove_file(scratch.join("hang"))?;
+    // Two are the other pod's.
+    eventually("the addresses are given back", || {
+        node.cni_addresses().len() == 2
+    })
+    .await?;
+    until("the pod is removed", async || pod.remove().await.ok()).await?;
+    node.finish().await
+}

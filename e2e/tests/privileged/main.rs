@@ -12,6 +12,7 @@ mod exec;
 mod files;
 mod handlers;
 mod harness;
+mod hostile;
 mod images;
 mod import;
 mod limits;

@@ -1,0 +1,133 @@
+//! Processes that would outlive the container they belong to.
+
+use anyhow::{Context, Result, ensure};
+use crisp_cri_api::v1::{
+    ContainerConfig, ContainerState, NamespaceMode, NamespaceOption, PodSandboxConfig,
+};
+use crisp_e2e::{Node, Process, eventually, security, sh};
+
+fn shared_pids(config: &mut PodSandboxConfig) {
+    let linux = config.linux.get_or_insert_default();
+    let security = linux.security_context.get_or_insert_default();
+    security.namespace_options = Some(NamespaceOption {
+        pid: NamespaceMode::Pod.into(),
+        ..NamespaceOption::default()
+    });
+}
+
+fn with_argument(word: &str) -> Vec<Process> {
+    let mut all = Process::all();
+    all.retain(|process| process.runs() && process.command_line().contains(word));
+    all
+}
+
+/// Leaves its session and all that could tell where it comes from, and holds the container's log.
+fn ghost(number: u32) -> String {
+    format!(
+        "trap '' TERM HUP INT; setsid sh -c 'trap \"\" TERM HUP; sleep {number}' >/proc/1/fd/1 2>&1 &"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_execd_process_that_holds_the_log_ends_with_the_container() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("haunted", |_| ()).await?;
+    let script = "echo ready; until [ -e /go ]; do sleep 0.02; done; echo last words; exit 3";
+    let container = pod
+        .start("main", |config| config.command = sh(script))
+        .await?;
+    container.wait_log("ready").await?;
+    container.sh(&ghost(7_650_301)).await?;
+    ensure!(!with_argument("7650301").is_empty());
+    container.sh("touch /go").await?;
+    ensure!(container.wait_exit().await?.exit_code == 3);
+    ensure!(
+        with_argument("7650301").is_empty(),
+        "it outlived its container"
+    );
+    ensure!(
+        container
+            .log()?
+            .last()
+            .is_some_and(|line| line.text == "last words")
+    );
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_orphans_of_execs_end_with_the_container_in_a_shared_pid_namespace() -> Result<()>
+{
+    let node = Node::start().await?;
+    let pod = node.run_pod("haunted", shared_pids).await?;
+    let neighbour = pod.start("neighbour", |_| ()).await?;
+    let script = "echo ready; until [ -e /go ]; do sleep 0.02; done; exit 3";
+    let container = pod
+        .start("main", |config| config.command = sh(script))
+        .await?;
+    container.wait_log("ready").await?;
+    // PID 1 is pause here.
+    container
+        .sh(&ghost(7_650_302).replace("/proc/1/fd/1", "/dev/null"))
+        .await?;
+    container.sh("touch /go").await?;
+    ensure!(container.wait_exit().await?.exit_code == 3);
+    eventually("the orphan is gone", || with_argument("7650302").is_empty()).await?;
+    ensure!(neighbour.sh("echo alive").await? == "alive");
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_process_in_a_cgroup_of_its_own_making_ends_with_the_container() -> Result<()> {
+    let node = Node::start().await?;
+    let privileged = |config: &mut PodSandboxConfig| {
+        shared_pids(config);
+        let linux = config.linux.get_or_insert_default();
+        linux.security_context.get_or_insert_default().privileged = true;
+    };
+    let pod = node.run_pod("haunted", privileged).await?;
+    let script = "echo ready; until [ -e /go ]; do sleep 0.02; done; exit 3";
+    let container = pod
+        .start("main", |config| {
+            config.command = sh(script);
+            security(config).privileged = true;
+        })
+        .await?;
+    container.wait_log("ready").await?;
+    let hide = "for dir in /sys/fs/cgroup/*/cgroup.procs /sys/fs/cgroup/cgroup.procs; do \
+                dir=${dir%/cgroup.procs}; mkdir $dir/hidden && echo $$ >$dir/hidden/cgroup.procs; done 2>/dev/null; \
+                exec sleep 7650303";
+    container
+        .sh(&format!("setsid sh -c '{hide}' >/dev/null 2>&1 &"))
+        .await?;
+    eventually("it hides", || !with_argument("sleep 7650303").is_empty()).await?;
+    container.sh("touch /go").await?;
+    ensure!(container.wait_exit().await?.exit_code == 3);
+    eventually("what hid is gone", || with_argument("7650303").is_empty()).await?;
+    ensure!(container.status().await?.state() == ContainerState::ContainerExited);
+    container.remove().await?;
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_container_whose_target_has_ended_joins_nobody_elses_pid_namespace() -> Result<()>
+{
+    let node = Node::start().await?;
+    let pod = node.run_pod("debugged", |_| ()).await?;
+    let target = pod.start("target", |_| ()).await?;
+    let debugging = |config: &mut ContainerConfig| {
+        security(config).namespace_options = Some(NamespaceOption {
+            pid: NamespaceMode::Target.into(),
+            target_id: target.id.clone(),
+            ..NamespaceOption::default()
+        });
+    };
+    let early = pod.create("early", debugging).await?;
+    let late = pod.create("late", debugging).await?;
+    early.start().await?;
+    ensure!(early.process().await?.namespace("pid")? == target.process().await?.namespace("pid")?);
+    target.stop(0).await?;
+    // By now its number may be any other process's.
+    let refused = late.start().await.err().context("it was started")?;
+    ensure!(refused.message().contains("does not run"), "{refused}");
+    node.finish().await
+}
