@@ -9,75 +9,87 @@ tools=$target/tools
 cri_tools=sigs.k8s.io/cri-tools
 cri_tools_version=v1.36.0
 
-# Programs that images are made of, and the registry that serves them: unpacked, not installed.
+# in_scratch COMMAND...: in a directory that goes whatever comes of it.
+in_scratch() (
+    mkdir -p "$tools"
+    scratch=$(mktemp -d "$tools/scratch.XXXXXX")
+    trap 'rm -rf "$scratch"' EXIT
+    cd "$scratch" || exit
+    "$@"
+)
+
+# make_tool NAME COMMAND...: unless target/tools/NAME is there, has the command make it as the directory
+# "tool". It is there whole or not at all.
+make_tool() {
+    [ -d "$tools/$1" ] || in_scratch publish "$@"
+}
+
+publish() {
+    local name=$1
+    shift
+    "$@"
+    chmod 755 tool
+    mv --no-target-directory tool "$tools/$name"
+}
+
+# unpack TO PACKAGE...: what is in packages of this system's release, which are not installed.
+unpack() {
+    apt_get download "${@:2}"
+    extract "$1" ./*.deb
+}
+
+# extract TO FILE...
+extract() {
+    local package
+    mkdir -p "$1"
+    for package in "${@:2}"; do
+        dpkg-deb -x "$package" "$1"
+    done
+}
+
+# Programs that images are made of, and the registry that serves them.
 debian_tools() {
-    local to=$tools/debian
-    [ -d "$to" ] && return
-    local work
-    work=$(mktemp -d)
-    (
-        cd "$work" || exit
-        apt_get download busybox-static docker-registry nginx
-        # shellcheck disable=SC2046 # one argument for each library that nginx is linked to
-        apt_get download $(dpkg-deb -f nginx_*.deb Depends | tr ',' '\n' | sed 's/^ *//; s/ .*//' | grep -E '^(lib|zlib)')
-        mkdir root
-        for package in *.deb; do
-            dpkg-deb -x "$package" root
-        done
-    )
-    mkdir -p "$tools"
-    mv "$work/root" "$to"
-    rm -r "$work"
+    make_tool debian unpack_debian_tools
 }
 
-# The CNI plugins of Debian, which wire pods in some tests: unpacked, not installed.
+unpack_debian_tools() {
+    unpack tool busybox-static docker-registry nginx
+    # shellcheck disable=SC2046 # one argument for each library that nginx is linked to
+    unpack tool $(dpkg-deb -f nginx_*.deb Depends | tr ',' '\n' | sed 's/^ *//; s/ .*//' | grep -E '^(lib|zlib)')
+}
+
+# The CNI plugins of Debian, which wire pods in some tests.
 cni_plugins() {
-    local to=$tools/cni
-    [ -d "$to" ] && return
-    local work
-    work=$(mktemp -d)
-    (
-        cd "$work" || exit
-        apt_get download containernetworking-plugins
-        dpkg-deb -x containernetworking-plugins_*.deb root
-    )
-    mkdir -p "$tools"
-    mv "$work/root/usr/lib/cni" "$to"
-    rm -r "$work"
+    make_tool cni unpack_cni_plugins
 }
 
-# Debian's containerd, a peer that crisp is measured beside: unpacked, not installed.
+unpack_cni_plugins() {
+    unpack root containernetworking-plugins
+    mv root/usr/lib/cni tool
+}
+
+# Debian's containerd, a peer that crisp is measured beside.
 containerd() {
-    local to=$tools/containerd
-    [ -d "$to" ] && return
-    local work
-    work=$(mktemp -d)
-    (
-        cd "$work" || exit
-        apt_get download containerd
-        dpkg-deb -x containerd_*.deb root
-    )
-    mkdir -p "$to"
-    mv "$work"/root/usr/bin/{containerd,containerd-shim-runc-v2} "$to"
-    rm -r "$work"
+    make_tool containerd unpack_containerd
 }
 
-# OCI runtimes that are driven by their command line: unpacked, not installed. A library that crun
-# needs, and nothing else of a usual system, lies beside it.
+unpack_containerd() {
+    unpack root containerd
+    mkdir tool
+    mv root/usr/bin/{containerd,containerd-shim-runc-v2} tool
+}
+
+# OCI runtimes that are driven by their command line. A library that crun needs, and nothing else of a
+# usual system, lies beside it.
 oci_runtimes() {
-    local to=$tools/oci
-    [ -d "$to" ] && return
-    local work
-    work=$(mktemp -d)
-    (
-        cd "$work" || exit
-        apt_get download runc crun libyajl2
-        mkdir -p root bin
-        for package in *.deb; do
-            dpkg-deb -x "$package" root
-        done
-        ln -s ../root/usr/sbin/runc bin/runc
-        cat >bin/crun <<'END'
+    make_tool oci unpack_oci_runtimes
+}
+
+unpack_oci_runtimes() {
+    unpack tool/root runc crun libyajl2
+    mkdir tool/bin
+    ln -s ../root/usr/sbin/runc tool/bin/runc
+    cat >tool/bin/crun <<'END'
 #!/bin/sh
 root=$(dirname "$(readlink -f "$0")")/../root
 export LD_LIBRARY_PATH="$(echo "$root"/usr/lib/*-linux-gnu)"
@@ -89,12 +101,38 @@ if grep -q . $unified/cgroup.controllers 2>/dev/null; then
 fi
 exec "$root/usr/bin/crun" "$@"
 END
-        chmod 755 bin/crun
-    )
-    mkdir -p "$tools"
-    rm "$work"/*.deb
-    mv "$work" "$to"
-    chmod 755 "$to"
+    chmod 755 tool/bin/crun
+}
+
+# criu of a release that knows the kernels that tests run on, with all that it needs down to the C
+# library.
+criu_suite=forky
+criu() {
+    need_packages debian-archive-keyring
+    make_tool criu unpack_criu
+}
+
+unpack_criu() {
+    own_apt <<<"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(debian_mirror) $criu_suite main"
+    apt-get -qq "${own_apt[@]}" -o Dir::State::status=/dev/null \
+        install --download-only --no-install-recommends -y criu >/dev/null
+    extract tool/root apt/cache/archives/*.deb
+    rm -r tool/root/usr/share
+    mkdir tool/bin
+    cat >tool/bin/criu <<'END'
+#!/bin/sh
+root=$(dirname "$(readlink -f "$0")")/../root
+libraries=$(echo "$root"/usr/lib/*-linux-gnu)
+exec "$libraries"/ld-linux-*.so.? --library-path "$libraries" "$root/usr/sbin/criu" "$@"
+END
+    chmod 755 tool/bin/criu
+}
+
+# The reader of archives of checkpoints, whichever runtime has made them.
+checkpointctl() {
+    [ -x "$tools/bin/checkpointctl" ] && return
+    need_go
+    GOBIN=$tools/bin go install github.com/checkpoint-restore/checkpointctl@v1.4.0
 }
 
 crictl() {
@@ -141,36 +179,49 @@ euid() {
 busybox() {
     [ -x "$tools/bin/busybox" ] && return
     need_packages bzip2 gcc libc6-dev make
-    local work
-    work=$(mktemp -d)
-    (
-        cd "$work" || exit
-        apt_source busybox
-        tar --extract --strip-components=1 --file busybox_*.orig.tar.*
-        make --silent defconfig
-        sed -i 's/^# CONFIG_STATIC is not set$/CONFIG_STATIC=y/' .config
-        # Asks for what depends on that: the defaults will do.
-        make --silent oldconfig < <(yes '')
-        make --silent --jobs="$(nproc)" EXTRA_CFLAGS=-w busybox
-    ) >/dev/null
-    install -D -m 755 -t "$tools/bin" "$work/busybox"
-    rm -r "$work"
+    in_scratch build_busybox >/dev/null
+}
+
+build_busybox() {
+    apt_source busybox
+    tar --extract --strip-components=1 --file busybox_*.orig.tar.*
+    make --silent defconfig
+    sed -i 's/^# CONFIG_STATIC is not set$/CONFIG_STATIC=y/' .config
+    # Asks for what depends on that: the defaults will do.
+    make --silent oldconfig < <(yes '')
+    make --silent --jobs="$(nproc)" EXTRA_CFLAGS=-w busybox
+    install -D -m 755 -t "$tools/bin" busybox
 }
 
 # apt_source PACKAGE: downloads its source from where this system has its packages from. The system's
 # own lists, which seldom have sources, stay as they are.
 apt_source() {
-    mkdir -p apt/lists/partial apt/cache/archives/partial
     # shellcheck disable=SC2016 # apt expands them
     apt-get indextargets --format 'deb-src $(REPO_URI) $(CODENAME) $(COMPONENT)' \
-        'Created-By: Packages' 'Origin: Debian' | sort --unique >apt/sources.list
-    local option=(
+        'Created-By: Packages' 'Origin: Debian' | sort --unique >sources
+    own_apt <sources
+    apt-get -qq "${own_apt[@]}" source --download-only "$1"
+}
+
+# own_apt: makes lists from the sources on standard input, below the working directory, and leaves the
+# options that have apt use them in $own_apt.
+own_apt() {
+    mkdir -p apt/lists/partial apt/cache/archives/partial
+    cat >apt/sources.list
+    own_apt=(
         -o APT::Sandbox::User=root
         -o Dir::Etc::SourceList="$PWD/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
         -o Dir::State::Lists="$PWD/apt/lists" -o Dir::Cache="$PWD/apt/cache"
     )
-    apt-get -qq "${option[@]}" update
-    apt-get -qq "${option[@]}" source --download-only "$1"
+    apt-get -qq "${own_apt[@]}" update
+}
+
+# debian_mirror: where this system has its Debian packages from, when it is a Debian.
+debian_mirror() {
+    local mirror
+    # shellcheck disable=SC2016 # apt expands it
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' | head -n 1)
+    echo "${mirror:-http://deb.debian.org/debian/}"
 }
 
 need_go() {

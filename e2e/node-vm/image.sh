@@ -79,9 +79,7 @@ unpack_system() {
 # sources SUITE KERNEL: where packages come from, the way this system has them when it is a Debian.
 sources() {
     local mirror
-    # shellcheck disable=SC2016 # apt expands it
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' | head -n 1)
-    mirror=${mirror:-http://deb.debian.org/debian/}
+    mirror=$(debian_mirror)
     local signed='[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]'
     echo "deb $signed $mirror $1 main"
     echo "deb $signed ${mirror%debian/}debian-security/ $1-security main"
