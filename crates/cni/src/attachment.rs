@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The longest name that an interface can have (`IFNAMSIZ` less its zero byte).
 const INTERFACE_NAME_MAX: usize = 15;
@@ -43,7 +44,18 @@ pub struct Attachment {
     pub addresses: Vec<IpNet>,
 }
 
+/// How long plugins whose daemon was killed may take to end by themselves. One that is killed can leave
+/// what its own DEL stumbles over.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 impl Attachment {
+    /// Waits until no plugin that an earlier daemon ran works on it any more: they go on, and would make
+    /// what has been taken away already. Only for one that no [`Client`](crate::Client) works on.
+    pub async fn outwait_orphans(&self) {
+        let told = format!("CNI_CONTAINERID={}", self.container_id);
+        crisp_helper::outwait(&told, PATIENCE).await;
+    }
+
     /// A place that is not made yet.
     ///
     /// # Errors

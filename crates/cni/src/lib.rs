@@ -21,7 +21,6 @@ mod error;
 #[doc(hidden)]
 pub mod fuzz;
 mod network;
-mod orphans;
 mod plugin;
 #[cfg(test)]
 mod testing;
@@ -31,6 +30,5 @@ pub use attachment::{Attachment, Request};
 pub use chain::Client;
 pub use error::{Error, Refusal};
 pub use network::Network;
-pub use orphans::outwait_orphans;
 pub use plugin::Verb;
 pub use version::Version;

@@ -115,7 +115,7 @@ impl Engine {
 
     async fn forget_half_made(&self, pod: &Pod) -> Result<()> {
         if let Some(Wiring::Plugins { cni }) = pod.record().network {
-            crisp_cni::outwait_orphans(&cni).await;
+            cni.outwait_orphans().await;
         }
         self.forget_pod(pod).await
     }

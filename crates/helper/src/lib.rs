@@ -7,6 +7,10 @@
 
 #![forbid(unsafe_code)]
 
+mod orphans;
+
+pub use orphans::outwait;
+
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
