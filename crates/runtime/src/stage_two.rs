@@ -10,6 +10,7 @@ mod file_systems;
 mod hooks;
 mod identity;
 mod labels;
+mod null;
 mod root;
 mod sysctl;
 mod terminal;
@@ -80,9 +81,11 @@ pub(crate) fn start(
     attach::make_read_only(late)?;
     root::finish(&root, &container.root)?;
     confine::apply(&root, container)?;
+    let null = null::own(&root, &init.stdio)?;
     Last {
         process: &container.process,
         stdio: &init.stdio,
+        null,
         terminal,
         root,
         host,
@@ -115,6 +118,7 @@ pub(crate) fn exec(
     Last {
         process: &exec.process,
         stdio: &exec.stdio,
+        null: None,
         terminal,
         root,
         host,
@@ -198,6 +202,8 @@ fn make_working_directory(root: &OwnedFd, process: &ProcessPlan) -> Result<(), S
 struct Last<'a> {
     process: &'a ProcessPlan,
     stdio: &'a Stdio,
+    /// Takes the place of a standard input that is the host's.
+    null: Option<OwnedFd>,
     terminal: Option<terminal::Terminal>,
     root: OwnedFd,
     host: HostProc,
@@ -215,7 +221,11 @@ impl Last<'_> {
         labels::apply(&self.host.process, process)?;
         match (&self.terminal, self.stdio) {
             (Some(terminal), _) => terminal.install(process, reporter)?,
-            (None, Stdio::Pipes(pipes)) => execute::install(pipes.each_ref().map(AsFd::as_fd))?,
+            (None, Stdio::Pipes(pipes)) => {
+                let [input, output, error] = pipes.each_ref().map(AsFd::as_fd);
+                let input = self.null.as_ref().map_or(input, AsFd::as_fd);
+                execute::install([input, output, error])?;
+            }
             (None, Stdio::Terminal(_)) => {}
         }
         // As root, who may look into any directory, if it may.

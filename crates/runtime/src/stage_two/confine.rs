@@ -1,12 +1,13 @@
 //! What a container sees, but not as it is: paths that are hidden, and paths that cannot be written.
 
+use super::null;
 use crate::error::{Context, StartError};
 use crate::spec::Container;
 use crisp_sys::mount::{Attributes, Change, FsContext, Recursion, attach, change, clone_mount_at};
 use crisp_sys::path::{Symlinks, open_in_root};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{SFlag, fstat, makedev};
+use nix::sys::stat::{SFlag, fstat};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -103,9 +104,7 @@ fn null_device(root: &OwnedFd) -> Result<OwnedFd, StartError> {
     let path = Path::new("/dev/null");
     let null = open_in_root(root, path, OFlag::O_PATH, Symlinks::Refuse).step("open", path)?;
     let clone = clone_mount_at(&null, Recursion::This).step("clone", path)?;
-    let stat = fstat(&clone).step("look at", path)?;
-    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
-    match kind == SFlag::S_IFCHR && stat.st_rdev == makedev(1, 3) {
+    match null::is_null(&clone).step("look at", path)? {
         true => Ok(clone),
         false => Err(StartError::invalid(
             "/dev/null in the container is not the null device",
