@@ -12,6 +12,7 @@ mod paths;
 mod pid_file;
 mod socket;
 mod spawn;
+pub mod timestamp;
 
 pub mod message {
     //! The messages of `proto/shim.proto`.

@@ -9,12 +9,12 @@ use crate::poststop::Poststop;
 use crate::scratch::Scratch;
 use crate::stdin::Lifetime;
 use crate::stdio::{Input, Stdio};
-use crate::timestamp::unix_ns;
 use crisp_runtime::{
     CommandLine, ContainerPlan, Overlay, Rootfs, SeccompFilter, StartError, Started, Starting,
     WindowSize,
 };
 use crisp_shim_api::message::{ContainerStarted, Exit, Process, StartContainer, reply};
+use crisp_shim_api::timestamp::unix_ns;
 use crisp_shim_api::{PodPaths, is_valid_id};
 use crisp_sys::process::{ExitStatus, SingleThreaded, kill};
 use nix::unistd::Pid;

@@ -1,6 +1,6 @@
 //! The shim's own log, on standard error: one line for each event, and bounded.
 
-use crate::timestamp;
+use crisp_shim_api::timestamp;
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::ftruncate;
 use std::fmt::{self, Write as _};

@@ -11,7 +11,7 @@
 //! | `pod`, `pause_setup`, `pause`, `sysctl` | the pause process and the namespaces that it holds |
 //! | `container`, `exec`, `starts` | processes of containers, and their starts |
 //! | `stdio`, `output`, `stdin`, `client` | streams of a container |
-//! | `log`, `lines`, `timestamp` | its log |
+//! | `log`, `lines` | its log |
 //! | `reap`, `cgroup`, `descendants`, `shutdown` | the end of processes |
 //! | `journal`, `scratch` | the shim's own log and memory |
 
@@ -43,7 +43,6 @@ mod starts;
 mod stdin;
 mod stdio;
 mod sysctl;
-mod timestamp;
 
 pub use pause::pause;
 pub use shim::{ShimError, run};

@@ -3,7 +3,7 @@
 //! `<RFC 3339 time> <stdout|stderr> <P|F> <text>\n`: a line longer than [`MAX_TEXT_BYTES`] is cut into
 //! parts, all but the last marked `P`; text without a newline at the end of the output is `P` too.
 
-use crate::timestamp::{self, Timestamp};
+use crisp_shim_api::timestamp::{self, Timestamp};
 use std::time::SystemTime;
 
 /// The longest text of one log line, as in containerd.

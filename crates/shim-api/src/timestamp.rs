@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `2006-01-02T15:04:05.000000000Z`: RFC 3339 in UTC with nanoseconds, always this long.
-pub(crate) type Timestamp = [u8; 30];
+pub type Timestamp = [u8; 30];
 
 const SECONDS_PER_DAY: u64 = 86_400;
 /// From 0000-03-01, where the algorithm's years begin, to 1970-01-01.
@@ -11,13 +11,15 @@ const DAYS_TO_EPOCH: u64 = 719_468;
 const DAYS_PER_ERA: u64 = 146_097;
 
 /// Nanoseconds since 1970, as records carry them.
-pub(crate) fn unix_ns(time: SystemTime) -> i64 {
+#[must_use]
+pub fn unix_ns(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// Formats a time. One before 1970 is written as 1970.
-pub(crate) fn format(time: SystemTime) -> Timestamp {
+#[must_use]
+pub fn format(time: SystemTime) -> Timestamp {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (year, month, day) = civil(since.as_secs() / SECONDS_PER_DAY);
     let second = since.as_secs() % SECONDS_PER_DAY;
