@@ -127,6 +127,8 @@ need_packages qemu-system-x86 e2fsprogs
 debian_tools
 cni_plugins
 oci_runtimes
+criu
+checkpointctl
 crictl
 older_client
 busybox

@@ -56,6 +56,8 @@ step packages packages
 step "debian tools" debian_tools
 step "cni plugins" cni_plugins
 step "OCI runtimes" oci_runtimes
+step criu criu
+step checkpointctl checkpointctl
 step crictl crictl
 step "older client" older_client
 if [ "${1:-}" != --prepare ]; then

@@ -25,3 +25,9 @@ pub(crate) fn debian(path: &str) -> PathBuf {
 pub fn oci_runtime(name: &str) -> PathBuf {
     program("tools/oci/bin").join(name)
 }
+
+/// criu of a Debian release that knows the kernels that tests run on.
+#[must_use]
+pub fn criu() -> PathBuf {
+    program("tools/criu/bin/criu")
+}

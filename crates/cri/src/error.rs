@@ -65,11 +65,6 @@ fn status(code: Code, mut message: String) -> Status {
     Status::new(code, message)
 }
 
-/// An RPC that this release does not have.
-pub(crate) fn not_built(rpc: &str) -> Status {
-    Status::unimplemented(format!("{rpc} is not built yet in this release of crisp"))
-}
-
 fn engine_code(error: &EngineError) -> Code {
     match error {
         EngineError::NotFound { kind, .. } => not_found(*kind),
@@ -284,15 +279,5 @@ mod tests {
         let message = Status::from(long).message().to_owned();
         assert!(message.starts_with("hostname: é") && message.ends_with('…'));
         assert!(message.len() <= MESSAGE_BYTES_MAX + '…'.len_utf8());
-    }
-
-    #[test]
-    fn what_is_not_built_says_so() {
-        let status = not_built("Attach");
-        assert_eq!(status.code(), Code::Unimplemented);
-        assert_eq!(
-            status.message(),
-            "Attach is not built yet in this release of crisp"
-        );
     }
 }

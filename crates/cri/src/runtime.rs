@@ -1,6 +1,6 @@
 //! The CRI's service for pods and containers.
 
-use crate::error::{not_built, of_engine};
+use crate::error::of_engine;
 use crate::events::{Events, events};
 use crate::pieces::{Pieces, large_pieces, pieces};
 use crate::request::Parsed;
@@ -11,6 +11,7 @@ use crisp_cri_api::v1::runtime_service_server::RuntimeService;
 use crisp_engine::{ContainerStats, Engine, PodStats};
 use crisp_model::{ContainerState, PodId, PodState};
 use crisp_streaming::Server;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 use tonic::{Request, Status};
@@ -451,9 +452,17 @@ impl RuntimeService for Runtime {
 
     async fn checkpoint_container(
         &self,
-        _: Request<v1::CheckpointContainerRequest>,
+        request: Request<v1::CheckpointContainerRequest>,
     ) -> Reply<v1::CheckpointContainerResponse> {
-        Err(not_built("CheckpointContainer"))
+        let request = request.into_inner();
+        let container = container(&request.container_id)?;
+        let timeout = request::timeout(request.timeout)?;
+        let location = Path::new(&request.location);
+        let checkpoint = self
+            .engine
+            .checkpoint_container(container, location, timeout);
+        checkpoint.await.map_err(of_engine)?;
+        reply(v1::CheckpointContainerResponse {})
     }
 
     type GetContainerEventsStream = Events;

@@ -31,6 +31,7 @@ pub struct Config {
     pub unset_seccomp_profile: UnsetSeccomp,
     pub enable_selinux: bool,
     pub cdi_dirs: Vec<PathBuf>,
+    pub criu: PathBuf,
     pub cgroup: CgroupSettings,
     pub network: crisp_network::Settings,
     pub image: crisp_image::Settings,
@@ -154,6 +155,7 @@ impl Default for Config {
             unset_seccomp_profile: UnsetSeccomp::Unconfined,
             enable_selinux: false,
             cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
+            criu: "criu".into(),
             cgroup: CgroupSettings::default(),
             network: crisp_network::Settings::default(),
             image: crisp_image::Settings::default(),
@@ -282,6 +284,9 @@ impl Config {
             if !path.as_os_str().is_empty() && !path.is_absolute() {
                 return Err((setting.to_owned(), not_absolute(path)));
             }
+        }
+        if self.criu.components().count() > 1 && !self.criu.is_absolute() {
+            return Err(("criu".to_owned(), not_absolute(&self.criu)));
         }
         let instance_ok = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if self.instance.len() > 24 || !self.instance.chars().all(instance_ok) {

@@ -33,8 +33,8 @@ struct Known {
 /// The runtime that a handler names. A pod keeps the one that it was started with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RuntimeCommand {
-    program: PathBuf,
-    args: Vec<String>,
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<String>,
 }
 
 /// The part of `COMMAND features` that matters here (OCI runtime spec, features.md).

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod apparmor;
+mod checkpoint;
 pub mod config;
 mod container;
 mod details;

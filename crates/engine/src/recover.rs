@@ -34,6 +34,7 @@ impl Engine {
         for (pod, containers) in &found.pods {
             self.load(pod.clone(), containers.clone());
         }
+        self.forget_checkpoints()?;
         self.images.retain_snapshots(&self.known_containers())?;
         self.reserve_addresses();
         let mut behind = JoinSet::new();

@@ -6,12 +6,13 @@ use toml::{Table, Value};
 
 /// The settings and sections that what is made from then on goes by. All others need a restart: also
 /// one that should be listed here and is not.
-const RELOADABLE: [&str; 12] = [
+const RELOADABLE: [&str; 13] = [
     "sandbox_image",
     "pod_pids_limit",
     "container_pids_limit",
     "unset_seccomp_profile",
     "cdi_dirs",
+    "criu",
     "handlers",
     "image",
     "streaming.idle_timeout_s",

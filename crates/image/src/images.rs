@@ -9,11 +9,13 @@ use crate::pull::pull;
 use crate::stack::Directory;
 use crate::store::Store;
 use crate::{
-    Auth, Config, Error, Image, ImageId, Progress, ProgressSink, Reference, Settings, Snapshot,
+    Auth, Bounds, Config, Error, Image, ImageId, Progress, ProgressSink, Reference, Settings,
+    Snapshot, changes,
 };
 use crisp_model::ContainerId;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -287,6 +289,26 @@ impl Images {
     #[must_use]
     pub fn snapshot(&self, container: &ContainerId) -> Option<Snapshot> {
         self.store.snapshots.get(container)
+    }
+
+    /// Writes an archive of what a container has made or changed in its root file system to `to`, and gives
+    /// the paths that it has deleted, relative to the root. Of the paths in `left_out` it has neither.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it has no snapshot; [`Error::NoSpace`] also when there is more of it than
+    /// the bounds allow; [`Error::Io`].
+    pub fn write_changes(
+        &self,
+        container: &ContainerId,
+        left_out: &HashSet<PathBuf>,
+        to: File,
+        bounds: Bounds,
+    ) -> Result<Vec<PathBuf>, Error> {
+        let snapshot = self.snapshot(container);
+        let snapshot = snapshot.ok_or_else(|| Error::not_found(container.as_str()))?;
+        let (upper, lower) = (&snapshot.upper_dir, &snapshot.lower_dirs);
+        changes::write(upper, lower, left_out, to, bounds)
     }
 
     /// Removes what a container has written; that there is nothing is fine. It must not be mounted.

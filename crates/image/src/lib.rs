@@ -28,6 +28,7 @@ mod archive;
 mod attributes;
 mod auth;
 mod catalogue;
+mod changes;
 mod check;
 mod config;
 mod content;
@@ -61,6 +62,7 @@ mod unpack;
 mod verify;
 
 pub use auth::Auth;
+pub use changes::{Bounds, Timely};
 pub use check::{Fault, Outcome, Owner, Repair, Report};
 pub use config::{Config, Settings};
 pub use digest::{Digest, InvalidDigest};

@@ -3,6 +3,7 @@
 
 mod apparmor;
 mod cdi;
+mod checkpoint;
 mod cni;
 mod containers;
 mod crictl;

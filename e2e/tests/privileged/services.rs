@@ -100,11 +100,7 @@ async fn privileged_every_rpc_is_served_and_tolerates_what_it_does_not_know() ->
         let plain = answer(&channel, path, "").await?;
         let later = answer(&channel, path, "text").await?;
         ensure!(plain == later, "{path}: {plain:?} and {later:?}");
-        let checkpoint = path.ends_with("/CheckpointContainer");
-        let expected: &[Code] = match checkpoint {
-            true => &[Code::Unimplemented],
-            false => &[Code::Ok, Code::InvalidArgument],
-        };
+        let expected = [Code::Ok, Code::InvalidArgument];
         ensure!(expected.contains(&plain), "{path}: {plain:?}");
     }
     let unknown = answer(&channel, "/runtime.v1.RuntimeService/NoSuch", "").await?;

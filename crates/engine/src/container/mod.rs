@@ -17,7 +17,7 @@ mod update;
 mod volumes;
 
 pub(crate) use looks::Looks;
-pub(crate) use start::started_event;
+pub(crate) use start::{has_pod_shm, started_event};
 
 use crate::error::Result;
 use crate::making::Making;
@@ -25,7 +25,7 @@ use crate::record::{ContainerRecord, RecordFile, Records};
 use crate::view::ContainerView;
 use crisp_model::{ContainerEvent, ContainerId, ContainerMetadata, ContainerState, PodId};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
 
 /// A container in memory.
 #[derive(Debug)]
@@ -40,6 +40,8 @@ pub(crate) struct Container {
     pub(crate) operation: tokio::sync::Mutex<()>,
     pub(crate) making: Making,
     stopping: stop::Stopping,
+    /// Held while it is checkpointed.
+    checkpoint: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Container {
@@ -53,6 +55,7 @@ impl Container {
             operation: tokio::sync::Mutex::default(),
             making,
             stopping: stop::Stopping::default(),
+            checkpoint: Arc::default(),
         })
     }
 
@@ -123,6 +126,11 @@ impl Container {
         let _ = state
             .wait_for(|s| matches!(s, ContainerState::Exited(_)))
             .await;
+    }
+
+    /// For as long as the guard lives no other checkpoint of it begins; none: one is under way.
+    pub(crate) fn begin_checkpoint(&self) -> Option<OwnedMutexGuard<()>> {
+        self.checkpoint.clone().try_lock_owned().ok()
     }
 
     pub(crate) fn view(&self) -> ContainerView {

@@ -8,7 +8,9 @@ use crate::handlers::RuntimeCommand;
 use crate::record::ContainerRecord;
 use crate::seccomp::Confinement;
 use crate::shim::{Hook, Shim};
-use crisp_model::{ContainerEvent, ContainerState, NamespaceMode, PodState, Running};
+use crisp_model::{
+    ContainerConfig, ContainerEvent, ContainerState, Mount, NamespaceMode, PodState, Running,
+};
 use crisp_shim_api::message::{
     OciRuntime, Overlay, RemoveContainer, StartContainer, reply, request,
 };
@@ -132,11 +134,7 @@ impl Engine {
             terminal: config.tty,
             stdin: config.stdin,
             stdin_once: config.stdin_once,
-            pod_shm: config.security.namespaces.ipc != NamespaceMode::Node
-                && !config
-                    .mounts
-                    .iter()
-                    .any(|m| Path::new(&m.container_path) == Path::new("/dev/shm")),
+            pod_shm: has_pod_shm(config),
             runtime: runtime.map(OciRuntime::from),
         })
     }
@@ -145,6 +143,12 @@ impl Engine {
         let path = crisp_cgroup::CgroupPath::parse(path)?;
         Ok(self.hierarchies.open(&path).dirs())
     }
+}
+
+/// Whether the pod's /dev/shm is mounted in the container: by its shim, the spec does not have it.
+pub(crate) fn has_pod_shm(config: &ContainerConfig) -> bool {
+    let is_shm = |mount: &Mount| Path::new(&mount.container_path) == Path::new("/dev/shm");
+    config.security.namespaces.ipc != NamespaceMode::Node && !config.mounts.iter().any(is_shm)
 }
 
 /// The event of a start that a shim reports.

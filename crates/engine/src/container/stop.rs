@@ -167,7 +167,7 @@ impl Engine {
         }
     }
 
-    async fn thaw(&self, container: &Container) -> Result<()> {
+    pub(crate) async fn thaw(&self, container: &Container) -> Result<()> {
         let path = CgroupPath::parse(&container.record().cgroup)?;
         let cgroup = self.hierarchies.open(&path);
         blocking(move || match cgroup.thaw() {

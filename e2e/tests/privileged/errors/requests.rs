@@ -100,18 +100,18 @@ async fn bad_requests(node: &Node, pod: &Pod<'_>, container_id: &str, refusals: 
             "pod_cidr",
         );
     }
-    let checkpoint = CheckpointContainerRequest {
+    let checkpoint = |location: &str, timeout| CheckpointContainerRequest {
         container_id: container_id(),
-        location: "relative/../path".to_owned(),
-        timeout: -1,
+        location: location.to_owned(),
+        timeout,
     };
-    let answer = runtime.checkpoint_container(checkpoint).await;
-    refusals.check(
-        "CheckpointContainer",
-        answer,
-        Code::Unimplemented,
-        "Checkpoint",
-    );
+    let answer = runtime.checkpoint_container(checkpoint("/tmp/x", -1)).await;
+    invalid("CheckpointContainer", answer.map(drop), "timeout");
+    for location in ["", "relative/../path", "/", "/tmp"] {
+        let answer = runtime.checkpoint_container(checkpoint(location, 0)).await;
+        let what = format!("CheckpointContainer to {location:?}");
+        invalid(&what, answer.map(drop), "location");
+    }
 }
 
 async fn bad_images(node: &Node, refusals: &mut Refusals) {
