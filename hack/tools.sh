@@ -168,6 +168,29 @@ critest() {
     )
 }
 
+# kubernetes PROGRAM...: programs of the module in e2e/kubernetes/, which pins the release of all of them.
+kubernetes() {
+    local to=$tools/kubernetes module=k8s.io/kubernetes version program missing=()
+    for program in "$@"; do
+        [ -x "$to/$program" ] || missing+=("$program")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    need_go
+    (
+        cd "$root/e2e/kubernetes" || exit
+        export CGO_ENABLED=0
+        version=$(go list -m -f '{{.Version}}' $module)
+        go build -trimpath -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$version" \
+            -o "$to/" "${missing[@]/#/$module/cmd/}"
+    )
+}
+
+# What asks a kubelet for what the API server would ask it for.
+kubelet_client() {
+    need_go
+    (cd "$root/e2e/kubernetes" && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$tools/kubernetes/" ./kubelet-client)
+}
+
 # A program of the images that critest is given.
 euid() {
     mkdir -p "$target/critest"

@@ -4,7 +4,13 @@
 use std::error::Error;
 
 const PROTO_DIR: &str = "../../proto";
-const PROTO_FILES: [&str; 2] = ["cri.proto", "crisp.proto"];
+const PROTO_FILES: [&str; 5] = [
+    "cri.proto",
+    "crisp.proto",
+    "containerd/containers.proto",
+    "containerd/tasks.proto",
+    "containerd/version.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     for file in PROTO_FILES {

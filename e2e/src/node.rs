@@ -387,19 +387,11 @@ impl Node {
         .await
     }
 
-    /// Removes all pods and images, and checks that nothing of them is left in the kernel or on disk.
+    /// Stops all pods and removes them.
     ///
     /// # Errors
-    /// Something is left; the message lists it.
-    pub async fn finish(self) -> Result<()> {
-        self.clear().await
-    }
-
-    /// The same for a node that others have too; nothing more may be done on it.
-    ///
-    /// # Errors
-    /// Something is left; the message lists it.
-    pub async fn clear(&self) -> Result<()> {
+    /// StopPodSandbox's or RemovePodSandbox's.
+    pub async fn remove_pods(&self) -> Result<()> {
         for pod in self.pods().await? {
             let pod_sandbox_id = pod.id;
             let stop = StopPodSandboxRequest {
@@ -415,6 +407,23 @@ impl Node {
                 .await
                 .context("RemovePodSandbox")?;
         }
+        Ok(())
+    }
+
+    /// Removes all pods and images, and checks that nothing of them is left in the kernel or on disk.
+    ///
+    /// # Errors
+    /// Something is left; the message lists it.
+    pub async fn finish(self) -> Result<()> {
+        self.clear().await
+    }
+
+    /// The same for a node that others have too; nothing more may be done on it.
+    ///
+    /// # Errors
+    /// Something is left; the message lists it.
+    pub async fn clear(&self) -> Result<()> {
+        self.remove_pods().await?;
         for image in self
             .images()
             .list_images(ListImagesRequest::default())

@@ -1,5 +1,6 @@
-//! The CRI v1 protocol (API v0.36) and crisp's own small service beside it: messages, clients and
-//! server traits, generated from `proto/cri.proto` and `proto/crisp.proto` when the crate is built.
+//! The CRI v1 protocol (API v0.36), crisp's own small service beside it and the few calls of containerd
+//! that cAdvisor makes: messages, clients and server traits, generated from `proto/` when the crate is
+//! built.
 //!
 //! Beside the generated code there is only what every peer needs alike: the bound on messages, the
 //! way to dial the socket, and a `Debug` that keeps credentials out of logs.
@@ -30,5 +31,32 @@ pub mod node {
         #![allow(clippy::all, clippy::pedantic)]
 
         tonic::include_proto!("crisp.node.v1");
+    }
+}
+
+/// What cAdvisor asks: calls of containerd's, and of their messages what it reads.
+pub mod containerd {
+    /// The package `containerd.services.containers.v1`.
+    pub mod containers {
+        #![allow(missing_debug_implementations, unreachable_pub)]
+        #![allow(clippy::all, clippy::pedantic)]
+
+        tonic::include_proto!("containerd.services.containers.v1");
+    }
+
+    /// The package `containerd.services.tasks.v1`.
+    pub mod tasks {
+        #![allow(missing_debug_implementations, unreachable_pub)]
+        #![allow(clippy::all, clippy::pedantic)]
+
+        tonic::include_proto!("containerd.services.tasks.v1");
+    }
+
+    /// The package `containerd.services.version.v1`.
+    pub mod version {
+        #![allow(missing_debug_implementations, unreachable_pub)]
+        #![allow(clippy::all, clippy::pedantic)]
+
+        tonic::include_proto!("containerd.services.version.v1");
     }
 }

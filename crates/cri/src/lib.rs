@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod cadvisor;
 mod deadline;
 mod error;
 mod events;

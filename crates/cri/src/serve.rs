@@ -1,5 +1,6 @@
 //! The server on the socket, and the one for streams beside it.
 
+use crate::cadvisor::Cadvisor;
 use crate::deadline::Deadlines;
 use crate::images::ImageServer;
 use crate::node::NodeServer;
@@ -7,6 +8,9 @@ use crate::runtime::Runtime;
 use crate::span::RpcSpans;
 use crate::streams;
 use crisp_cri_api::MAX_MESSAGE_BYTES;
+use crisp_cri_api::containerd::containers::containers_server::ContainersServer;
+use crisp_cri_api::containerd::tasks::tasks_server::TasksServer;
+use crisp_cri_api::containerd::version::version_server::VersionServer;
 use crisp_cri_api::node::v1::node_server;
 use crisp_cri_api::v1::image_service_server::ImageServiceServer;
 use crisp_cri_api::v1::runtime_service_server::RuntimeServiceServer;
@@ -75,12 +79,16 @@ impl Server {
             // Nobody listens when the server has ended by itself.
             let _ = stopping.send(());
         };
+        let cadvisor = Cadvisor::new(self.engine.clone());
         let server = transport::Server::builder()
             .layer(RpcSpans)
             .layer(Deadlines)
             .add_service(bounded_runtime(&self.engine, &self.streaming))
             .add_service(bounded_images(&self.engine))
             .add_service(bounded_node(&self.engine))
+            .add_service(ContainersServer::new(cadvisor.clone()))
+            .add_service(TasksServer::new(cadvisor.clone()))
+            .add_service(VersionServer::new(cadvisor))
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown);
         tokio::select! {
             ended = server => ended.map_err(Error::Serve),

@@ -26,10 +26,6 @@ const SHM_SIZE_BYTES: u64 = 64 << 20;
 /// The pause process is the last of its pod that the kernel should take memory from.
 const PAUSE_OOM_SCORE_ADJ: i32 = -998;
 
-/// The cgroup of the pause process below its pod's: the unified hierarchy has no processes in inner
-/// nodes.
-const PAUSE_CGROUP: &str = "pause";
-
 impl Engine {
     /// Starts a pod. Asked again with the same metadata and configuration, it waits for, or gives, the
     /// pod that was made for the first request.
@@ -69,7 +65,9 @@ impl Engine {
             .as_ref()
             .unwrap_or(&settings.cgroup.default_parent);
         let parent = self.hierarchies.resolve_parent(Some(parent))?;
-        let cgroup = parent.join(&format!("crisp-{id}"))?.as_str().to_owned();
+        // Without the whole id, by which cAdvisor would take it for the pause's own.
+        let cgroup = parent.join(&format!("crisp-{}", id.short()))?;
+        let cgroup = cgroup.as_str().to_owned();
         let record = PodRecord::new(id, config, handler, &self.host.boot_id, None, cgroup);
         Ok(PodRecord { runtime, ..record })
     }
@@ -159,7 +157,9 @@ impl Engine {
                 pids.expect("the only field is set")
             }));
             cgroup.apply(&limits)?;
-            Ok(hierarchies.create(&path.join(PAUSE_CGROUP)?)?.dirs())
+            // Pause has a cgroup of its own, as in the unified hierarchy no process is in an inner one.
+            let pause = path.join(record.id.as_str())?;
+            Ok(hierarchies.create(&pause)?.dirs())
         });
         async { work.await.map_err(|e| Error::Internal(e.to_string()))? }
     }

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Runs a real kubelet on crisp, without an API server: static pods, looked at through the kubelet's own
+# API, over both transports of exec, attach and port-forward.
+#
+#   e2e/kubelet.sh [--no-build] [CHECK...]    the checks whose names contain one of CHECK, or all
+#
+# --no-build takes the binaries that are in target/dist already. The kubelet is built once, from the
+# module in e2e/kubernetes/, which takes minutes. There is a line for each check and for each thing that
+# cannot be seen without an API server, and one with their numbers in the end; what the kubelet and crisp
+# say stays in target/kubelet/.
+set -euo pipefail
+# shellcheck source=hack/tools.sh
+. "$(dirname "$0")/../hack/tools.sh"
+cd "$root"
+
+build=(hack/build.sh)
+case ${1:-} in
+    --help | -h)
+        sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
+        exit
+        ;;
+    --no-build)
+        build=()
+        shift
+        ;;
+esac
+need_root
+need_packages gcc iproute2 libc6-dev nftables util-linux
+
+debian_tools
+crictl
+kubernetes kubelet
+kubelet_client
+"${build[@]}"
+exec cargo run --quiet --locked -p crisp-e2e --bin run-kubelet -- "$@"
