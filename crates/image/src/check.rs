@@ -111,6 +111,9 @@ pub(crate) async fn check(
 
 /// Has the image whole again, or as it was.
 async fn fetch(store: &Arc<Store>, image: &Damaged) -> Result<(), Error> {
+    let keys = image.layers.iter().map(|layer| layer.record.key.clone());
+    // Until it is known whether they are still needed.
+    let pins = store.layers.pin(keys.collect());
     for layer in &image.layers {
         store.layers.withdraw(layer);
     }
@@ -118,6 +121,7 @@ async fn fetch(store: &Arc<Store>, image: &Damaged) -> Result<(), Error> {
     for layer in image.layers.iter().filter(|_| fetched.is_err()) {
         store.layers.reinstate(layer);
     }
+    drop(pins);
     let store = store.clone();
     spawn_blocking(move || store.collect_layers())
         .await

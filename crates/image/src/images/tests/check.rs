@@ -145,18 +145,28 @@ async fn damage_of_every_kind_is_found_and_fetched_again() {
 #[tokio::test]
 async fn what_cannot_be_fetched_again_stays_as_it_is() {
     let (server, store) = (Server::start().await, TestStore::new());
-    server.publish("app", "1", &image());
+    let published = image();
+    server.publish("app", "1", &published);
     let images = store.open();
     let pulled = pull(&images, &server.reference("app:1")).await.unwrap();
     let lower = images.store.lower_dirs(&pulled.id).unwrap();
     overwrite(&lower[1].join("etc/passwd"));
+    let not_repaired = async || {
+        let report = check(&images, Repair::Yes).await;
+        let outcomes: Vec<_> = report.faults.iter().map(|f| &f.outcome).collect();
+        assert!(
+            matches!(outcomes[..], [Outcome::NotRepaired(_)]),
+            "{report:?}"
+        );
+        assert_eq!(images.store.lower_dirs(&pulled.id).unwrap(), lower);
+        assert!(lower[1].join("etc/passwd").exists());
+    };
+    // The registry has something else by now, and then nothing for nobody.
+    let layer = &published.layers[0];
+    server.put(&blob_path("app", layer), Blob::new(GZIP, "other"));
+    not_repaired().await;
     server.protect("Basic of-nobody", "Basic realm=\"here\"");
-    let report = check(&images, Repair::Yes).await;
-    assert!(
-        matches!(&report.faults[..], [fault] if matches!(fault.outcome, Outcome::NotRepaired(_))),
-        "{report:?}"
-    );
-    assert_eq!(images.store.lower_dirs(&pulled.id).unwrap(), lower);
+    not_repaired().await;
     assert!(
         images
             .prepare(&ContainerId::generate(), &pulled.id)
