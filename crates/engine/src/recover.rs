@@ -21,9 +21,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::task::JoinSet;
 
-/// How long a daemon's start waits for pods that CNI plugins wire. Plugins can wait for others in turn, up
-/// to pods that this daemon is yet to start: after a restart of the host, say.
+/// How long a daemon's start waits for its pods. A shim, or a process of a pod that is taken down, may hang.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long it waits for pods that CNI plugins wire. Plugins can wait for others in turn, up to pods that
+/// this daemon is yet to start: after a restart of the host, say.
 const PLUGINS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The time between two tries to reach a shim that does not answer.
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Engine {
     pub(crate) async fn recover(&self) -> Result<()> {
@@ -37,25 +43,39 @@ impl Engine {
         self.forget_checkpoints()?;
         self.images.retain_snapshots(&self.known_containers())?;
         self.reserve_addresses();
-        let mut behind = JoinSet::new();
+        let (mut own, mut by_plugins) = (JoinSet::new(), JoinSet::new());
         for pod in self.store.pods() {
-            let (engine, by_plugins) = (self.this(), is_wired_by_plugins(&pod));
-            let recovery = async move { engine.recover_or_tell(&pod).await };
-            match by_plugins {
-                true => drop(behind.spawn(recovery)),
-                false => recovery.await,
-            }
+            let recoveries = match is_wired_by_plugins(&pod) {
+                true => &mut by_plugins,
+                false => &mut own,
+            };
+            let engine = self.this();
+            recoveries.spawn(async move { engine.recover_or_tell(&pod).await });
         }
-        let all = async { while behind.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(PLUGINS_PATIENCE, all).await;
-        behind.detach_all();
+        wait_for(own, PATIENCE).await;
+        wait_for(by_plugins, PLUGINS_PATIENCE).await;
         self.remove_orphans().await
     }
 
+    /// What is left of a pod that was to be taken down is tried again by [`take_down_again`]; a shim that
+    /// is there and does not answer here.
+    ///
+    /// [`take_down_again`]: crate::pod::take_down_again
     async fn recover_or_tell(&self, pod: &Arc<Pod>) {
-        let _operation = pod.operation.lock().await;
-        if let Err(error) = self.recover_pod(pod).await {
-            tracing::error!(pod = %pod.id(), error = chain(&error), "a pod is not recovered whole");
+        loop {
+            {
+                let _operation = pod.operation.lock().await;
+                match self.recover_pod(pod).await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        tracing::error!(pod = %pod.id(), error = chain(&error), "a pod is not recovered whole");
+                    }
+                }
+                if pod.state() != PodState::Ready {
+                    return;
+                }
+            }
+            tokio::time::sleep(RECONNECT_INTERVAL).await;
         }
     }
 
@@ -128,11 +148,15 @@ impl Engine {
             tracing::error!(pod = %pod.id(), "the shim is gone; its pod is taken down");
             return self.take_down_lost(pod).await;
         };
-        pod.set_shim(Some(shim.clone()));
-        let (body, _) = shim.call(request::Body::List(List {})).await?;
-        let reply::Body::Processes(list) = body else {
-            return Err(crate::shim::unexpected(&body));
+        let list = match shim.call(request::Body::List(List {})).await {
+            Ok((reply::Body::Processes(list), _)) => list,
+            Ok((other, _)) => return Err(crate::shim::unexpected(&other)),
+            Err(error) => {
+                shim.abandon();
+                return Err(error);
+            }
         };
+        pod.set_shim(Some(shim));
         for container in self.store.containers_of(pod.id()) {
             let process = list
                 .processes
@@ -229,6 +253,15 @@ impl Engine {
         let live = live.map(|pod| pod.id().clone()).collect();
         Ok(self.network.collect_garbage(&live).await?)
     }
+}
+
+/// Lets go on behind what takes longer.
+async fn wait_for(mut recoveries: JoinSet<()>, patience: Duration) {
+    let all = async { while recoveries.join_next().await.is_some() {} };
+    if tokio::time::timeout(patience, all).await.is_err() {
+        tracing::warn!(pods = recoveries.len(), "pods are recovered behind");
+    }
+    recoveries.detach_all();
 }
 
 fn is_wired_by_plugins(pod: &Pod) -> bool {

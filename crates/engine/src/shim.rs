@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 /// How long the shim may take to answer. It never waits for a container but while one starts, whose
 /// mounts may take their time.
@@ -59,6 +59,7 @@ pub(crate) struct Shim {
     next_id: AtomicU64,
     waiting: Mutex<Waiting>,
     closed: watch::Sender<bool>,
+    abandoned: Notify,
 }
 
 #[derive(Default)]
@@ -103,7 +104,10 @@ impl Shim {
         match shim.hello().await {
             Ok(welcome) => Ok(Some((shim, welcome))),
             Err(Error::Shim(_)) if shim.waiting().lost => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => {
+                shim.abandon();
+                Err(error)
+            }
         }
     }
 
@@ -117,6 +121,7 @@ impl Shim {
             next_id: AtomicU64::new(1),
             waiting: Mutex::default(),
             closed: watch::Sender::new(false),
+            abandoned: Notify::new(),
         });
         tokio::spawn(read_packets(shim.clone(), listener));
         Ok(shim)
@@ -246,6 +251,11 @@ impl Shim {
         self.closed.send_replace(true);
     }
 
+    /// Closes the connection of which nobody wants to hear any more: a shim takes a few only.
+    pub(crate) fn abandon(&self) {
+        self.abandoned.notify_one();
+    }
+
     /// Waits until the connection has ended, as it does with the shim.
     pub(crate) async fn closed(&self) {
         // The sender lives as long as `self`.
@@ -267,7 +277,11 @@ impl fmt::Debug for Shim {
 
 async fn read_packets(shim: Arc<Shim>, listener: Listener) {
     loop {
-        let (packet, fds) = match shim.receive().await {
+        let received = tokio::select! {
+            received = shim.receive() => received,
+            () = shim.abandoned.notified() => return shim.lose(),
+        };
+        let (packet, fds) = match received {
             Ok(received) => received,
             Err(error) => {
                 tracing::debug!(pod = %shim.pod, %error, "the connection to the shim ended");

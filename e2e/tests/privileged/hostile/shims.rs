@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{ContainerState, PodSandboxState};
-use crisp_e2e::{Container, Node, Process, eventually, until};
+use crisp_e2e::{Container, Node, Process, eventually, sh, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -99,5 +99,33 @@ async fn privileged_pod_whose_pause_is_killed_while_the_daemon_is_dead_is_not_re
     ensure!(pod.status().await?.state() == PodSandboxState::SandboxNotready);
     pod.stop().await?;
     ensure!(container.status().await?.state() == ContainerState::ContainerExited);
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_shim_that_does_not_answer_keeps_no_daemon_from_starting() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("silent", |_| ()).await?;
+    let script = "echo ready; until [ -e /dev/shm/go ]; do sleep 0.02; done; exit 4";
+    let container = pod
+        .start("main", |config| config.command = sh(script))
+        .await?;
+    container.wait_log("ready").await?;
+    let process = container.process().await?;
+    let shim = Pid::from_raw(process.parent()?.0);
+    kill(shim, Signal::SIGSTOP)?;
+    node.kill()?;
+    node.restart().await?;
+    let other = node
+        .run_pod("other", |_| ())
+        .await?
+        .start("main", |_| ())
+        .await?;
+    ensure!(other.sh("echo alive").await? == "alive");
+    ensure!(container.status().await?.state() == ContainerState::ContainerRunning);
+    // As soon as it answers, the daemon hears what has happened.
+    std::fs::write(format!("/proc/{}/root/dev/shm/go", process.0), "")?;
+    kill(shim, Signal::SIGCONT)?;
+    ensure!(container.wait_exit().await?.exit_code == 4);
     node.finish().await
 }
