@@ -20,6 +20,14 @@ impl Process {
             .collect()
     }
 
+    /// Those that run and have a word in their command line.
+    #[must_use]
+    pub fn with_argument(word: &str) -> Vec<Self> {
+        let mut all = Self::all();
+        all.retain(|process| process.runs() && process.command_line().contains(word));
+        all
+    }
+
     /// Those that have this process as their parent.
     #[must_use]
     pub fn children(self) -> Vec<Self> {

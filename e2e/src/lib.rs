@@ -47,7 +47,8 @@ pub use log::{LogLine, parse_log};
 pub use net::{http_get, in_netns};
 pub use node::{Node, image_spec};
 pub use pod::{
-    Container, Executed, Pod, container_config, own_users, pod_config, resources, security, sh,
+    Container, Executed, Pod, container_config, own_users, pid_mode, pod_config, resources,
+    security, sh,
 };
 pub use registry::Registry;
 pub use slot::Slot;

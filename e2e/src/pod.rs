@@ -101,6 +101,18 @@ pub fn own_users(config: &mut PodSandboxConfig) {
     });
 }
 
+/// Gives a pod's containers this pid namespace.
+pub fn pid_mode(mode: NamespaceMode) -> impl Fn(&mut PodSandboxConfig) {
+    move |config| {
+        let linux = config.linux.get_or_insert_default();
+        let security = linux.security_context.get_or_insert_default();
+        security.namespace_options = Some(NamespaceOption {
+            pid: mode.into(),
+            ..NamespaceOption::default()
+        });
+    }
+}
+
 /// The kubelet's default: processes of one container do not see those of another.
 fn namespaces() -> NamespaceOption {
     NamespaceOption {

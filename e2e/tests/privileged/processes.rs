@@ -1,38 +1,20 @@
 //! Processes of a pod: who reaps them, who ends them, and what starting them can fail with.
 
 use anyhow::{Context, Result, ensure};
-use crisp_cri_api::v1::{
-    ContainerState, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxState, Signal,
-};
+use crisp_cri_api::v1::{ContainerState, NamespaceMode, PodSandboxState, Signal};
 use crisp_e2e::catalog::busybox_layer;
 use crisp_e2e::{
-    Container, Entry, Image, Layer, Node, Pod, Process, Registry, eventually, image_spec, sh, until,
+    Container, Entry, Image, Layer, Node, Pod, Process, Registry, eventually, image_spec, pid_mode,
+    sh, until,
 };
 use serde_json::json;
-
-fn share_pids(config: &mut PodSandboxConfig) {
-    let security = config
-        .linux
-        .get_or_insert_default()
-        .security_context
-        .get_or_insert_default();
-    security.namespace_options = Some(NamespaceOption {
-        pid: NamespaceMode::Pod.into(),
-        ..NamespaceOption::default()
-    });
-}
-
-/// Processes of the host with a word in their command line.
-fn with_argument(word: &str) -> Vec<Process> {
-    let mut all = Process::all();
-    all.retain(|process| process.runs() && process.command_line().contains(word));
-    all
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_orphans_in_a_shared_pid_namespace_are_reaped() -> Result<()> {
     let node = Node::start().await?;
-    let pod = node.run_pod("orphans", share_pids).await?;
+    let pod = node
+        .run_pod("orphans", pid_mode(NamespaceMode::Pod))
+        .await?;
     // Each inner shell ends at once and leaves its child to the namespace's PID 1.
     let script = "for i in $(seq 20); do sh -c 'sleep 0.1 &'; done; exec sleep 1000000";
     let first = pod
@@ -97,7 +79,7 @@ async fn privileged_first_process_takes_its_pid_namespace_along() -> Result<()> 
         "{status:?}"
     );
     eventually("its children are gone", || {
-        with_argument("7650101").is_empty()
+        Process::with_argument("7650101").is_empty()
     })
     .await?;
     node.finish().await
@@ -107,7 +89,7 @@ async fn privileged_first_process_takes_its_pid_namespace_along() -> Result<()> 
 async fn privileged_first_process_takes_its_children_along_in_a_shared_pid_namespace() -> Result<()>
 {
     let node = Node::start().await?;
-    let pod = node.run_pod("family", share_pids).await?;
+    let pod = node.run_pod("family", pid_mode(NamespaceMode::Pod)).await?;
     let other = pod.start("other", |_| ()).await?;
     let container = pod
         .start("main", |config| {
@@ -116,7 +98,7 @@ async fn privileged_first_process_takes_its_children_along_in_a_shared_pid_names
         .await?;
     ensure!(container.wait_exit().await?.exit_code == 4);
     eventually("its children are gone", || {
-        with_argument("7650102").is_empty()
+        Process::with_argument("7650102").is_empty()
     })
     .await?;
     ensure!(other.sh("echo alive").await? == "alive");

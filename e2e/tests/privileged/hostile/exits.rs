@@ -1,24 +1,11 @@
 //! Processes that end all at once: no exit is lost, and nobody stays as a zombie.
 
 use anyhow::{Result, ensure};
-use crisp_cri_api::v1::{NamespaceMode, NamespaceOption, PodSandboxConfig};
-use crisp_e2e::{Node, Process, eventually, sh};
+use crisp_cri_api::v1::NamespaceMode;
+use crisp_e2e::{Node, Process, eventually, pid_mode, sh};
 
 /// Containers of one pod.
 const CONTAINERS: i32 = 60;
-
-fn pids(mode: NamespaceMode) -> impl FnOnce(&mut PodSandboxConfig) {
-    move |config| {
-        let linux = config.linux.get_or_insert_default();
-        linux
-            .security_context
-            .get_or_insert_default()
-            .namespace_options = Some(NamespaceOption {
-            pid: mode.into(),
-            ..NamespaceOption::default()
-        });
-    }
-}
 
 fn zombies() -> usize {
     let is_ours = |process: &Process| {
@@ -85,7 +72,7 @@ async fn privileged_ten_thousand_orphans_that_end_leave_no_zombie() -> Result<()
     let mut containers = Vec::new();
     for mode in modes {
         let pod = node
-            .run_pod(&format!("{mode:?}").to_lowercase(), pids(mode))
+            .run_pod(&format!("{mode:?}").to_lowercase(), pid_mode(mode))
             .await?;
         // Where the first process is PID 1, it is one that reaps.
         let command = format!("({script})");

@@ -4,22 +4,7 @@ use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{
     ContainerConfig, ContainerState, NamespaceMode, NamespaceOption, PodSandboxConfig,
 };
-use crisp_e2e::{Node, Process, eventually, security, sh};
-
-fn shared_pids(config: &mut PodSandboxConfig) {
-    let linux = config.linux.get_or_insert_default();
-    let security = linux.security_context.get_or_insert_default();
-    security.namespace_options = Some(NamespaceOption {
-        pid: NamespaceMode::Pod.into(),
-        ..NamespaceOption::default()
-    });
-}
-
-fn with_argument(word: &str) -> Vec<Process> {
-    let mut all = Process::all();
-    all.retain(|process| process.runs() && process.command_line().contains(word));
-    all
-}
+use crisp_e2e::{Node, Process, eventually, pid_mode, security, sh};
 
 /// Leaves its session and all that could tell where it comes from, and holds the container's log.
 fn ghost(number: u32) -> String {
@@ -38,11 +23,11 @@ async fn privileged_execd_process_that_holds_the_log_ends_with_the_container() -
         .await?;
     container.wait_log("ready").await?;
     container.sh(&ghost(7_650_301)).await?;
-    ensure!(!with_argument("7650301").is_empty());
+    ensure!(!Process::with_argument("7650301").is_empty());
     container.sh("touch /go").await?;
     ensure!(container.wait_exit().await?.exit_code == 3);
     ensure!(
-        with_argument("7650301").is_empty(),
+        Process::with_argument("7650301").is_empty(),
         "it outlived its container"
     );
     ensure!(
@@ -58,7 +43,9 @@ async fn privileged_execd_process_that_holds_the_log_ends_with_the_container() -
 async fn privileged_orphans_of_execs_end_with_the_container_in_a_shared_pid_namespace() -> Result<()>
 {
     let node = Node::start().await?;
-    let pod = node.run_pod("haunted", shared_pids).await?;
+    let pod = node
+        .run_pod("haunted", pid_mode(NamespaceMode::Pod))
+        .await?;
     let neighbour = pod.start("neighbour", |_| ()).await?;
     let script = "echo ready; until [ -e /go ]; do sleep 0.02; done; exit 3";
     let container = pod
@@ -71,7 +58,10 @@ async fn privileged_orphans_of_execs_end_with_the_container_in_a_shared_pid_name
         .await?;
     container.sh("touch /go").await?;
     ensure!(container.wait_exit().await?.exit_code == 3);
-    eventually("the orphan is gone", || with_argument("7650302").is_empty()).await?;
+    eventually("the orphan is gone", || {
+        Process::with_argument("7650302").is_empty()
+    })
+    .await?;
     ensure!(neighbour.sh("echo alive").await? == "alive");
     node.finish().await
 }
@@ -80,7 +70,7 @@ async fn privileged_orphans_of_execs_end_with_the_container_in_a_shared_pid_name
 async fn privileged_process_in_a_cgroup_of_its_own_making_ends_with_the_container() -> Result<()> {
     let node = Node::start().await?;
     let privileged = |config: &mut PodSandboxConfig| {
-        shared_pids(config);
+        pid_mode(NamespaceMode::Pod)(config);
         let linux = config.linux.get_or_insert_default();
         linux.security_context.get_or_insert_default().privileged = true;
     };
@@ -99,10 +89,16 @@ async fn privileged_process_in_a_cgroup_of_its_own_making_ends_with_the_containe
     container
         .sh(&format!("setsid sh -c '{hide}' >/dev/null 2>&1 &"))
         .await?;
-    eventually("it hides", || !with_argument("sleep 7650303").is_empty()).await?;
+    eventually("it hides", || {
+        !Process::with_argument("sleep 7650303").is_empty()
+    })
+    .await?;
     container.sh("touch /go").await?;
     ensure!(container.wait_exit().await?.exit_code == 3);
-    eventually("what hid is gone", || with_argument("7650303").is_empty()).await?;
+    eventually("what hid is gone", || {
+        Process::with_argument("7650303").is_empty()
+    })
+    .await?;
     ensure!(container.status().await?.state() == ContainerState::ContainerExited);
     container.remove().await?;
     node.finish().await
