@@ -172,7 +172,7 @@ critest() {
 kubernetes() {
     local to=$tools/kubernetes module=k8s.io/kubernetes version program missing=()
     for program in "$@"; do
-        [ -x "$to/$program" ] || missing+=("$program")
+        [ "$to/$program" -nt "$root/e2e/kubernetes/go.mod" ] || missing+=("$program")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     need_go
@@ -248,7 +248,11 @@ debian_mirror() {
 }
 
 need_go() {
-    need_command go "the tools of the CRI are built with it; install Go from https://go.dev/dl or golang-go"
+    local advice="the tools of the CRI are built with it; install Go 1.21 or newer from https://go.dev/dl: it fetches the release that each needs"
+    need_command go "$advice"
+    local version
+    version=$(go env GOVERSION)
+    [ "$(printf '%s\n' go1.21 "$version" | sort -V | head -n 1)" = go1.21 ] || die "$version is too old: $advice"
 }
 
 cargo_fuzz() {

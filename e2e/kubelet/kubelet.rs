@@ -2,8 +2,8 @@
 
 use crate::host::Host;
 use crate::pod::StaticPod;
-use anyhow::{Context, Result, ensure};
-use crisp_e2e::{Node, Output, http_get, tools};
+use anyhow::{Context, Result, anyhow, ensure};
+use crisp_e2e::{Node, Output, fed, http_get, tools};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
 /// Longer than anything a kubelet waits for: it looks for images to remove every five minutes.
@@ -90,11 +89,15 @@ impl Kubelet {
             .spawn()
             .context("start of the kubelet")?;
         self.process().replace(child);
-        self.until("the kubelet answers", async || {
-            http_get(self.reading, "/pods").await.ok()
-        })
-        .await
-        .map(drop)
+        let answer = self.until("the kubelet answers", async || {
+            if let Ok(Some(status)) = self.process().as_mut()?.try_wait() {
+                return Some(Err(anyhow!("the kubelet ended: {status}")));
+            }
+            http_get(self.reading, "/pods").await.ok().map(Ok)
+        });
+        let answer = answer.await.and_then(|answer| answer);
+        let log = self.log_path();
+        answer.map(drop).with_context(|| log.display().to_string())
     }
 
     /// Kills the process, as a crash would.
@@ -159,7 +162,7 @@ impl Kubelet {
 
     /// Asks it as the API server would.
     pub(crate) async fn client(&self, arguments: &[&str], input: &str) -> Result<Output> {
-        let mut client = Command::new(tools::program("tools/kubernetes/kubelet-client"))
+        let client = Command::new(tools::program("tools/kubernetes/kubelet-client"))
             .args(["-kubelet", &format!("https://{}", self.serving)])
             .args(arguments)
             .stdin(Stdio::piped())
@@ -167,15 +170,7 @@ impl Kubelet {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        let mut stdin = client.stdin.take().context("its input is a pipe")?;
-        stdin.write_all(input.as_bytes()).await?;
-        drop(stdin);
-        let output = tokio::time::timeout(PATIENCE, client.wait_with_output()).await??;
-        Ok(Output {
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-            code: output.status.code(),
-        })
+        tokio::time::timeout(PATIENCE, fed(client, input)).await?
     }
 
     /// Asks until there is an answer, as long as a kubelet may take.
@@ -239,7 +234,7 @@ impl Kubelet {
             "containerLogMaxFiles": 3,
             "containerLogMonitorInterval": "3s",
             "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%"},
-            // Any disk is fuller than that.
+            // Images nobody uses are collected whenever the disk is fuller than that.
             "imageGCHighThresholdPercent": 1,
             "imageGCLowThresholdPercent": 0,
             "imageMinimumGCAge": "1s",

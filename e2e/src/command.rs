@@ -78,12 +78,7 @@ impl Node {
     /// # Errors
     /// crictl cannot be started.
     pub async fn try_crictl_with_input(&self, arguments: &[&str], input: &str) -> Result<Output> {
-        let mut crictl = self.start_crictl(arguments)?;
-        let mut stdin = crictl.stdin.take().context("its input is a pipe")?;
-        // One that has ended already says why.
-        let _ = stdin.write_all(input.as_bytes()).await;
-        drop(stdin);
-        Ok(crictl.wait_with_output().await?.into())
+        fed(self.start_crictl(arguments)?, input).await
     }
 
     /// Starts crictl on a terminal of its own.
@@ -156,6 +151,21 @@ impl Node {
             .args(arguments);
         crisp
     }
+}
+
+/// Runs a program that has pipes for its streams to its end, with a text as its standard input.
+///
+/// # Errors
+/// Its input is no pipe.
+pub async fn fed(mut child: Child, input: &str) -> Result<Output> {
+    let mut stdin = child.stdin.take().context("its input is a pipe")?;
+    let feed = async move {
+        // One that has ended already says why.
+        let _ = stdin.write_all(input.as_bytes()).await;
+    };
+    // What it prints is read meanwhile: it may answer each byte with one.
+    let ((), output) = tokio::join!(feed, child.wait_with_output());
+    Ok(output?.into())
 }
 
 async fn run(command: &mut Command) -> Result<Output> {

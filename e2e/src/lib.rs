@@ -35,7 +35,7 @@ mod wait;
 mod web;
 
 pub use archive::{docker_archive, oci_archive};
-pub use command::{Forward, Output};
+pub use command::{Forward, Output, fed};
 pub use containerd::Containerd;
 pub use daemon::oci_handlers;
 pub use figures::Figures;

@@ -4,7 +4,8 @@ use super::{pause, sh_with};
 use crate::kubelet::{Kubelet, UNUSED_IMAGE};
 use crate::pod::container;
 use anyhow::{Result, ensure};
-use crisp_e2e::catalog::BUSYBOX;
+use crisp_e2e::catalog::{BUSYBOX, busybox_layer};
+use crisp_e2e::{Image, Registry};
 use serde_json::{Value, json};
 
 async fn waits_with(kubelet: &Kubelet, name: &str, image: &Value, reason: &str) -> Result<String> {
@@ -38,22 +39,30 @@ pub(super) async fn image_that_does_not_exist_backs_off(kubelet: &Kubelet) -> Re
     Ok(())
 }
 
-pub(super) async fn always_pulls_each_time(kubelet: &Kubelet) -> Result<()> {
-    let image = json!({"image": BUSYBOX, "imagePullPolicy": "Always"});
-    let main = sh_with("main", "echo pulled", image);
-    let pod = kubelet.add(
-        "always",
-        json!({"restartPolicy": "Never", "containers": [main]}),
-    )?;
+pub(super) async fn always_pulls_each_time_and_if_not_present_once(
+    kubelet: &Kubelet,
+) -> Result<()> {
+    ensure!(word_of(kubelet, "first", "Always").await? == "first\n");
+    ensure!(word_of(kubelet, "second", "Always").await? == "second\n");
+    ensure!(word_of(kubelet, "third", "IfNotPresent").await? == "second\n");
+    Ok(())
+}
+
+/// Moves a tag to an image that holds a word, and has a pod say the word of the image that it gets.
+async fn word_of(kubelet: &Kubelet, word: &str, policy: &str) -> Result<String> {
+    let image = Image::new(vec![busybox_layer()]).with("Env", json!([format!("WORD={word}")]));
+    Registry::shared().publish("library/moving", "1", &image);
+    let image = json!({"image": "docker.io/library/moving:1", "imagePullPolicy": policy});
+    let main = sh_with("main", "echo $WORD", image);
+    let spec = json!({"restartPolicy": "Never", "containers": [main]});
+    let pod = kubelet.add(&format!("word-{word}"), spec)?;
     let object = pod.ended().await?;
     let status = container(&object, "main")?;
-    ensure!(
-        status["imageID"]
-            .as_str()
-            .is_some_and(|id| id.contains("sha256:")),
-        "{status}"
-    );
-    pod.remove().await
+    let id = status["imageID"].as_str().unwrap_or_default();
+    ensure!(id.contains("sha256:"), "{status}");
+    let said = pod.logs("main").await?;
+    pod.remove().await?;
+    Ok(said)
 }
 
 /// The kubelet looks every five minutes, and spares what it sees for the first time.

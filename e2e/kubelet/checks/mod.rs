@@ -106,7 +106,7 @@ pub(crate) fn all() -> (Vec<Check>, Vec<Check>) {
         streams::logs_are_served_by_lines_and_since_a_restart,
         images::absent_image_that_may_not_be_pulled_is_an_error,
         images::image_that_does_not_exist_backs_off,
-        images::always_pulls_each_time,
+        images::always_pulls_each_time_and_if_not_present_once,
         observation::summary_tells_of_cpu_memory_and_network,
         observation::logs_are_rotated,
     ];

@@ -64,7 +64,9 @@ pub(super) async fn runtime_default_filters_system_calls(kubelet: &Kubelet) -> R
     let mode = "grep ^Seccomp: /proc/self/status";
     ensure!(pod.exec("filtered", mode).await? == "Seccomp:\t2\n");
     ensure!(pod.exec("free", mode).await? == "Seccomp:\t0\n");
-    ensure!(pod.try_exec("filtered", "unshare -U true").await?.code != Some(0));
+    let unshare = "unshare -U true";
+    ensure!(pod.try_exec("free", unshare).await?.code == Some(0));
+    ensure!(pod.try_exec("filtered", unshare).await?.code != Some(0));
     pod.remove().await
 }
 
