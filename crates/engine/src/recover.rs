@@ -13,8 +13,8 @@ use crate::pod::Pod;
 use crate::record::{ContainerRecord, PodRecord, remove_dir};
 use crate::shim::Shim;
 use crate::wiring::Wiring;
-use crisp_model::{ContainerEvent, ContainerState, PodState};
-use crisp_shim_api::message::{List, Process, reply, request};
+use crisp_model::{ContainerEvent, ContainerState, PodState, Running};
+use crisp_shim_api::message::{Exit, List, Process, reply, request};
 use crisp_shim_api::{ExitRecord, PodPaths};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -207,6 +207,20 @@ impl Engine {
         }
     }
 
+    /// Takes up an exit record, also of a container whose start is on none: the disk was full, say.
+    fn catch_up_record(&self, exit: &Exit) {
+        if let Ok(container) = self.store.container(&exit.container_id)
+            && container.state() == ContainerState::Created
+        {
+            let started = Running {
+                pid: exit.pid,
+                started_at: container.record().created_at,
+            };
+            self.transition(&container, ContainerEvent::Started(started));
+        }
+        self.container_exited(exit);
+    }
+
     /// Takes down what is left of a pod whose shim is gone, and keeps it as not ready.
     pub(crate) async fn take_down_lost(&self, pod: &Pod) -> Result<()> {
         pod.update(|record| record.state = PodState::NotReady);
@@ -214,7 +228,7 @@ impl Engine {
         let record = pod.record();
         let exits = PodPaths::new(self.pod_run_dir(pod.id())).exits();
         for exit in ExitRecord::read_all(&exits).unwrap_or_default() {
-            self.container_exited(&exit);
+            self.catch_up_record(&exit);
         }
         for container in self.store.containers_of(pod.id()) {
             container.settled().await;

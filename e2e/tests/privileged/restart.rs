@@ -1,9 +1,12 @@
 //! The daemon dies by SIGKILL: containers do not notice, and a new daemon knows them all.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{ContainerState, Mount, PodSandboxState};
-use crisp_e2e::{Container, Node, eventually, sh, until};
+use crisp_e2e::{Container, Node, Pod, eventually, sh, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 const COUNT: &str = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done";
@@ -195,6 +198,63 @@ async fn privileged_stop_of_a_pod_goes_on_after_restart_and_tells_how_containers
     ensure!(status.exit_code == 137, "{status:?}");
     ensure!(pod.status().await?.state() == PodSandboxState::SandboxNotready);
     ensure!(!pod.netns().exists());
+    node.finish().await
+}
+
+/// Has the daemon fail to write the record of a container until this is removed again, as a full disk has:
+/// its name is that of the file that is written first.
+fn block_record(node: &Node, pod: &Pod<'_>, container: &Container<'_>) -> Result<PathBuf> {
+    let records = node
+        .root_dir()
+        .join("pods")
+        .join(&pod.id)
+        .join("containers");
+    let blocker = records.join(format!("{}.new", container.id));
+    std::fs::create_dir(&blocker)?;
+    Ok(blocker)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_exit_that_could_not_be_recorded_is_known_after_the_stop_of_the_pod()
+-> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("unrecorded", |_| ()).await?;
+    let container = pod
+        .create("main", |config| config.command = sh("exit 7"))
+        .await?;
+    let blocker = block_record(&node, &pod, &container)?;
+    container.start().await?;
+    container.wait_exit().await?;
+    std::fs::remove_dir(blocker)?;
+    pod.stop().await?;
+    node.kill()?;
+    node.restart().await?;
+    let status = container.status().await?;
+    ensure!(status.exit_code == 7 && status.started_at > 0, "{status:?}");
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_exit_that_could_not_be_recorded_is_known_after_the_death_of_the_shim()
+-> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("unrecorded", |_| ()).await?;
+    let container = pod
+        .create("main", |config| config.command = sh("exit 7"))
+        .await?;
+    let blocker = block_record(&node, &pod, &container)?;
+    container.start().await?;
+    container.wait_exit().await?;
+    node.kill()?;
+    let shim = node.run_dir().join("pods").join(&pod.id).join("shim.pid");
+    let shim = std::fs::read_to_string(shim)?;
+    let pid = shim.split(' ').next().context("an empty shim.pid")?;
+    kill(Pid::from_raw(pid.parse()?), Signal::SIGKILL)?;
+    std::fs::remove_dir(blocker)?;
+    node.restart().await?;
+    let status = container.status().await?;
+    ensure!(status.exit_code == 7, "{status:?}");
+    ensure!(pod.status().await?.state() == PodSandboxState::SandboxNotready);
     node.finish().await
 }
 

@@ -3,7 +3,7 @@
 use super::Pod;
 use crate::container::Container;
 use crate::engine::{Engine, blocking, detached};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::events::EventKind;
 use crate::record::remove_dir;
 use crisp_cgroup::CgroupPath;
@@ -85,6 +85,8 @@ impl Engine {
         for container in self.store.containers_of(pod.id()) {
             self.remove_known_container(&container).await?;
         }
+        // What was kept of it tells of nobody any more.
+        remove_dir(&self.pod_run_dir(pod.id()))?;
         pod.erase(&self.records)?;
         self.store.remove_pod(pod);
         Ok(())
@@ -120,7 +122,7 @@ impl Engine {
         };
         also(self.unwire(&record).await);
         also(self.remove_cgroup(&record.cgroup).await);
-        also(remove_dir(&self.pod_run_dir(pod.id())));
+        also(self.remove_run_dir(pod).await);
         for container in self.store.containers_of(pod.id()) {
             self.lose_container(&container, "the pod was stopped");
         }
@@ -128,6 +130,20 @@ impl Engine {
             self.left.notify_one();
         }
         result
+    }
+
+    /// Removes what a pod has while it runs. Its containers' exit records stay while what they tell is not on
+    /// disk, which may have been full: whoever removes the pod, or recovers it, finds them.
+    async fn remove_run_dir(&self, pod: &Pod) -> Result<()> {
+        let containers = self.store.containers_of(pod.id());
+        for container in containers.iter().filter(|container| container.is_unsaved()) {
+            if let Err(error) = container.save(&self.records) {
+                let container = container.id();
+                tracing::warn!(%container, error = chain(&error), "the exit records of its pod are kept");
+                return Ok(());
+            }
+        }
+        remove_dir(&self.pod_run_dir(pod.id()))
     }
 
     /// Ends the shim and all that it started, by its socket or, when that is gone, by its pid.

@@ -12,7 +12,7 @@ use crisp_e2e::Process;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tonic::Code;
 
 /// A grace period that no workload needs more of, on however slow a machine.
@@ -27,6 +27,8 @@ pub(crate) struct Container {
     stop: Option<Stop>,
     /// It may be one that could not be started for what was wrong with the node.
     start_failed: bool,
+    /// When its last start began, if that failed.
+    failed_at: Option<Instant>,
     pub(super) logs: Logs,
     counted: Counted,
     /// What was told of its end; it does not change.
@@ -110,6 +112,7 @@ impl Container {
             stage: Stage::Created,
             stop: None,
             start_failed: false,
+            failed_at: None,
             logs: Logs::new(log_path),
             counted: Counted::default(),
             end: None,
@@ -141,6 +144,7 @@ impl Container {
     pub(crate) async fn start(&mut self, kubelet: &mut Kubelet, pod: &Resident) -> Result<()> {
         let id = self.id().to_owned();
         let absent = matches!(self.workload, Workload::Absent);
+        let begun = Instant::now();
         // Told of one that an attempt has started, or failed to start.
         let again = |status: &tonic::Status| status.code() == Code::FailedPrecondition;
         let Settled {
@@ -165,6 +169,7 @@ impl Container {
             .await?;
         self.stage = Stage::Started;
         self.start_failed |= failed;
+        self.failed_at = answer.is_err().then_some(begun);
         if let Err(status) = answer {
             ensure!(
                 absent || repeated || pod.is_doomed(),
@@ -282,7 +287,7 @@ impl Container {
         let status = answer.status.context("ContainerStatus without a status")?;
         let state = status.state();
         let checked = match state {
-            ContainerState::ContainerCreated => self.check_created(pod),
+            ContainerState::ContainerCreated => self.check_created(kubelet, pod),
             ContainerState::ContainerRunning => self.check_running(pod, pid(&answer.info)),
             ContainerState::ContainerExited => self.check_exited(pod, &status),
             ContainerState::ContainerUnknown => Err(anyhow::anyhow!("its state is unknown")),
@@ -292,7 +297,14 @@ impl Container {
             .with_context(|| format!("{self:?}\nhas {status:?}"))
     }
 
-    fn check_created(&self, pod: &Resident) -> Result<()> {
+    fn check_created(&mut self, kubelet: &Kubelet, pod: &Resident) -> Result<()> {
+        let faults = &kubelet.world.faults;
+        // A start that failed on a full disk is on none, and a new daemon does not know of it.
+        let is_forgotten = self.failed_at.is_some_and(|at| faults.disturbed_since(at));
+        if is_forgotten {
+            self.stage = Stage::Created;
+            self.end = None;
+        }
         let may_be = self.stage == Stage::Created || self.start_failed || pod.is_doomed();
         ensure!(may_be || self.stop.is_some(), "it was started and is not");
         Ok(())
