@@ -43,8 +43,13 @@ pub(crate) async fn check(world: &World) -> Result<()> {
         .runtime()
         .list_containers(ListContainersRequest::default())
         .await?;
-    let containers = containers.into_inner().containers.into_iter();
-    let containers: BTreeSet<_> = containers.map(|container| container.id).collect();
+    let mut containers = containers.into_inner().containers;
+    // The pod may have been doomed between two tries to create one.
+    containers.retain(|container| {
+        census.containers.contains(&container.id)
+            || !census.doomed.contains(&container.pod_sandbox_id)
+    });
+    let containers: BTreeSet<_> = containers.into_iter().map(|found| found.id).collect();
     ensure!(
         containers == census.containers,
         "containers are {containers:?}, not {:?}",

@@ -306,7 +306,7 @@ impl Container {
             self.end = None;
         }
         let may_be = self.stage == Stage::Created || self.start_failed || pod.is_doomed();
-        ensure!(may_be || self.stop.is_some(), "it was started and is not");
+        ensure!(may_be, "it was started and is not");
         Ok(())
     }
 

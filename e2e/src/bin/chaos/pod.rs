@@ -130,7 +130,11 @@ impl Pod {
         let status = status_of(kubelet, id)
             .await?
             .context("a pod that was not removed is not known")?;
-        self.check(&status)
+        self.check(&status)?;
+        if self.resident.is_doomed() {
+            return Ok(());
+        }
+        traces::has_cgroup(&kubelet.world.node, id)
     }
 
     fn check(&self, status: &PodSandboxStatus) -> Result<()> {

@@ -82,6 +82,8 @@ struct Tables {
 #[derive(Debug, Default)]
 pub(crate) struct Census {
     pub(crate) pods: BTreeSet<String>,
+    /// Of the pods.
+    pub(crate) doomed: BTreeSet<String>,
     pub(crate) containers: BTreeSet<String>,
     pub(crate) gone: BTreeSet<String>,
 }
@@ -136,8 +138,10 @@ impl Population {
                 .map(|lodger| lodger.id.clone())
                 .collect::<Vec<_>>()
         });
+        let doomed = tables.pods.values().filter(|pod| pod.is_doomed());
         Census {
             pods: tables.pods.keys().cloned().collect(),
+            doomed: doomed.map(|pod| pod.id.clone()).collect(),
             containers: containers.collect(),
             gone: tables.gone.clone(),
         }

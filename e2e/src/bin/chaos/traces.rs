@@ -19,7 +19,7 @@ pub(crate) fn of_container(node: &Node, pod: &str, id: &str) -> Result<()> {
             .join(pod)
             .join(format!("containers/{id}.json")),
     ];
-    places.extend(cgroups(node, &format!("crisp-{pod}/{id}")));
+    places.extend(cgroups(node, &format!("{}/{id}", cgroup_name(pod))));
     none(&places)
 }
 
@@ -30,8 +30,22 @@ pub(crate) fn of_pod(node: &Node, id: &str) -> Result<()> {
         node.root_dir().join("pods").join(id),
         node.netns_dir().join(format!("crisp-{id}")),
     ];
-    places.extend(cgroups(node, &format!("crisp-{id}")));
+    places.extend(cgroups(node, &cgroup_name(id)));
     none(&places)
+}
+
+/// Checks that a running pod has what is looked for in vain after its removal.
+pub(crate) fn has_cgroup(node: &Node, id: &str) -> Result<()> {
+    let there = cgroups(node, &cgroup_name(id))
+        .iter()
+        .any(|dir| dir.exists());
+    ensure!(there, "the pod has no cgroup");
+    Ok(())
+}
+
+/// What the daemon calls the cgroup of a pod.
+fn cgroup_name(pod: &str) -> String {
+    format!("crisp-{pod:.13}")
 }
 
 /// Where a cgroup would be, in whichever hierarchy.
