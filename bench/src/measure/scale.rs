@@ -41,7 +41,8 @@ struct Scale<'a> {
 impl Scale<'_> {
     async fn grow(&mut self) -> Result<()> {
         let mut pods = Vec::new();
-        let daemon_before = pss_bytes(self.runtime.daemon)?;
+        // What the daemon does not need before it has pods at all is none of each pod's.
+        let mut among_few = None;
         let rss = self.runtime.rss_at_first_bytes as f64 / 1e6;
         self.add("daemon RSS, before the first pod", Unit::Megabytes, rss);
         for count in COUNTS
@@ -49,8 +50,9 @@ impl Scale<'_> {
             .filter(|&count| count <= self.effort.pods)
         {
             pods.extend(start_pods(self.runtime, count - pods.len(), CLIENTS).await?);
+            let few = *among_few.get_or_insert((count, pss_bytes(self.runtime.daemon)?));
             if count == IDLE_PODS {
-                self.memory(&pods, daemon_before).await?;
+                self.memory(&pods, few).await?;
                 self.idle(&pods).await?;
             }
             self.answers(&pods).await?;
@@ -59,25 +61,20 @@ impl Scale<'_> {
         end_pods(self.runtime, &pods, CLIENTS).await
     }
 
-    async fn memory(&mut self, pods: &[Started], daemon_before: u64) -> Result<()> {
+    /// `few` says what the daemon took when there were so many pods.
+    async fn memory(&mut self, pods: &[Started], few: (usize, u64)) -> Result<()> {
         let daemon = self.runtime.daemon;
         let processes = self.runtime.overhead(pods).await?;
         let pss = processes
             .iter()
             .map(|&pid| pss_bytes(pid))
             .sum::<Result<u64>>()?;
-        let growth = pss_bytes(daemon)?.saturating_sub(daemon_before);
-        let per_pod = |bytes: u64| bytes as f64 / pods.len() as f64 / 1e6;
-        self.add(
-            "memory per idle pod (PSS)",
-            Unit::Megabytes,
-            per_pod(pss + growth),
-        );
-        self.add(
-            "  of which the daemon's growth",
-            Unit::Megabytes,
-            per_pod(growth),
-        );
+        let growth = pss_bytes(daemon)?.saturating_sub(few.1);
+        let per_pod = |bytes: u64, pods: usize| bytes as f64 / pods as f64 / 1e6;
+        let growth = per_pod(growth, pods.len() - few.0);
+        let all = per_pod(pss, pods.len()) + growth;
+        self.add("memory per idle pod (PSS)", Unit::Megabytes, all);
+        self.add("  of which the daemon's growth", Unit::Megabytes, growth);
         let rss = rss_bytes(daemon)? as f64 / 1e6;
         self.add(
             &format!("daemon RSS, {} pods", pods.len()),
