@@ -73,6 +73,7 @@ async fn serve(config: Config, target: &Target, socket: &Path) -> Result<()> {
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving the CRI");
     // Nobody to tell, unless systemd started this.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    crisp_sys::memory::unmap_code();
     tokio::select! {
         served = server.serve(listener, shutdown.asked()) => served?,
         never = hangups.reload(target, &server) => match never {},

@@ -164,6 +164,7 @@ impl Shim {
             self.scratch.release();
             if self.heap == Heap::Used {
                 memory::trim_heap();
+                memory::trim_stack();
                 self.heap = Heap::Trimmed;
             }
         }

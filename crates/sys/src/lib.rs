@@ -7,6 +7,7 @@
 
 pub mod bpf;
 pub mod file;
+pub mod idle;
 pub mod memfd;
 pub mod memory;
 pub mod mount;
@@ -14,6 +15,7 @@ pub mod namespace;
 pub mod path;
 pub mod process;
 pub mod security;
+mod segments;
 pub mod socket;
 pub mod terminal;
 pub mod xattr;

@@ -1,5 +1,7 @@
 //! Keeping a long-lived, mostly idle process small.
 
+use crate::segments::{self, Access};
+
 /// Makes the allocator give memory back to the kernel as soon as it can: large blocks are mappings of
 /// their own, which go when they are freed, and the heap shrinks with its last block. musl's allocator
 /// does so by itself.
@@ -10,7 +12,7 @@ pub fn prefer_small_heap() {
     for (parameter, value) in [
         // Setting it also turns off glibc's adaption, which would raise it with every block freed.
         (libc::M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES),
-        (libc::M_TRIM_THRESHOLD, PAGE_BYTES),
+        (libc::M_TRIM_THRESHOLD, 4096),
         (libc::M_TOP_PAD, 0),
     ] {
         // SAFETY: mallopt takes integers; values that it does not take it ignores.
@@ -27,9 +29,42 @@ pub fn trim_heap() {
     };
 }
 
+/// Lets go of the pages of this program's code and constants: those that are needed again come back from
+/// the page cache. Of a large program most are never needed again once it has started.
+pub fn unmap_code() {
+    for range in segments::own(Access::Read) {
+        // SAFETY: what cannot be written is the same when the kernel maps it anew.
+        unsafe {
+            libc::madvise(
+                range.start as *mut libc::c_void,
+                range.len(),
+                libc::MADV_DONTNEED,
+            )
+        };
+    }
+}
+
+/// Gives back the pages that deeper calls have left on the stack.
+pub fn trim_stack() {
+    /// Below the caller's frame, room for what this function itself calls.
+    const KEPT_BYTES: usize = 4096;
+    /// The kernel keeps other mappings at least 1 MiB away from a stack (`stack_guard_gap`).
+    const DEPTH_BYTES: usize = 512 * 1024;
+    let here = 0u8;
+    let end = (&raw const here as usize - KEPT_BYTES) / PAGE_BYTES * PAGE_BYTES;
+    // SAFETY: what is below the stack pointer is nobody's, and nothing else is so near; madvise itself
+    // needs less than what is kept. Of unmapped pages it says that they are so, when all others are done.
+    unsafe {
+        libc::madvise(
+            (end - DEPTH_BYTES) as *mut libc::c_void,
+            DEPTH_BYTES,
+            libc::MADV_DONTNEED,
+        )
+    };
+}
+
 /// Blocks from this size on are mappings of their own.
 #[cfg(target_env = "gnu")]
 const LARGE_BLOCK_BYTES: libc::c_int = 32 * 1024;
 
-#[cfg(target_env = "gnu")]
-const PAGE_BYTES: libc::c_int = 4096;
+const PAGE_BYTES: usize = 4096;
