@@ -1,8 +1,8 @@
 //! From a fork of the shim to the pause process: what the child does before it executes.
 //!
-//! It tells the shim how it goes over a SEQPACKET socket: `R`, with the pod's /dev/shm if that is
-//! a mount that can be cloned detached, when only the execution is left; `E` and a text when it gives up; the end of the socket when
-//! it has executed, or died.
+//! It tells the shim how it goes over a SEQPACKET socket: `R`, with the pod's /dev/shm if that is a mount
+//! that can be cloned detached, when only the execution is left, for which nobody waits; `E` and a text
+//! when it gives up before; the end of the socket when it died.
 
 use crate::cgroup;
 use crate::shm;
@@ -106,6 +106,8 @@ impl Setup {
         };
         enter_empty_root(attached.as_ref())?;
         detach_from_shim(null.as_fd())?;
+        // Containers may come before the execution, which undoes it, and pause, which does it again.
+        security::set_dumpable(false).step("become untraceable")?;
         // The report fails when the shim died before its death was bound to ours.
         let fds: Vec<BorrowedFd<'_>> = detached.iter().map(AsFd::as_fd).collect();
         send(parent, &[READY], &fds, Wait::Block).step("report to the shim")?;

@@ -41,14 +41,14 @@ pub(crate) enum PodError {
     },
     #[error("set up the pod: {0}")]
     Setup(String),
-    #[error("the pause process died before it could execute")]
+    #[error("the pause process died before it was set up")]
     Died,
 }
 
 /// What became of the pod so far.
 ///
 /// ```text
-/// New ── StartPod ──▶ Starting ── executed ──▶ Running ── pause ended ──▶ Exited
+/// New ── StartPod ──▶ Starting ── set up ──▶ Running ── pause ended ──▶ Exited
 ///  ▲                     │
 ///  └─────── failed ──────┘
 /// ```
@@ -74,20 +74,13 @@ enum Network {
     Own,
 }
 
-/// A pause process that has not executed yet.
+/// A pause process that is not set up yet.
 #[derive(Debug)]
 pub(crate) struct PodStart {
     pub(crate) pause: Pause,
     report: Watched<OwnedFd>,
-    phase: Phase,
     /// Who is to be answered.
     pub(crate) waiters: Waiters,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    SettingUp,
-    Executing,
 }
 
 impl Pod {
@@ -143,7 +136,6 @@ impl PodStart {
             report: poller
                 .watch(ours, Event::PauseReport, Interest::Read)
                 .map_err(io("watch the pause process"))?,
-            phase: Phase::SettingUp,
             waiters: Waiters::new(reply_to),
         };
         start.prepare(config)?;
@@ -165,28 +157,25 @@ impl PodStart {
 
     /// How it went, once that is known. Never waits.
     pub(crate) fn finish(&mut self) -> Poll<Result<(), PodError>> {
-        loop {
-            let mut buffer = [0; MAX_REPORT_BYTES];
-            let mut received = match receive(self.report.as_fd(), &mut buffer, Wait::Never) {
-                Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
-                Err(_) => return Poll::Ready(Err(PodError::Died)),
-            };
-            match buffer[..received.bytes].split_first() {
-                None if self.phase == Phase::Executing => return Poll::Ready(Ok(())),
-                None => return Poll::Ready(Err(PodError::Died)),
-                Some((&READY, _)) => {
-                    self.phase = Phase::Executing;
-                    if let Some(detached) = received.fds.pop() {
-                        self.pause.shm = Shm::Detached(detached);
-                    }
+        let mut buffer = [0; MAX_REPORT_BYTES];
+        let mut received = match receive(self.report.as_fd(), &mut buffer, Wait::Never) {
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+            Err(_) => return Poll::Ready(Err(PodError::Died)),
+        };
+        Poll::Ready(match buffer[..received.bytes].split_first() {
+            None => Err(PodError::Died),
+            Some((&READY, _)) => {
+                if let Some(detached) = received.fds.pop() {
+                    self.pause.shm = Shm::Detached(detached);
                 }
-                Some((_, text)) => {
-                    let text = String::from_utf8_lossy(text).into_owned();
-                    return Poll::Ready(Err(PodError::Setup(text)));
-                }
+                Ok(())
             }
-        }
+            Some((_, text)) => {
+                let text = String::from_utf8_lossy(text).into_owned();
+                Err(PodError::Setup(text))
+            }
+        })
     }
 }
 

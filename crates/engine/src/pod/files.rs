@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::selinux::label_own;
 use crisp_model::spec::PodFiles;
-use crisp_model::{DnsConfig, PodConfig};
+use crisp_model::{ContainerLabels, DnsConfig, PodConfig};
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
@@ -18,8 +18,18 @@ pub(crate) fn paths(run_dir: &Path) -> PodFiles {
     }
 }
 
-/// Writes them.
-pub(super) fn write(run_dir: &Path, config: &PodConfig, hostname: &str) -> Result<()> {
+/// Writes them, and labels them for the pod's containers.
+pub(super) fn make(
+    run_dir: &Path,
+    config: &PodConfig,
+    hostname: &str,
+    labels: Option<&ContainerLabels>,
+) -> Result<()> {
+    write(run_dir, config, hostname)?;
+    labels.map_or(Ok(()), |labels| label(run_dir, &labels.files.to_string()))
+}
+
+fn write(run_dir: &Path, config: &PodConfig, hostname: &str) -> Result<()> {
     let files = paths(run_dir);
     put(&files.hosts, &of_host("/etc/hosts")?)?;
     put(&files.hostname, format!("{hostname}\n").as_bytes())?;
@@ -69,8 +79,7 @@ fn resolv_conf(dns: &DnsConfig) -> Result<String> {
     Ok(text)
 }
 
-/// Labels them for the pod's containers.
-pub(crate) fn label(run_dir: &Path, label: &str) -> Result<()> {
+fn label(run_dir: &Path, label: &str) -> Result<()> {
     let PodFiles {
         hosts,
         hostname,

@@ -15,7 +15,7 @@ use crisp_model::spec::linux_resources;
 use crisp_model::{
     ContainerLabels, IdMapping, NamespaceMode, PodConfig, PodId, PodState, SelinuxContext,
 };
-use crisp_shim_api::message::{IdMap, StartPod, Welcome, reply, request};
+use crisp_shim_api::message::{IdMap, StartPod, reply, request};
 use oci_spec::runtime::LinuxPidsBuilder;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -102,17 +102,18 @@ impl Engine {
         let hostname = hostname(&config)?;
         let run_dir = self.pod_run_dir(pod.id());
         make_private_dir(&run_dir)?;
-        files::write(&run_dir, &config, &hostname)?;
-        if let Some(labels) = &labels {
-            files::label(&run_dir, &labels.files.to_string())?;
-        }
         let cgroups = self.make_pod_cgroups(pod);
-        let shim = self.start_shim(pod, &run_dir);
-        // Both come to their end whatever becomes of one: nothing is made while it is taken down.
-        let (shim, cgroup_dirs) = tokio::join!(shim, cgroups);
-        let ((shim, welcome), cgroup_dirs) = (shim?, cgroup_dirs?);
+        let shim = self.spawn_shim(pod, &run_dir);
+        // While the shim comes up.
+        let files = files::make(&run_dir, &config, &hostname, labels.as_ref());
+        // It comes to its end whatever became of the others: nothing is made while it is taken down.
+        let cgroup_dirs = cgroups.await;
+        let (shim, (), cgroup_dirs) = (shim?, files?, cgroup_dirs?);
         let request = start_request(&config, hostname, cgroup_dirs, labels)?;
-        let (body, fds) = shim.call(request::Body::StartPod(request)).await?;
+        let start = shim.call(request::Body::StartPod(request));
+        // Both lie in its socket, which is empty and takes them in this order, when it is there to read.
+        let (welcome, answer) = tokio::join!(biased; shim.hello(), start);
+        let (welcome, (body, fds)) = (welcome?, answer?);
         let reply::Body::PodStarted(started) = body else {
             return Err(unexpected(&body));
         };
@@ -125,7 +126,7 @@ impl Engine {
         pod.save(&self.records)
     }
 
-    async fn start_shim(&self, pod: &Arc<Pod>, run_dir: &Path) -> Result<(Arc<Shim>, Welcome)> {
+    fn spawn_shim(&self, pod: &Arc<Pod>, run_dir: &Path) -> Result<Arc<Shim>> {
         let shim = Shim::spawn(
             pod.id(),
             &self.shim_exe,
@@ -134,8 +135,7 @@ impl Engine {
             self.listener(pod),
         )?;
         pod.set_shim(Some(shim.clone()));
-        let welcome = shim.hello().await?;
-        Ok((shim, welcome))
+        Ok(shim)
     }
 
     /// Makes the pod's cgroup and that of its pause process, in a thread: what the kernel does for it
