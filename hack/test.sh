@@ -17,7 +17,8 @@ need_root
 
 packages() {
     # CNI's portmap and bridge run iptables.
-    need_packages gcc libc6-dev iproute2 nftables iptables
+    # strace counts system calls.
+    need_packages gcc libc6-dev iproute2 nftables iptables strace
     need_apparmor
 }
 

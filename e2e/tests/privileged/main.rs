@@ -6,6 +6,7 @@ mod cdi;
 mod checkpoint;
 mod cni;
 mod containers;
+mod costs;
 mod crictl;
 mod errors;
 mod events;
