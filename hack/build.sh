@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Builds the daemon and its shim into target/dist/.
 #
-#   hack/build.sh            optimised
-#   hack/build.sh --debug    quicker to build, with assertions
+#   hack/build.sh                   optimised
+#   hack/build.sh --debug           quicker to build, with assertions
+#   hack/build.sh --crash-points    as --debug, into target/crash/, and for e2e/crash.sh alone: they die
+#                                   where their environment says
 #
 # The shim is a static binary: every pod runs two processes of it, and a static one costs a tenth of
 # the memory. It is built for musl when the toolchain has that target, else against a static glibc.
@@ -12,13 +14,19 @@ set -euo pipefail
 cd "$root"
 
 profile=release
+features=()
 case ${1:-} in
     "") ;;
     --debug) profile=dev ;;
-    *) die "unknown argument '$1'; usage: hack/build.sh [--debug]" ;;
+    --crash-points)
+        profile=dev
+        features=(--features crash-points)
+        dist=$target/crash
+        ;;
+    *) die "unknown argument '$1'; usage: hack/build.sh [--debug | --crash-points]" ;;
 esac
 directory=${profile/dev/debug}
-options=(--locked --profile "$profile")
+options=(--locked --profile "$profile" "${features[@]}")
 [ -t 2 ] || options+=(--quiet)
 
 need_command cargo "install Rust from https://rustup.rs"

@@ -30,6 +30,8 @@ formatting() {
 unit_tests() {
     cargo test --workspace --locked --quiet --no-run
     cargo test --workspace --locked --quiet -- --skip privileged_
+    # What is left out of every other build.
+    cargo test -p crisp-crash --features armed --locked --quiet
 }
 
 privileged_tests() {
@@ -71,6 +73,7 @@ if [ "${1:-}" != --prepare ]; then
     step "privileged tests" privileged_tests
     step "chaos" e2e/chaos.sh --no-build 40 1
     step "privileged tests on a node with systemd" e2e/node-vm.sh --no-build
+    step "a death at each crash point" e2e/crash.sh --once
     step "critest" e2e/critest.sh --no-build
     step "critest, in parallel and over WebSocket" e2e/critest.sh --no-build --parallel 4 --websocket
 fi

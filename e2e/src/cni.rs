@@ -56,15 +56,8 @@ impl Node {
     /// The addresses that host-local has given to pods.
     #[must_use]
     pub fn cni_addresses(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.cni_data_dir()).into_iter().flatten();
-        let names = entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok());
-        names
-            .filter(|name| {
-                name.starts_with(|c: char| c.is_ascii_hexdigit()) && name.contains(['.', ':'])
-            })
-            .collect()
+        let given = addresses(self.slot());
+        given.into_iter().map(|(address, _)| address).collect()
     }
 
     /// Where host-local keeps what it gives: a file for each address, under its name.
@@ -97,6 +90,24 @@ pub(crate) fn network(slot: &Slot, [ipv4, ipv6]: [String; 2], more: &[Value]) ->
 
 fn data_dir(slot: &Slot) -> PathBuf {
     slot.dir().join("cni/data")
+}
+
+/// The addresses that host-local has given, and to which pods.
+pub(crate) fn addresses(slot: &Slot) -> Vec<(String, String)> {
+    let entries = fs::read_dir(data_dir(slot).join(slot.cni_network()))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let owned = entries.filter_map(|entry| {
+        let address = entry.file_name().into_string().ok()?;
+        let is_address =
+            address.starts_with(|c: char| c.is_ascii_hexdigit()) && address.contains(['.', ':']);
+        // The first line is the pod, the second its interface.
+        let owner = fs::read_to_string(entry.path()).ok()?;
+        let owner = owner.lines().next().unwrap_or_default().trim().to_owned();
+        is_address.then_some((address, owner))
+    });
+    owned.collect()
 }
 
 /// A rule of the packet filter that plugins made for a slot's network.

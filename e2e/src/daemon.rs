@@ -9,6 +9,7 @@ use crisp_cri_api::v1::VersionRequest;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -40,6 +41,7 @@ impl Daemon {
         };
         fs::write(daemon.config_path(), config.to_string())?;
         registry.mirror(&slot.dir().join("certs.d"))?;
+        fs::create_dir_all(daemon.crash_dir())?;
         Ok(daemon)
     }
 
@@ -51,6 +53,7 @@ impl Daemon {
             .open(self.log_path())?;
         let mut serve = child::command(&self.program);
         serve.arg("serve").arg("--config").arg(self.config_path());
+        serve.env(crisp_crash::DIRECTORY, self.crash_dir());
         serve
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -95,6 +98,26 @@ impl Daemon {
         Ok(())
     }
 
+    /// Waits until it has ended by SIGKILL, as it does by itself at a crash point.
+    pub(crate) async fn killed(&self) -> Result<()> {
+        let ended = async || self.child().as_mut()?.try_wait().ok()?;
+        let status = until("the daemon dies", ended).await?;
+        *self.child() = None;
+        ensure!(
+            status.signal() == Some(Signal::SIGKILL as i32),
+            "the daemon ended by itself: {status}"
+        );
+        Ok(())
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn runs(&self) -> bool {
+        let mut child = self.child();
+        child
+            .as_mut()
+            .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
     /// Sends the signal by which a configuration is read again.
     pub(crate) fn hang_up(&self) -> Result<()> {
         let pid = self.pid().context("the daemon is not running")?;
@@ -103,6 +126,11 @@ impl Daemon {
 
     pub(crate) fn pid(&self) -> Option<u32> {
         self.child().as_ref().map(Child::id)
+    }
+
+    /// Where it looks whether to die, if it is built for that.
+    pub(crate) fn crash_dir(&self) -> PathBuf {
+        self.dir.join("crash-points")
     }
 
     pub(crate) fn config_path(&self) -> PathBuf {

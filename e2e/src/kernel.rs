@@ -1,6 +1,8 @@
 //! Processes and cgroups as the kernel shows them, apart from anything the daemon says.
 
 use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::ffi::CString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,6 +45,11 @@ impl Process {
     pub fn runs(self) -> bool {
         self.status("State")
             .is_some_and(|state| !state.starts_with(['Z', 'X']))
+    }
+
+    /// Sends it SIGKILL; one that is gone already is what is wanted.
+    pub fn kill(self) {
+        let _ = kill(Pid::from_raw(self.0), Signal::SIGKILL);
     }
 
     /// A field of proc_pid_status(5), such as `CapEff`.

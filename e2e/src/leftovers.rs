@@ -97,6 +97,20 @@ fn processes(slot: &Slot) -> Vec<Process> {
     all
 }
 
+/// Shims of a slot's pods, and what is in the pods' cgroups.
+pub(crate) fn processes_of_pods(slot: &Slot) -> Vec<Process> {
+    let cgroup = format!(":{}/", slot.cgroup());
+    let inside = format!("crisp-shim shim {}/", slot.dir().display());
+    let of_pod = |process: &Process| {
+        let memberships = fs::read_to_string(format!("/proc/{}/cgroup", process.0));
+        memberships.is_ok_and(|text| text.contains(&cgroup))
+            || process.command_line().starts_with(&inside)
+    };
+    let mut all = Process::all();
+    all.retain(|process| process.runs() && of_pod(process));
+    all
+}
+
 fn end_processes(slot: &Slot) {
     for _ in 0..ATTEMPTS {
         let left = processes(slot);
@@ -125,8 +139,12 @@ pub(crate) fn mounts(slot: &Slot) -> Vec<PathBuf> {
 /// Links that are plugged into a slot's bridges.
 fn bridge_ports(slot: &Slot) -> Vec<String> {
     let bridges = [slot.bridge(), slot.cni_bridge()];
-    let listings = bridges.map(|bridge| run("ip", &["-o", "link", "show", "master", &bridge]));
-    let listing = listings.concat();
+    bridges.iter().flat_map(|bridge| ports_of(bridge)).collect()
+}
+
+/// Links that are plugged into a bridge.
+pub(crate) fn ports_of(bridge: &str) -> Vec<String> {
+    let listing = run("ip", &["-o", "link", "show", "master", bridge]);
     let names = listing.lines().filter_map(|line| line.split(": ").nth(1));
     names
         .map(|name| name.split('@').next().unwrap_or(name).to_owned())
@@ -146,7 +164,7 @@ fn nft_tables(slot: &Slot) -> Vec<(String, String)> {
 }
 
 /// What is in the sets and maps of a slot's tables.
-fn nft_elements(slot: &Slot) -> Vec<String> {
+pub(crate) fn nft_elements(slot: &Slot) -> Vec<String> {
     let listings = nft_tables(slot)
         .into_iter()
         .map(|(family, table)| run("nft", &["list", "table", &family, &table]));
@@ -171,7 +189,8 @@ fn cgroups(slot: &Slot) -> Vec<PathBuf> {
         .collect()
 }
 
-fn cgroup_roots(slot: &Slot) -> Vec<PathBuf> {
+/// A slot's own cgroup in every hierarchy that has it.
+pub(crate) fn cgroup_roots(slot: &Slot) -> Vec<PathBuf> {
     let name = slot.cgroup();
     let name = name.trim_start_matches('/');
     let root = Path::new("/sys/fs/cgroup");
@@ -205,7 +224,8 @@ fn remove_cgroups(slot: &Slot) {
     }
 }
 
-fn directories(dir: &Path) -> Vec<PathBuf> {
+/// All directories below one, parents first.
+pub(crate) fn directories(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let below = entries
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))

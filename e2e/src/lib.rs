@@ -11,11 +11,13 @@
 #![expect(clippy::print_stderr, reason = "cargo shows it for tests that fail")]
 
 mod archive;
+mod audit;
 pub mod catalog;
 mod child;
 mod cni;
 mod command;
 mod containerd;
+mod crash;
 mod daemon;
 mod figures;
 mod fuse;
@@ -27,6 +29,7 @@ mod log;
 mod net;
 mod node;
 mod pod;
+mod records;
 mod registry;
 mod slot;
 mod terminal;

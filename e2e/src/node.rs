@@ -1,5 +1,6 @@
 //! A machine with a daemon on it, or what comes closest: a daemon that shares nothing with others.
 
+use crate::audit;
 use crate::catalog::BUSYBOX;
 use crate::daemon::{Daemon, oci_handlers};
 use crate::leftovers;
@@ -98,7 +99,7 @@ impl Node {
         .await
     }
 
-    async fn start_program(
+    pub(crate) async fn start_program(
         program: PathBuf,
         slot: Slot,
         edit: impl FnOnce(&mut Table),
@@ -195,6 +196,10 @@ impl Node {
     #[must_use]
     pub fn netns_dir(&self) -> PathBuf {
         self.dir().join("netns")
+    }
+
+    pub(crate) fn daemon(&self) -> &Daemon {
+        &self.daemon
     }
 
     pub(crate) fn slot(&self) -> &Slot {
@@ -410,15 +415,18 @@ impl Node {
         Ok(())
     }
 
-    /// Removes all pods and images, and checks that nothing of them is left in the kernel or on disk.
+    /// Checks that the kernel and the disk have what the daemon's records say, then removes all pods and
+    /// images, and checks that nothing of them is left.
     ///
     /// # Errors
-    /// Something is left; the message lists it.
+    /// Something is missing, unrecorded or left; the message lists it.
     pub async fn finish(self) -> Result<()> {
+        self.audit_records().await?;
         self.clear().await
     }
 
-    /// The same for a node that others have too; nothing more may be done on it.
+    /// Removes all, and checks that nothing is left, on a node that others have too; nothing more may be
+    /// done on it.
     ///
     /// # Errors
     /// Something is left; the message lists it.
@@ -436,6 +444,39 @@ impl Node {
         self.audit().await?;
         self.finished.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Checks that processes, cgroups, mounts, links, addresses, host ports, files, layers and descriptors
+    /// are those that the daemon's records speak of, all of them and no others. What is done behind an
+    /// answer gets a while.
+    ///
+    /// # Errors
+    /// The message lists what is missing or unrecorded.
+    pub async fn audit_records(&self) -> Result<()> {
+        self.audit_records_except(&[]).await
+    }
+
+    /// The same but for what has one of these ids: a request about it did not come to its end.
+    ///
+    /// # Errors
+    /// The message lists what is missing or unrecorded.
+    pub async fn audit_records_except(&self, unsettled: &[String]) -> Result<()> {
+        let is_settled = |line: &String| !unsettled.iter().any(|id| line.contains(id));
+        let differences = || {
+            let mut all = audit::differences(&self.slot, self.daemon_pid());
+            all.retain(is_settled);
+            all
+        };
+        let same = until("all is as the records say", async || {
+            differences().is_empty().then_some(())
+        })
+        .await;
+        same.with_context(|| differences().join("\n"))
+    }
+
+    /// Removes everything without a look at it, and without the daemon's log being shown.
+    pub fn abandon(self) {
+        self.finished.store(true, Ordering::Relaxed);
     }
 
     /// Checks that there is nothing now that was not there when the daemon had started. What the
@@ -457,6 +498,7 @@ impl Node {
             self.dir().join("scratch"),
             self.certs_dir(),
             self.daemon.log_path(),
+            self.daemon.crash_dir(),
             // Written with the first image; it lists none in the end.
             self.root_dir().join("images/index.json"),
             // The administrator's.

@@ -150,8 +150,21 @@ pub fn container_config(name: &str, pod: &PodSandboxConfig) -> ContainerConfig {
 }
 
 impl<'a> Pod<'a> {
-    pub(crate) fn new(node: &'a Node, id: String, config: PodSandboxConfig) -> Self {
+    /// A pod that is there already.
+    #[must_use]
+    pub fn new(node: &'a Node, id: String, config: PodSandboxConfig) -> Self {
         Self { node, id, config }
+    }
+
+    /// A container of it that is there already, which logs to a file of its name.
+    #[must_use]
+    pub fn container(&self, name: &str, id: String) -> Container<'a> {
+        let log_path = Path::new(&self.config.log_directory).join(format!("{name}.log"));
+        Container {
+            node: self.node,
+            id,
+            log_path,
+        }
     }
 
     /// Creates a container. Its configuration is a usual one, as `edit` changes it.

@@ -4,6 +4,7 @@ use crate::answer;
 use crate::network::{Plugin, plugin_type};
 use crate::plugin::{self, Run};
 use crate::{Attachment, Error, Network, Verb};
+use crisp_crash::point;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -61,8 +62,10 @@ impl Client {
                 let run = self.run_for(&made, Verb::Add, plugin, program, made.result.as_ref());
                 let answer = answer::parse(&run.run().await?, network.version);
                 made.result = Some(answer.map_err(|reason| run.failed(reason))?);
+                point!("cni.one-added");
             }
             made.addresses = addresses(&made)?;
+            point!("cni.added");
             Ok(made)
         })
         .await
@@ -104,6 +107,7 @@ impl Client {
             for (plugin, program) in self.programs(network)?.into_iter().rev() {
                 let run = self.run_for(attachment, Verb::Delete, plugin, program, result);
                 run.run().await?;
+                point!("cni.one-deleted");
             }
             Ok(())
         })

@@ -20,6 +20,7 @@ use crate::store::Store;
 use crate::users::Users;
 use crate::view::{CgroupDriver, CniStatus, ContainerView, NodeStatus, PodView};
 use crisp_cgroup::{Hierarchies, Version};
+use crisp_crash::point;
 use crisp_image::Images;
 use crisp_model::{ContainerEvent, ContainerId, ContainerState, ExitReason, PodId, PodState};
 use crisp_network::Network;
@@ -298,6 +299,7 @@ impl Engine {
         let Ok(container) = self.store.container(&exit.container_id) else {
             return;
         };
+        point!("exit.heard");
         let at = from_unix_ns(exit.finished_at_ns);
         self.transition(
             &container,
@@ -314,6 +316,7 @@ impl Engine {
         let Some(record) = container.apply(event) else {
             return;
         };
+        point!("state.changed");
         self.save_container_or_tell(container);
         let kind = match record.state {
             ContainerState::Created => EventKind::Created,
@@ -355,13 +358,12 @@ impl Engine {
     /// up again. With one that is gone the parent of everything in its pod is: what is left is taken
     /// down, so that the client can start the pod again.
     fn shim_lost(&self, pod: &Arc<Pod>) {
-        if pod.state() != PodState::Ready {
-            return;
-        }
         let (engine, pod) = (self.this(), pod.clone());
         tokio::spawn(async move {
+            // Whoever starts or stops the pod at the moment may see to it.
             let _operation = pod.operation.lock().await;
-            if pod.state() != PodState::Ready {
+            let is_lost = pod.shim().is_some_and(|shim| shim.is_closed());
+            if !is_lost || pod.state() == PodState::Starting {
                 return;
             }
             tracing::error!(pod = %pod.id(), "the connection to the shim broke");

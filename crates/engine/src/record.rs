@@ -16,6 +16,7 @@
 use crate::error::{Error, Result};
 use crate::handlers::RuntimeCommand;
 use crate::wiring::Wiring;
+use crisp_crash::point;
 use crisp_model::spec::ImageDefaults;
 use crisp_model::{
     ContainerConfig, ContainerId, ContainerState, PodConfig, PodId, PodState, ResolvedUser,
@@ -28,6 +29,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
+
+/// The extension of a file that is being written.
+const UNFINISHED: &str = "new";
 
 /// The version of the records that this build writes.
 const VERSION: u32 = 1;
@@ -248,23 +252,19 @@ impl Records {
     }
 
     pub(crate) fn remove_container(&self, pod: &PodId, id: &ContainerId) -> Result<()> {
-        let path = self.container_path(pod, id);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(Error::io("remove", path)(error))
-            }
-            _ => Ok(()),
-        }
+        remove_file(&self.container_path(pod, id))
     }
 
     pub(crate) fn remove_pod(&self, id: &PodId) -> Result<()> {
         remove_dir(&self.pod_dir(id))
     }
 
-    /// Everything on disk.
+    /// Everything on disk. What was being written when the last daemon ended is removed.
     pub(crate) fn read(&self) -> Result<Found> {
         let mut found = Found::default();
+        remove_unfinished(&self.pod_cidrs)?;
         for dir in entries(&self.pods_dir)? {
+            remove_unfinished(&dir.join("pod.json"))?;
             match read::<PodRecord>(&dir.join("pod.json")) {
                 Some(pod) => found.pods.push((pod, read_containers(&dir)?)),
                 None => found.broken.push(dir),
@@ -304,15 +304,31 @@ pub(crate) fn remove_dir(path: &Path) -> Result<()> {
 
 /// Writes a file so that a reader sees the old or the new one, never a part.
 pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
-    let temporary = path.with_extension("new");
-    let written = std::fs::write(&temporary, content).map_err(Error::io("write", &temporary));
-    let replaced =
-        written.and_then(|()| std::fs::rename(&temporary, path).map_err(Error::io("rename", path)));
-    if replaced.is_err() {
+    let temporary = path.with_extension(UNFINISHED);
+    let replace = || {
+        std::fs::write(&temporary, content).map_err(Error::io("write", &temporary))?;
+        point!("record.written");
+        std::fs::rename(&temporary, path).map_err(Error::io("rename", path))?;
+        point!("record.renamed");
+        Ok(())
+    };
+    replace().inspect_err(|_| {
         // What could not be written whole is often nothing but a file on a full disk.
         let _ = std::fs::remove_file(&temporary);
+    })
+}
+
+/// Removes what [`replace_file`] had not come to put in its place.
+fn remove_unfinished(path: &Path) -> Result<()> {
+    remove_file(&path.with_extension(UNFINISHED))
+}
+
+/// Removes a file, if it is there.
+fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+        _ => Ok(()),
     }
-    replaced
 }
 
 fn write<T: Serialize>(path: &Path, record: &T) -> Result<()> {
@@ -345,8 +361,10 @@ fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
 fn read_containers(pod_dir: &Path) -> Result<Vec<ContainerRecord>> {
     let mut all = Vec::new();
     for path in entries(&pod_dir.join("containers"))? {
-        if path.extension().is_some_and(|e| e == "json") {
-            all.extend(read::<ContainerRecord>(&path));
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("json") => all.extend(read::<ContainerRecord>(&path)),
+            Some(UNFINISHED) => remove_file(&path)?,
+            _ => {}
         }
     }
     Ok(all)

@@ -13,6 +13,7 @@ use crate::pod::Pod;
 use crate::record::{ContainerRecord, PodRecord, remove_dir};
 use crate::shim::Shim;
 use crate::wiring::Wiring;
+use crisp_crash::point;
 use crisp_model::{ContainerEvent, ContainerState, PodState, Running};
 use crisp_shim_api::message::{Exit, List, Process, reply, request};
 use crisp_shim_api::{ExitRecord, PodPaths};
@@ -33,6 +34,7 @@ const RECONNECT_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Engine {
     pub(crate) async fn recover(&self) -> Result<()> {
+        point!("recover.begun");
         let found = self.records.read()?;
         for dir in found.broken {
             remove_dir(&dir)?;
@@ -40,9 +42,12 @@ impl Engine {
         for (pod, containers) in &found.pods {
             self.load(pod.clone(), containers.clone());
         }
+        point!("recover.loaded");
         self.forget_checkpoints()?;
         self.images.retain_snapshots(&self.known_containers())?;
+        point!("recover.snapshots-removed");
         self.reserve_addresses();
+        point!("recover.addresses-reserved");
         let (mut own, mut by_plugins) = (JoinSet::new(), JoinSet::new());
         for pod in self.store.pods() {
             let recoveries = match is_wired_by_plugins(&pod) {
@@ -54,7 +59,10 @@ impl Engine {
         }
         wait_for(own, PATIENCE).await;
         wait_for(by_plugins, PLUGINS_PATIENCE).await;
-        self.remove_orphans().await
+        point!("recover.pods-recovered");
+        self.remove_orphans().await?;
+        point!("recover.done");
+        Ok(())
     }
 
     /// What is left of a pod that was to be taken down is tried again by [`take_down_again`]; a shim that
@@ -87,19 +95,28 @@ impl Engine {
         }
     }
 
-    /// Before anything else is allocated, so that no address is given twice.
+    /// Before anything else is allocated, so that no address is given twice. A pod that is not ready has
+    /// its own until it is taken down; or it has given it back and has not come to write that down, and
+    /// a pod that is ready may have it.
     fn reserve_addresses(&self) {
-        for pod in self.store.pods() {
-            let record = pod.record();
-            let wiring = record
-                .network
-                .filter(|_| record.state != PodState::NotReady);
-            let Some(attachment) = wiring.as_ref().and_then(Wiring::built_in) else {
-                continue;
-            };
-            if let Err(error) = self.network.adopt(attachment) {
-                tracing::error!(pod = %pod.id(), error = chain(&error), "an address cannot be kept");
+        let (stopped, others): (Vec<_>, Vec<_>) = self
+            .store
+            .pods()
+            .into_iter()
+            .map(|pod| pod.record())
+            .partition(|record| record.state == PodState::NotReady);
+        let adopt = |record: &PodRecord| {
+            let wiring = record.network.as_ref().and_then(Wiring::built_in);
+            wiring.map_or(Ok(()), |attachment| self.network.adopt(attachment))
+        };
+        for record in others {
+            if let Err(error) = adopt(&record) {
+                tracing::error!(pod = %record.id, error = chain(&error), "an address cannot be kept");
             }
+        }
+        for record in stopped {
+            // What it does not have any more needs not be kept.
+            let _ = adopt(&record);
         }
     }
 
@@ -112,42 +129,54 @@ impl Engine {
     }
 
     async fn recover_pod(&self, pod: &Arc<Pod>) -> Result<()> {
+        let is_of_this_boot = pod.record().boot_id == self.host.boot_id;
         match pod.state() {
             PodState::Starting => self.forget_half_made(pod).await,
-            PodState::NotReady => self.go_on_taking_down(pod).await,
-            PodState::Ready if pod.record().boot_id != self.host.boot_id => {
+            PodState::Ready | PodState::NotReady if !is_of_this_boot => {
                 self.take_down_lost(pod).await
             }
+            PodState::NotReady => self.finish_stop(pod).await,
             PodState::Ready => self.reconnect(pod).await,
         }
     }
 
-    /// Goes on with a pod that was being stopped. A shim that is still there tells how its containers end.
-    async fn go_on_taking_down(&self, pod: &Arc<Pod>) -> Result<()> {
-        let record = pod.record();
-        if record.has_effects() && record.boot_id == self.host.boot_id {
-            self.reconnect(pod).await?;
+    /// Goes on with a stop, as far as the last daemon did not come to its end. A shim that is still there
+    /// tells how the pod's containers end.
+    async fn finish_stop(&self, pod: &Arc<Pod>) -> Result<()> {
+        if let Err(error) = self.take_up_shim(pod).await {
+            tracing::warn!(pod = %pod.id(), error = chain(&error), "the shim of a pod that is stopped cannot be asked");
         }
-        match pod.shim() {
-            Some(_) => self.take_down_stopped(pod).await,
-            None => self.take_down_lost(pod).await,
-        }
+        self.end_stopped(pod).await
     }
 
     async fn forget_half_made(&self, pod: &Pod) -> Result<()> {
         if let Some(Wiring::Plugins { cni }) = pod.record().network {
             cni.outwait_orphans().await;
         }
-        self.forget_pod(pod).await
+        self.forget_pod(pod).await?;
+        point!("recover.half-made-forgotten");
+        Ok(())
     }
 
+    /// Takes a pod over as its shim has it; without a shim, takes it down.
     pub(crate) async fn reconnect(&self, pod: &Arc<Pod>) -> Result<()> {
+        if self.take_up_shim(pod).await? {
+            return Ok(());
+        }
+        tracing::error!(pod = %pod.id(), "the shim is gone; its pod is taken down");
+        self.take_down_lost(pod).await
+    }
+
+    /// Connects to a pod's shim and brings its containers to the states that it tells; says whether there
+    /// is one.
+    async fn take_up_shim(&self, pod: &Arc<Pod>) -> Result<bool> {
         let run_dir = self.pod_run_dir(pod.id());
         let connected = Shim::connect(pod.id(), &run_dir, self.listener(pod)).await?;
         let Some((shim, welcome)) = connected else {
-            tracing::error!(pod = %pod.id(), "the shim is gone; its pod is taken down");
-            return self.take_down_lost(pod).await;
+            pod.set_shim(None);
+            return Ok(false);
         };
+        point!("recover.shim-connected");
         let list = match shim.call(request::Body::List(List {})).await {
             Ok((reply::Body::Processes(list), _)) => list,
             Ok((other, _)) => return Err(crate::shim::unexpected(&other)),
@@ -157,6 +186,7 @@ impl Engine {
             }
         };
         pod.set_shim(Some(shim));
+        point!("recover.shim-listed");
         for container in self.store.containers_of(pod.id()) {
             let process = list
                 .processes
@@ -168,7 +198,8 @@ impl Engine {
         if welcome.pod_exited.is_some() {
             self.pause_exited(pod);
         }
-        self.take_away_half_made(pod).await
+        self.take_away_half_made(pod).await?;
+        Ok(true)
     }
 
     /// Takes away containers that an earlier daemon has not made to their end: their clients ask again.
@@ -178,6 +209,7 @@ impl Engine {
             let is_created = container.state() == ContainerState::Created;
             if is_created && !is_made_here && !self.has_bundle(&container.record()) {
                 self.take_away(&container).await?;
+                point!("recover.container-taken-away");
             }
         }
         Ok(())
@@ -221,15 +253,22 @@ impl Engine {
         self.container_exited(exit);
     }
 
+    /// What a shim has written of ends, for when it tells nothing any more.
+    pub(crate) fn hear_exit_records(&self, pod: &Pod) {
+        let exits = PodPaths::new(self.pod_run_dir(pod.id())).exits();
+        for exit in ExitRecord::read_all(&exits).unwrap_or_default() {
+            self.catch_up_record(&exit);
+        }
+        point!("recover.exits-read");
+    }
+
     /// Takes down what is left of a pod whose shim is gone, and keeps it as not ready.
     pub(crate) async fn take_down_lost(&self, pod: &Pod) -> Result<()> {
         pod.update(|record| record.state = PodState::NotReady);
         self.save_pod_or_tell(pod);
         let record = pod.record();
-        let exits = PodPaths::new(self.pod_run_dir(pod.id())).exits();
-        for exit in ExitRecord::read_all(&exits).unwrap_or_default() {
-            self.catch_up_record(&exit);
-        }
+        point!("recover.lost-recorded");
+        self.hear_exit_records(pod);
         for container in self.store.containers_of(pod.id()) {
             container.settled().await;
             let message = match record.boot_id == self.host.boot_id {
@@ -263,6 +302,7 @@ impl Engine {
                 remove_dir(&entry.path())?;
             }
         }
+        point!("recover.run-dirs-removed");
         let live = pods.iter().filter(|pod| pod.state() == PodState::Ready);
         let live = live.map(|pod| pod.id().clone()).collect();
         Ok(self.network.collect_garbage(&live).await?)

@@ -256,6 +256,11 @@ impl Shim {
         self.abandoned.notify_one();
     }
 
+    /// Whether the connection has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
     /// Waits until the connection has ended, as it does with the shim.
     pub(crate) async fn closed(&self) {
         // The sender lives as long as `self`.

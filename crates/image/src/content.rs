@@ -20,6 +20,7 @@
 
 use crate::manifest::{self, Descriptor};
 use crate::{Digest, Error, tree};
+use crisp_crash::point;
 use crisp_sys::file::read_bounded;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -162,7 +163,10 @@ impl Content {
         let staged = self.stage()?;
         let written = fs::write(&staged, bytes)
             .map_err(|error| Error::io("write", &staged, error))
-            .and_then(|()| self.adopt_blob(digest, &staged));
+            .and_then(|()| {
+                point!("blob.staged");
+                self.adopt_blob(digest, &staged)
+            });
         written.inspect_err(|_| forget(&staged))
     }
 
@@ -170,7 +174,9 @@ impl Content {
     pub(crate) fn adopt_blob(&self, digest: &Digest, staged: &Path) -> Result<(), Error> {
         make_private_dir(&self.blobs_dir(digest.algorithm()))?;
         fs::rename(staged, self.blob_path(digest))
-            .map_err(|error| Error::io("rename", staged, error))
+            .map_err(|error| Error::io("rename", staged, error))?;
+        point!("blob.renamed");
+        Ok(())
     }
 
     /// A fresh path in the staging directory.
@@ -205,7 +211,9 @@ impl Content {
             let mut file = File::create_new(&staged)?;
             file.write_all(bytes)?;
             file.sync_all()?;
+            point!("index.staged");
             fs::rename(&staged, path)?;
+            point!("index.renamed");
             File::open(&self.dir)?.sync_all()
         };
         write().map_err(|error| {

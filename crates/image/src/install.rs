@@ -11,6 +11,7 @@ use crate::store::{NewImage, Store, visible};
 use crate::stream::{self, Expected};
 use crate::{Digest, Error, Image, LayerSize, Progress, Settings, content, fixup};
 use bytes::Bytes;
+use crisp_crash::point;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -247,6 +248,7 @@ impl Job {
         };
         let kept = self.settings.keep_layer_blobs.then(keep).transpose()?;
         let staged = self.store.layers.stage()?;
+        point!("pull.layer-staged");
         let dir = staged.fs_dir();
         let expected = Expected {
             blob: &self.blob,
@@ -268,6 +270,7 @@ impl Job {
                 total_bytes,
             });
         })?;
+        point!("pull.layer-unpacked");
         staged.commit(self.diff_id.clone(), &unpacked)?;
         Ok(kept)
     }
@@ -293,6 +296,7 @@ fn commit(
     kept: &[Kept],
 ) -> Result<Arc<Image>, Error> {
     let has_fixup = make_fixup(store, diff_ids)?;
+    point!("pull.layers-made");
     for file in kept {
         store.content.adopt_blob(&file.digest, &file.path)?;
     }

@@ -17,6 +17,7 @@ use crate::content::make_empty_dir;
 use crate::sums::{self, Coverage};
 use crate::unpack::{RootAttributes, Unpacked};
 use crate::{Digest, Error, tree};
+use crisp_crash::point;
 use serde::{Deserialize, Serialize};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -291,6 +292,7 @@ impl Layers {
         let result = fs::rename(self.layer_dir(number), &staged)
             .map_err(|error| Error::io("rename", self.layer_dir(number), error))
             .and_then(|()| {
+                point!("layer.hidden");
                 tree::remove(&staged).map_err(|errno| Error::io("remove", &staged, errno))
             });
         if let Err(error) = result {
@@ -376,6 +378,7 @@ impl Staged {
             sums: unpacked.sums,
         };
         self.write_record(&record, &unpacked.implicit_dirs)?;
+        point!("layer.recorded");
         let layers = self.layers.clone();
         let mut state = layers.state();
         if let Some(quicker) = state.layers.get(&key) {
@@ -383,6 +386,7 @@ impl Staged {
         }
         let (from, to) = (self.dir(), layers.layer_dir(self.number));
         fs::rename(&from, &to).map_err(|error| Error::io("rename", &from, error))?;
+        point!("layer.renamed");
         self.is_committed = true;
         let layer = Arc::new(Layer {
             number: self.number,

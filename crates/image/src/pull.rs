@@ -10,6 +10,7 @@ use crate::store::Store;
 use crate::verify::Verifiers;
 use crate::{Auth, Digest, Error, Image, Progress, Reference, Settings, Version, platform};
 use bytes::Bytes;
+use crisp_crash::point;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
@@ -45,6 +46,7 @@ pub(crate) async fn pull(
         .small_blob(&manifest.config, MAX_CONFIG_BYTES)
         .await?;
     let found = found(fetched, manifest, config_bytes, names);
+    point!("pull.resolved");
     let source = Source::Registry(Arc::new(registry));
     install(store, &settings, source, found, audience).await
 }

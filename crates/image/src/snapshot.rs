@@ -16,6 +16,7 @@ use crate::content::make_empty_dir;
 use crate::layers::{Layer, Layers};
 use crate::unpack::RootAttributes;
 use crate::{Error, ImageId, tree};
+use crisp_crash::point;
 use crisp_model::ContainerId;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -170,7 +171,7 @@ impl Snapshots {
     ) -> Result<(), Error> {
         let staged = self.staged_dir(container);
         let upper = staged.join("fs");
-        let write = || {
+        let write = || -> std::io::Result<()> {
             for path in [&staged, &upper, &staged.join("work")] {
                 DirBuilder::new().mode(0o700).create(path)?;
             }
@@ -182,7 +183,10 @@ impl Snapshots {
                 Permissions::from_mode(root.map_or(0o755, |root| root.mode)),
             )?;
             write_record(&staged, record)?;
-            fs::rename(&staged, self.snapshot_dir(container))
+            point!("snapshot.staged");
+            fs::rename(&staged, self.snapshot_dir(container))?;
+            point!("snapshot.renamed");
+            Ok(())
         };
         write().map_err(|error| {
             if let Err(errno) = tree::remove(&staged) {
@@ -280,6 +284,7 @@ impl Snapshots {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             result => result.map_err(|error| Error::io("rename", &path, error))?,
         }
+        point!("snapshot.hidden");
         tree::remove(&staged).map_err(|errno| Error::io("remove", &staged, errno))
     }
 

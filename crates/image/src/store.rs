@@ -11,6 +11,7 @@ use crate::manifest::{Document, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Manifest};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::stack::{Directory, Node};
 use crate::{Config, Digest, Error, Image, ImageId, Settings, fixup};
+use crisp_crash::point;
 use crisp_model::ContainerId;
 use nix::unistd::syncfs;
 use std::collections::HashSet;
@@ -190,12 +191,14 @@ impl Store {
             .write_blob(&indexed.manifest.digest, &manifest_bytes)?;
         self.content
             .write_blob(&manifest.config.digest, &config_bytes)?;
+        point!("pull.blobs-written");
         indexed.unsynced_since_boot = Some(self.boot_id.clone());
         let config = RawConfig::parse(&config_bytes, id.as_str())?;
         let settings = self.settings();
         let entry = Entry::new(indexed, &manifest, config, &settings);
         self.set_catalogue(self.catalogue().with(entry, &settings), true)?;
         drop(writer);
+        point!("pull.entered");
         self.sync_in_background();
         self.image(&id)
     }
@@ -239,7 +242,9 @@ impl Store {
                 written => written?,
             }
         }
+        point!("remove-image.unlisted");
         self.collect_garbage();
+        point!("remove-image.blobs-removed");
         Ok(())
     }
 
@@ -335,6 +340,7 @@ impl Store {
     /// Removes layers and blobs that neither an image nor a snapshot nor a pull needs. Blocks.
     pub(crate) fn collect_garbage(&self) {
         self.collect_layers();
+        point!("remove-image.layers-removed");
         let _writer = self.lock_writer();
         let catalogue = self.catalogue();
         self.content
@@ -434,6 +440,7 @@ impl Store {
             for dir in [self.layers.dir(), self.content.dir()] {
                 sync_file_system(dir).map_err(|error| Error::io("sync", dir, error))?;
             }
+            point!("pull.synced");
             let _writer = self.lock_writer();
             self.set_catalogue(self.catalogue().with_synced(&unsynced), true)?;
         }

@@ -11,6 +11,7 @@ use crate::nft::{self, Ruleset};
 use crate::reaper::Reaper;
 use crate::wire::{Batch, Wire};
 use crate::{Error, Settings, link, pod};
+use crisp_crash::point;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use nix::errno::Errno;
 use std::collections::{HashMap, HashSet};
@@ -120,8 +121,12 @@ impl Actor {
             let bridge = self.repair(attachment, error)?;
             self.create_pair(attachment, bridge, netns)?;
         }
+        point!("network.pair-made");
         pod::configure(attachment, pod_socket)?;
-        self.open_host_ports(attachment)
+        point!("network.pod-configured");
+        self.open_host_ports(attachment)?;
+        point!("network.ports-opened");
+        Ok(())
     }
 
     /// Cuts a pod off. What is left to do then, the deletion of its link, is done later.
@@ -132,8 +137,10 @@ impl Actor {
         if attachment.uplink.is_none() {
             self.disable_port(&attachment.host_interface)?;
         }
+        point!("network.port-disabled");
         if owned {
             self.close_host_ports(attachment)?;
+            point!("network.ports-closed");
             lock(&self.allocations).release(&attachment.pod);
         }
         Ok(())

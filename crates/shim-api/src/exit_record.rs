@@ -6,6 +6,7 @@
 
 use crate::is_valid_id;
 use crate::message::Exit;
+use crisp_crash::point;
 use prost::Message;
 use std::fs;
 use std::io::{self, Read};
@@ -53,7 +54,10 @@ impl ExitRecord {
         let temporary = exits_dir.join(format!("{TEMPORARY_PREFIX}{id}"));
         let path = exits_dir.join(id);
         fs::write(&temporary, to_bytes(exit)).map_err(failed("write", &temporary))?;
-        fs::rename(&temporary, &path).map_err(failed("rename to", &path))
+        point!("shim.exit-written");
+        fs::rename(&temporary, &path).map_err(failed("rename to", &path))?;
+        point!("shim.exit-renamed");
+        Ok(())
     }
 
     /// The record of one container; none when there is none or it is torn.

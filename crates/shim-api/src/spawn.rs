@@ -6,6 +6,7 @@
 use crate::paths::SOCKET_NAME;
 use crate::socket::listen_at;
 use crate::{ConnectError, PodPaths, connect};
+use crisp_crash::point;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
@@ -64,8 +65,11 @@ pub fn spawn(shim_exe: BorrowedFd<'_>, paths: &PodPaths) -> Result<Spawned, Spaw
     }
     make_exits_dir(paths)?;
     let listener = listen_at(paths).map_err(SpawnError::Socket)?;
+    point!("spawn.listening");
     let pid = execute(shim_exe, listener.as_fd(), paths)?;
+    point!("spawn.executed");
     let connection = connect(paths).map_err(SpawnError::Socket)?;
+    point!("spawn.connected");
     Ok(Spawned { pid, connection })
 }
 
@@ -90,7 +94,7 @@ fn execute(
     let dir = CString::new(paths.runtime_dir().as_os_str().as_bytes())
         .map_err(|error| failed("use the runtime directory")(error.into()))?;
     let arguments = [c"crisp-shim".to_owned(), c"shim".to_owned(), dir];
-    let environment: [CString; 0] = [];
+    let environment = crisp_crash::environment();
     let actions = descriptors(&listener, &log).map_err(from_errno("prepare posix_spawn"))?;
     let attributes = clean_signals().map_err(from_errno("prepare posix_spawn"))?;
     posix_spawn(

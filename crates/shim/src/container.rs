@@ -9,6 +9,7 @@ use crate::poststop::Poststop;
 use crate::scratch::Scratch;
 use crate::stdin::Lifetime;
 use crate::stdio::{Input, Stdio};
+use crisp_crash::point;
 use crisp_runtime::{
     CommandLine, ContainerPlan, Overlay, Rootfs, SeccompFilter, StartError, Started, Starting,
     WindowSize,
@@ -283,6 +284,7 @@ impl Container {
             ending.next_kill = now + KILL_INTERVAL;
             return None;
         }
+        point!("shim.container-killed");
         self.stdio.finish(scratch);
         // Before a runtime may remove the cgroup.
         ending.exit.oom_killed = self.cgroup.was_oom_killed();

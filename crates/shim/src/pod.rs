@@ -6,6 +6,7 @@ use crate::pause_setup::{MAX_REPORT_BYTES, READY, Setup};
 use crate::poller::{Event, Interest, Poller, Watched};
 use crate::shm::Shm;
 use crate::sysctl::{OwnNamespaces, Sysctl, SysctlError};
+use crisp_crash::point;
 use crisp_shim_api::message::open_socket::Family;
 use crisp_shim_api::message::{IdMap, PodExited, PodStarted, StartPod, reply};
 use crisp_sys::namespace::{Kind, open_namespace, setns};
@@ -124,6 +125,7 @@ impl PodStart {
             setup.run(theirs.as_fd(), &executable, child)
         })
         .map_err(io("spawn the pause process"))?;
+        point!("shim.pause-forked");
         let start = Self {
             pause: Pause {
                 process,
@@ -139,6 +141,7 @@ impl PodStart {
             waiters: Waiters::new(reply_to),
         };
         start.prepare(config)?;
+        point!("shim.pause-prepared");
         Ok(start)
     }
 

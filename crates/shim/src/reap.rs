@@ -6,6 +6,7 @@ use crate::journal::{Chain, journal};
 use crate::pod::Pod;
 use crate::poller::Key;
 use crate::shim::Shim;
+use crisp_crash::point;
 use crisp_shim_api::ExitRecord;
 use crisp_shim_api::message::{Exit, PodExited, event};
 use crisp_sys::process::{ExitStatus, try_reap};
@@ -53,6 +54,7 @@ impl Shim {
             self.pause_ended(status);
         } else if let Some(key) = self.container_with_init(pid) {
             if let Some(container) = self.containers.get_mut(&key) {
+                point!("shim.init-reaped");
                 container.init_ended(status);
             }
         } else if let Some(key) = self.exec_with(pid) {
@@ -92,6 +94,7 @@ impl Shim {
         } = &exit;
         journal!("container {container_id}: ended, code {code} signal {signal} oom {oom_killed}");
         self.connections.broadcast(&event::Body::Exit(exit));
+        point!("shim.exit-told");
     }
 
     fn exec_ended(&mut self, key: Key, pid: Pid, status: ExitStatus) {
@@ -100,6 +103,7 @@ impl Shim {
         };
         let container = self.containers.get(&exec.container);
         let exit = exec.ended(status, pid, container);
+        point!("shim.exec-ended");
         let Exit {
             container_id,
             exec_id,

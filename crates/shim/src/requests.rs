@@ -9,6 +9,7 @@ use crate::journal::journal;
 use crate::pod::{Pod, PodStart};
 use crate::poller::Key;
 use crate::shim::Shim;
+use crisp_crash::point;
 use crisp_shim_api::message::{
     self, Attach, Attached, CloseStdin, Done, Hello, OpenSocket, Processes, RemoveContainer,
     ReopenLog, ResizeTerminal, SocketOpened, StartContainer, StartPod, Welcome, reply, request,
@@ -68,6 +69,7 @@ impl Shim {
         let version = negotiate(hello.version)
             .ok_or_else(|| RequestError::Invalid("version: zero is none".to_owned()))?;
         self.connections.greeted(to.connection);
+        point!("shim.greeted");
         let pause_pid = match self.pod.pause() {
             Some(pause) => pause.pid.as_raw().cast_unsigned(),
             None => 0,
@@ -139,6 +141,7 @@ impl Shim {
         };
         let key = self.keys.next();
         let container = Container::begin(key, start, pod, to, &self.poller, &self.witness)?;
+        point!("shim.container-forked");
         self.containers.insert(key, container);
         Ok(None)
     }
@@ -166,6 +169,7 @@ impl Shim {
             &self.poller,
             &self.witness,
         )?;
+        point!("shim.exec-forked");
         self.execs.insert(key, exec);
         Ok(None)
     }
@@ -183,7 +187,10 @@ impl Shim {
             self.execs[&self.find_exec(key, &request.exec_id)?].require_running()?
         };
         match pidfd_send_signal(pidfd, request.signal) {
-            Ok(()) => done(),
+            Ok(()) => {
+                point!("shim.signalled");
+                done()
+            }
             Err(Errno::ESRCH) => Err(RequestError::NotRunning {
                 what: "container",
                 id: container.id.clone(),
@@ -204,6 +211,7 @@ impl Shim {
             .log_mut()
             .reopen()
             .map_err(RequestError::internal("open the log"))?;
+        point!("shim.log-reopened");
         done()
     }
 
@@ -287,6 +295,7 @@ impl Shim {
         }
         ExitRecord::remove(&self.paths.exits(), &request.container_id)
             .map_err(RequestError::internal("remove the exit record"))?;
+        point!("shim.record-removed");
         self.containers.remove(&key);
         journal!("container {}: removed", request.container_id);
         done()

@@ -11,6 +11,7 @@ use crate::reap::Unclaimed;
 use crate::scratch::Scratch;
 use crate::shutdown::Closing;
 use crate::stdio::nonblocking;
+use crisp_crash::point;
 use crisp_shim_api::{LISTENER_FD, PodPaths, ShimPid};
 use crisp_sys::memory;
 use crisp_sys::process::{SingleThreaded, close_on_exec, set_child_subreaper};
@@ -109,9 +110,11 @@ impl Shim {
         let _ = setsid();
         umask(Mode::S_IWGRP | Mode::S_IWOTH);
         set_child_subreaper().map_err(ShimError::setup("become a subreaper"))?;
+        point!("shim.begun");
         let us = ShimPid::current().map_err(ShimError::setup("read /proc/self/stat"))?;
         us.write(&paths)
             .map_err(ShimError::setup("write shim.pid"))?;
+        point!("shim.pid-written");
         let poller = Poller::new().map_err(ShimError::setup("epoll_create"))?;
         let signals = block_signals().map_err(ShimError::setup("signalfd"))?;
         let watched = ShimError::setup("watch signals");

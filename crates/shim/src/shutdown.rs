@@ -7,6 +7,7 @@ use crate::failure::RequestError;
 use crate::journal::journal;
 use crate::poller::Key;
 use crate::shim::{Next, Shim};
+use crisp_crash::point;
 use crisp_shim_api::message::{Done, reply};
 use crisp_sys::process::kill;
 use std::collections::BTreeMap;
@@ -53,6 +54,7 @@ impl Shim {
             deadline: now + MAX_SHUTDOWN_WAIT,
             next_kill: now,
         });
+        point!("shim.closing");
         Ok(())
     }
 
@@ -75,7 +77,9 @@ impl Shim {
         }
         match self.pod.pause() {
             Some(pause) => {
+                point!("shim.containers-ended");
                 kill(&pause.pidfd);
+                point!("shim.pause-killed");
                 self.wait_or_end(time)
             }
             None => self.end(time),
@@ -149,6 +153,7 @@ impl Shim {
                 self.connections
                     .reply(to, reply::Body::Done(Done {}).into());
             }
+            point!("shim.shutdown-answered");
         }
         self.connections.close_all();
         Next::End

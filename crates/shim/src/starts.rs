@@ -8,6 +8,7 @@ use crate::journal::{Chain, journal};
 use crate::pod::{Pod, PodError, PodStart};
 use crate::poller::Key;
 use crate::shim::Shim;
+use crisp_crash::point;
 use crisp_shim_api::message::{self, reply};
 use std::task::Poll;
 
@@ -49,10 +50,12 @@ impl Shim {
         match result {
             Ok(()) => {
                 journal!("pod started, pause {}", pause.process.pid);
+                point!("shim.pause-reported");
                 for to in waiters.iter() {
                     let answer = pause.started(&self.witness).map_err(RequestError::from);
                     self.answer_with(to, answer);
                 }
+                point!("shim.pod-answered");
                 self.pod = Pod::Running(pause);
             }
             Err(error) => {
@@ -74,11 +77,13 @@ impl Shim {
         match result {
             Ok(pid) => {
                 journal!("container {}: started, pid {pid}", container.id);
+                point!("shim.container-reported");
                 if let Some(started) = container.running().map(Running::started) {
                     for to in waiters.iter() {
                         self.connections.reply(to, started.clone().into());
                     }
                 }
+                point!("shim.container-answered");
                 if let Some(status) = self.unclaimed.claim(pid) {
                     self.child_ended(pid, status);
                 }
@@ -110,6 +115,7 @@ impl Shim {
                 };
                 let body = reply::Body::ExecStarted(started);
                 self.connections.reply(to, Answer { body, fds });
+                point!("shim.exec-answered");
                 if let Some(status) = self.unclaimed.claim(pid) {
                     self.child_ended(pid, status);
                 }

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::pod::{Pod, files, hostname, netns};
 use crate::record::{ContainerRecord, make_private_dir, replace_file};
 use crate::seccomp::Confinement;
+use crisp_crash::point;
 use crisp_model::spec::{
     HostDevice, ImageMount, NamespacePaths, SecurityLabels, SpecInput, Volume, container_spec,
     effective_capabilities, linux_resources,
@@ -137,6 +138,7 @@ impl Engine {
     ) -> Result<()> {
         let dir = self.bundle_dir(&record.pod, &record.id);
         make_private_dir(&dir)?;
+        point!("create.bundle-made");
         confinement.write(&dir)?;
         self.write_spec(record, spec)
     }

@@ -12,6 +12,7 @@ use crate::pod::Pod;
 use crate::record::ContainerRecord;
 use crate::store::Reserved;
 use crisp_cgroup::CgroupPath;
+use crisp_crash::point;
 use crisp_image::Image;
 use crisp_model::spec::SecurityLabels;
 use crisp_model::{ContainerConfig, ContainerId, ContainerState, PodState};
@@ -38,6 +39,7 @@ impl Engine {
         let container = Container::new(record, Making::pending());
         match self.reserve(&pod, &container).await? {
             Reserved::New => {
+                point!("create.named");
                 let (engine, new) = (self.clone(), container.clone());
                 detached(async move {
                     engine.make_or_undo(&pod, &new, &image).await;
@@ -69,6 +71,7 @@ impl Engine {
         match &result {
             Ok(()) => self.announce(EventKind::Created, container.id().as_str(), container.pod()),
             Err(_) => {
+                point!("create.failed");
                 if let Err(left) = self.take_away(container).await {
                     let container = container.id();
                     tracing::warn!(%container, error = chain(&left), "a failed container is left");
@@ -82,11 +85,14 @@ impl Engine {
         let _operation = container.operation.lock().await;
         let (config, record) = (self.config(), container.record());
         container.save(&self.records)?;
+        point!("create.recorded");
         let snapshot = self.images.prepare(&record.id, &image.id);
         let host = host_files(&record, config.cdi_dirs.clone(), &self.looks);
         let (snapshot, host) = tokio::join!(snapshot, host);
         let (_, HostFiles { devices, edits }) = (snapshot?, host?);
+        point!("create.snapshot-made");
         let volumes = self.make_volumes(&record).await?;
+        point!("create.volumes-made");
         let labels = self.labels(pod, &record).await?;
         if let Some(label) = &labels.selinux_files {
             let own_dirs = vec![config.root_dir.clone(), config.run_dir.clone()];
@@ -102,7 +108,10 @@ impl Engine {
         let mut spec = self.spec(&config, pod, &record, &parts)?;
         cdi::apply(&edits, &mut spec)?;
         self.make_container_cgroup(&record, &spec).await?;
-        self.write_bundle(&record, &spec, &parts.confinement)
+        point!("create.limited");
+        self.write_bundle(&record, &spec, &parts.confinement)?;
+        point!("create.made");
+        Ok(())
     }
 
     async fn labels(&self, pod: &Pod, record: &ContainerRecord) -> Result<SecurityLabels> {
@@ -124,6 +133,7 @@ impl Engine {
         let resources = spec.linux().as_ref().and_then(|l| l.resources().clone());
         blocking(move || {
             let cgroup = hierarchies.create(&path)?;
+            point!("create.cgroup-made");
             cgroup.apply(&resources.unwrap_or_default())
         })
         .await

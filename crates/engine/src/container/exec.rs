@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::record::ContainerRecord;
 use crate::seccomp::Confinement;
 use crate::shim::{Shim, unexpected};
+use crisp_crash::point;
 use crisp_model::ExecId;
 use crisp_model::spec::exec_process;
 use crisp_shim_api::message::{Exec, Exit, ReopenLog, reply, request};
@@ -121,6 +122,7 @@ impl Engine {
         };
         let shim = self.shim_of(&container)?;
         shim.call(request::Body::ReopenLog(request)).await?;
+        point!("reopen.answered");
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use crate::container::exec::{ExecWanted, milliseconds};
 use crate::engine::{Engine, detached, exit_reason};
 use crate::error::{Error, Result};
 use crate::view::ExecOutput;
+use crisp_crash::point;
 use crisp_shim_api::message::Exit;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
@@ -42,7 +43,9 @@ impl Engine {
         let exec = self.prepare_exec(&container.record(), command, wanted)?;
         detached(async move {
             let (exited, fds) = exec.start(&shim).await?;
+            point!("exec.started");
             let (exit, stdout, stderr) = collect(fds, exited).await?;
+            point!("exec.ended");
             if exit.timed_out {
                 return Err(Error::DeadlineExceeded {
                     what: "the command".to_owned(),

@@ -5,6 +5,7 @@ use crate::engine::{Engine, detached};
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::record::remove_dir;
+use crisp_crash::point;
 use crisp_shim_api::message::{RemoveContainer, request};
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ impl Engine {
 
     pub(crate) async fn remove_known_container(&self, container: &Arc<Container>) -> Result<()> {
         self.kill_container(container).await?;
+        point!("remove.killed");
         let _operation = container.operation.lock().await;
         if !self.store.has_container(container) {
             return Ok(());
@@ -51,11 +53,16 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
+        point!("remove.shim-forgot");
         self.remove_cgroup(&record.cgroup).await?;
+        point!("remove.cgroup-removed");
         self.images.remove_snapshot(&record.id).await?;
+        point!("remove.snapshot-removed");
         remove_dir(&self.bundle_dir(&record.pod, &record.id))?;
+        point!("remove.bundle-removed");
         self.cpu_rates.forget(&record.cgroup);
         container.erase(&self.records)?;
+        point!("remove.record-removed");
         self.store.remove_container(container);
         Ok(())
     }

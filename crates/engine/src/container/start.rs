@@ -8,6 +8,7 @@ use crate::handlers::RuntimeCommand;
 use crate::record::ContainerRecord;
 use crate::seccomp::Confinement;
 use crate::shim::{Hook, Shim};
+use crisp_crash::point;
 use crisp_model::{
     ContainerConfig, ContainerEvent, ContainerState, Mount, NamespaceMode, PodState, Running,
 };
@@ -41,6 +42,7 @@ impl Engine {
             let shim = engine.shim_of(&container)?;
             let result = engine.start_first_process(&container, &shim).await;
             if let Err(error) = &result {
+                point!("start.failed");
                 engine.abandon_start(&container, &shim, error).await;
                 let failed = ContainerEvent::StartFailed {
                     at: SystemTime::now(),
@@ -63,6 +65,7 @@ impl Engine {
     async fn start_first_process(&self, container: &Arc<Container>, shim: &Shim) -> Result<()> {
         let record = container.record();
         make_log_dir(record.log_path.as_deref())?;
+        point!("start.log-dir-made");
         let pod = self.store.pod(record.pod.as_str())?;
         self.renew_pid_namespace(&pod, &record)?;
         let runtime = pod.record().runtime;
@@ -71,6 +74,7 @@ impl Engine {
         }
         let request = self.start_request(&record, runtime)?;
         let hook = self.started_hook(container);
+        point!("start.asked");
         shim.call_with(request::Body::StartContainer(request), &[], Some(hook))
             .await?;
         Ok(())
@@ -95,6 +99,7 @@ impl Engine {
         let (engine, container) = (self.this(), container.clone());
         Box::new(move |reply| {
             if let reply::Body::ContainerStarted(started) = reply {
+                point!("start.answered");
                 engine.transition(
                     &container,
                     started_event(started.pid, started.started_at_ns),

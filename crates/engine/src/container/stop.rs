@@ -6,6 +6,7 @@ use crate::error::chain;
 use crate::error::{Error, Result};
 use crate::record::Stop;
 use crisp_cgroup::{CgroupPath, Error as CgroupError};
+use crisp_crash::point;
 use crisp_model::signal::SIGKILL;
 use crisp_shim_api::message::{Signal, request};
 use nix::time::{ClockId, clock_gettime};
@@ -93,6 +94,7 @@ impl Engine {
             record.stop = record.state.pid().map(|_| stop);
         });
         self.save_container_or_tell(container);
+        point!("stop.begun");
         self.go_on_stopping(container);
         let patience = grace + KILL_TIMEOUT;
         timeout(patience, container.exited()).await.map_err(|_| Error::DeadlineExceeded {
@@ -101,7 +103,9 @@ impl Engine {
                 container.id()
             ),
             after_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
-        })
+        })?;
+        point!("stop.ended");
+        Ok(())
     }
 
     /// Carries out the stop that is on record, unless that is being done.
@@ -159,6 +163,7 @@ impl Engine {
             // Its end is being found out.
             None => return,
         };
+        point!("stop.signalled");
         if let Err(error) = sent {
             tracing::debug!(container = %container.id(), signal, error = chain(&error), "a signal was not delivered");
         }

@@ -3,6 +3,7 @@
 use crate::engine::{Engine, blocking, detached};
 use crate::error::{Error, Result};
 use crisp_cgroup::CgroupPath;
+use crisp_crash::point;
 use crisp_model::spec::{linux_resources, merge};
 use crisp_model::{ContainerState, Resources};
 use std::sync::Arc;
@@ -27,11 +28,14 @@ impl Engine {
             let record = container.record();
             let merged = merge(&record.resources, &update);
             engine.apply_limits(&record.cgroup, merged.clone()).await?;
+            point!("update.applied");
             if let Some(score) = update.oom_score_adj {
                 engine.set_oom_score_adj(&record, score).await?;
             }
             container.update(|record| record.resources = merged);
-            container.save(&engine.records)
+            container.save(&engine.records)?;
+            point!("update.recorded");
+            Ok(())
         })
         .await
     }

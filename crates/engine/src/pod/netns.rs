@@ -1,6 +1,7 @@
 //! The pod's network namespace as a file, so that it is found by name and by `ip netns`.
 
 use crate::error::{Error, Result};
+use crisp_crash::point;
 use crisp_model::PodId;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -20,6 +21,7 @@ pub(super) fn pin(netns: &OwnedFd, path: &Path) -> Result<()> {
         fs::create_dir_all(dir).map_err(Error::io("make directory", dir))?;
     }
     File::create(path).map_err(Error::io("create", path))?;
+    point!("run-pod.netns-file-made");
     let source = format!("/proc/self/fd/{}", netns.as_raw_fd());
     mount(
         Some(source.as_str()),
@@ -28,7 +30,9 @@ pub(super) fn pin(netns: &OwnedFd, path: &Path) -> Result<()> {
         MsFlags::MS_BIND,
         None::<&str>,
     )
-    .map_err(|e| Error::io("bind the network namespace to", path)(e.into()))
+    .map_err(|e| Error::io("bind the network namespace to", path)(e.into()))?;
+    point!("run-pod.netns-pinned");
+    Ok(())
 }
 
 /// Unbinds and removes the file, if it is there.
@@ -37,8 +41,13 @@ pub(super) fn unpin(path: &Path) -> Result<()> {
         Ok(()) | Err(Errno::ENOENT | Errno::EINVAL) => {}
         Err(error) => return Err(Error::io("unmount", path)(error.into())),
     }
+    point!("teardown.netns-unmounted");
     match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
-        _ => Ok(()),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(Error::io("remove", path)(error));
+        }
+        _ => {}
     }
+    point!("teardown.netns-removed");
+    Ok(())
 }

@@ -6,6 +6,7 @@ use super::Pod;
 use crate::engine::Engine;
 use crate::error::{Result, chain};
 use crate::record::PodRecord;
+use crisp_crash::point;
 use crisp_model::PodState;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -72,6 +73,7 @@ impl Engine {
         self.teardown_pod(pod).await?;
         pod.update(PodRecord::forget_effects);
         self.save_pod_or_tell(pod);
+        point!("stop-pod.recorded-torn-down");
         Ok(())
     }
 }

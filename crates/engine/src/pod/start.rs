@@ -11,6 +11,7 @@ use crate::record::{PodRecord, make_private_dir};
 use crate::shim::{Shim, unexpected};
 use crate::store::Reserved;
 use crisp_cgroup::CgroupPath;
+use crisp_crash::point;
 use crisp_model::spec::linux_resources;
 use crisp_model::{
     ContainerLabels, IdMapping, NamespaceMode, PodConfig, PodId, PodState, SelinuxContext,
@@ -39,6 +40,7 @@ impl Engine {
         let pod = Pod::new(record, Making::pending());
         let pod = match self.store.insert_pod(&pod) {
             Reserved::New => {
+                point!("run-pod.named");
                 let (engine, new) = (self.clone(), pod.clone());
                 detached(async move {
                     engine.start_pod(&new).await;
@@ -82,6 +84,7 @@ impl Engine {
                 self.announce(EventKind::Started, pod.id().as_str(), pod.id());
             }
             Err(_) => {
+                point!("run-pod.failed");
                 // The client sees what is left as a pod that is not ready, until it is taken down.
                 if let Err(left) = self.forget_pod(pod).await {
                     tracing::warn!(pod = %pod.id(), error = chain(&left), "something of a failed pod is left");
@@ -97,15 +100,19 @@ impl Engine {
         // Nothing may fail between taking addresses and the record that says whose they are.
         let network = self.plan_wiring(pod)?;
         pod.update(|record| record.network = network);
+        point!("run-pod.addresses-taken");
         pod.save(&self.records)?;
+        point!("run-pod.recorded");
         let labels = self.selinux.of_pod(&pod.record());
         let hostname = hostname(&config)?;
         let run_dir = self.pod_run_dir(pod.id());
         make_private_dir(&run_dir)?;
+        point!("run-pod.run-dir-made");
         let cgroups = self.make_pod_cgroups(pod);
         let shim = self.spawn_shim(pod, &run_dir);
         // While the shim comes up.
         let files = files::make(&run_dir, &config, &hostname, labels.as_ref());
+        point!("run-pod.files-written");
         // It comes to its end whatever became of the others: nothing is made while it is taken down.
         let cgroup_dirs = cgroups.await;
         let (shim, (), cgroup_dirs) = (shim?, files?, cgroup_dirs?);
@@ -114,16 +121,21 @@ impl Engine {
         // Both lie in its socket, which is empty and takes them in this order, when it is there to read.
         let (welcome, answer) = tokio::join!(biased; shim.hello(), start);
         let (welcome, (body, fds)) = (welcome?, answer?);
+        point!("run-pod.shim-welcomed");
         let reply::Body::PodStarted(started) = body else {
             return Err(unexpected(&body));
         };
+        point!("run-pod.pause-started");
         self.wire(pod, fds).await?;
+        point!("run-pod.wired");
         pod.update(|record| {
             record.state = PodState::Ready;
             record.pause_pid = Some(started.pause_pid);
             record.shim_pid = Some(welcome.shim_pid);
         });
-        pod.save(&self.records)
+        pod.save(&self.records)?;
+        point!("run-pod.ready");
+        Ok(())
     }
 
     fn spawn_shim(&self, pod: &Arc<Pod>, run_dir: &Path) -> Result<Arc<Shim>> {
@@ -147,6 +159,7 @@ impl Engine {
         let work = tokio::task::spawn_blocking(move || {
             let path = CgroupPath::parse(&record.cgroup)?;
             let cgroup = hierarchies.create(&path)?;
+            point!("run-pod.cgroup-made");
             let mut limits = match (&record.config.cgroup_parent, &record.config.resources) {
                 // The client has its own cgroup for the pod and keeps the pod's limits there.
                 (Some(_), _) | (_, None) => oci_spec::runtime::LinuxResources::default(),
@@ -158,8 +171,9 @@ impl Engine {
             }));
             cgroup.apply(&limits)?;
             // Pause has a cgroup of its own, as in the unified hierarchy no process is in an inner one.
-            let pause = path.join(record.id.as_str())?;
-            Ok(hierarchies.create(&pause)?.dirs())
+            let pause = hierarchies.create(&path.join(record.id.as_str())?)?;
+            point!("run-pod.pause-cgroup-made");
+            Ok(pause.dirs())
         });
         async { work.await.map_err(|e| Error::Internal(e.to_string()))? }
     }

@@ -7,6 +7,7 @@ use crate::error::{Error, Result, chain};
 use crate::events::EventKind;
 use crate::record::remove_dir;
 use crisp_cgroup::CgroupPath;
+use crisp_crash::point;
 use crisp_model::PodState;
 use crisp_shim_api::message::{Shutdown, request};
 use crisp_shim_api::{PodPaths, ShimPid};
@@ -67,8 +68,8 @@ impl Engine {
         // From here on no container is created or started in it.
         pod.update(|record| record.state = PodState::NotReady);
         self.save_pod_or_tell(pod);
-        self.kill_containers(pod).await?;
-        self.take_down_stopped(pod).await?;
+        point!("stop-pod.recorded");
+        self.end_stopped(pod).await?;
         if was_ready {
             self.announce(EventKind::Stopped, pod.id().as_str(), pod.id());
         }
@@ -85,11 +86,31 @@ impl Engine {
         for container in self.store.containers_of(pod.id()) {
             self.remove_known_container(&container).await?;
         }
+        point!("remove-pod.containers-removed");
         // What was kept of it tells of nobody any more.
         remove_dir(&self.pod_run_dir(pod.id()))?;
         pod.erase(&self.records)?;
+        point!("remove-pod.record-removed");
         self.store.remove_pod(pod);
         Ok(())
+    }
+
+    /// Ends what runs in a pod that is not ready any more, and takes the pod down.
+    pub(crate) async fn end_stopped(&self, pod: &Pod) -> Result<()> {
+        let shim = pod.shim();
+        let shim_is_gone = async {
+            if let Some(shim) = &shim {
+                shim.closed().await;
+            }
+        };
+        tokio::select! {
+            killed = self.kill_containers(pod) => killed?,
+            // Nobody tells of ends any more, and what runs goes with the pod's cgroup.
+            () = shim_is_gone => {}
+        }
+        point!("stop-pod.containers-killed");
+        self.hear_exit_records(pod);
+        self.take_down_stopped(pod).await
     }
 
     async fn kill_containers(&self, pod: &Pod) -> Result<()> {
@@ -115,6 +136,7 @@ impl Engine {
     pub(crate) async fn teardown_pod(&self, pod: &Pod) -> Result<()> {
         let record = pod.record();
         let mut result = self.end_shim(pod).await;
+        point!("teardown.shim-ended");
         let mut also = |step: Result<()>| {
             if result.is_ok() {
                 result = step;
@@ -122,7 +144,9 @@ impl Engine {
         };
         also(self.unwire(&record).await);
         also(self.remove_cgroup(&record.cgroup).await);
+        point!("teardown.cgroup-removed");
         also(self.remove_run_dir(pod).await);
+        point!("teardown.run-dir-removed");
         for container in self.store.containers_of(pod.id()) {
             self.lose_container(&container, "the pod was stopped");
         }
@@ -177,6 +201,7 @@ impl Engine {
         let cgroup = self.hierarchies.open(&CgroupPath::parse(path)?);
         blocking(move || {
             cgroup.kill()?;
+            point!("teardown.cgroup-killed");
             cgroup.remove()
         })
         .await

@@ -2,6 +2,7 @@
 
 use crate::engine::{Engine, detached};
 use crate::error::Result;
+use crisp_crash::point;
 use crisp_model::spec::merge;
 use crisp_model::{PodState, Resources};
 use std::sync::Arc;
@@ -34,11 +35,14 @@ impl Engine {
                         .apply_limits(&pod.record().cgroup, merged.clone())
                         .await?;
                 }
+                point!("update-pod.applied");
                 config.resources = Some(merged);
             }
             config.overhead = overhead.or(config.overhead);
             pod.update(|record| record.config = Arc::new(config));
-            pod.save(&engine.records)
+            pod.save(&engine.records)?;
+            point!("update-pod.recorded");
+            Ok(())
         })
         .await
     }

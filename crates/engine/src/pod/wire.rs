@@ -7,6 +7,7 @@ use crate::plugins::Choice;
 use crate::record::PodRecord;
 use crate::wiring::Wiring;
 use crisp_cni::Attachment;
+use crisp_crash::point;
 use crisp_model::NamespaceMode;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -63,6 +64,7 @@ impl Engine {
         let made = Wiring::Plugins { cni: cni.clone() };
         pod.update(|record| record.network = Some(made));
         pod.save(&self.records)?;
+        point!("cni.recorded");
         self.check_by_plugins(pod, &cni).await;
         Ok(())
     }
@@ -84,6 +86,7 @@ impl Engine {
             Some(Wiring::Plugins { cni }) => self.plugins.delete(cni).await?,
             None => {}
         }
+        point!("teardown.unwired");
         netns::unpin(&netns::path(&self.config().netns_dir, &record.id))
     }
 }

@@ -1,0 +1,88 @@
+//! What another death has left for a daemon to find.
+
+use super::requests::*;
+use super::{Story, life, lost};
+use crate::finding::{Finding, stuck};
+use crate::kubelet::Kubelet;
+use crate::model::{Flux, Known, PodModel};
+use crisp_cri_api::v1::PodSandboxState;
+use crisp_e2e::{Node, until};
+use tonic::Status;
+
+const STORY: Story = Story::Wrecks;
+
+pub(super) async fn play(k: &mut Kubelet) -> Result<(), Finding> {
+    pull(k, QUIET).await?;
+    half_made_pod(k).await?;
+    half_made_container(k).await?;
+    shim_that_ends(k).await?;
+    life::remove_pod(k, QUIET).await?;
+    shim_that_ended(k).await?;
+    life::remove_pod(k, "RemovePodSandbox of a pod that was lost").await
+}
+
+async fn half_made_pod(k: &mut Kubelet) -> Result<(), Finding> {
+    let run = async |node: &Node| try_run_pod(node, STORY, 0).await.map(drop);
+    k.die_at("run-pod.wired", run).await?;
+    k.restart("a restart over a half-made pod").await?;
+    k.settle().await
+}
+
+async fn half_made_container(k: &mut Kubelet) -> Result<(), Finding> {
+    run_pod(k, QUIET, STORY).await?;
+    let pod = known_pod(k)?;
+    let create = async |node: &Node| pod.handle(node).create("idle", |_| ()).await.map(drop);
+    k.die_at("create.cgroup-made", create).await?;
+    k.restart("a restart over a half-made container").await?;
+    k.settle().await
+}
+
+/// With a container that has ended and one that runs.
+async fn add_containers(k: &mut Kubelet) -> Result<(), Finding> {
+    create(k, QUIET, "short").await?;
+    run_to_its_end(k, QUIET, "short", 3).await?;
+    create(k, QUIET, "last").await?;
+    start(k, QUIET, "last").await.map(drop)
+}
+
+/// The daemon sees it.
+async fn shim_that_ends(k: &mut Kubelet) -> Result<(), Finding> {
+    add_containers(k).await?;
+    let pod = known_pod(k)?;
+    let shim = k.node.shim(&pod.id).map_err(stuck)?;
+    let end = async |node: &Node| {
+        shim.kill();
+        until("the pod is not ready", async || {
+            let status = pod.handle(node).status().await;
+            match status {
+                Ok(status) if status.state() == PodSandboxState::SandboxNotready => Some(Ok(())),
+                Ok(_) => None,
+                Err(error) => Some(Err(internal(error))),
+            }
+        })
+        .await
+        .unwrap_or_else(|error| Err(Status::internal(format!("{error:#}"))))
+    };
+    k.step("the end of a shim", Flux::Pod, end).await?;
+    is_lost(k, &pod).await
+}
+
+/// The daemon was dead meanwhile.
+async fn shim_that_ended(k: &mut Kubelet) -> Result<(), Finding> {
+    run_pod(k, QUIET, STORY).await?;
+    add_containers(k).await?;
+    let pod = known_pod(k)?;
+    let shim = k.node.shim(&pod.id).map_err(stuck)?;
+    k.node.kill().map_err(stuck)?;
+    shim.kill();
+    k.restart("a restart without a shim").await?;
+    is_lost(k, &pod).await
+}
+
+async fn is_lost(k: &mut Kubelet, pod: &PodModel) -> Result<(), Finding> {
+    lost::is_reported(&k.node, pod).await?;
+    pod_of(k)?.is_ready = false;
+    // Nobody saw how it ended.
+    set_state(k, "last", Known::Exited { code: 255 })?;
+    k.settle().await
+}
