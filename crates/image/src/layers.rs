@@ -231,13 +231,17 @@ impl Layers {
         !self.state().withdrawn.is_empty()
     }
 
-    /// Takes [`Self::withdraw`] back, unless another layer is in the place already.
+    /// Takes [`Self::withdraw`] back, unless another layer is in the place already, or this one was
+    /// removed since.
     pub(crate) fn reinstate(&self, layer: &Arc<Layer>) {
         let mut state = self.state();
-        let place = state.layers.entry(layer.record.key.clone());
-        if let Entry::Vacant(place) = place {
-            place.insert(layer.clone());
-            state.withdrawn.retain(|withdrawn| withdrawn != layer);
+        let State {
+            layers, withdrawn, ..
+        } = &mut *state;
+        let found = withdrawn.iter().position(|withdrawn| withdrawn == layer);
+        if let (Some(found), Entry::Vacant(place)) = (found, layers.entry(layer.record.key.clone()))
+        {
+            place.insert(withdrawn.swap_remove(found));
         }
     }
 
@@ -524,6 +528,7 @@ mod tests {
         assert_eq!(layers.get(&damaged.record.key), Some(fresh));
         assert_eq!(layers.numbered(of_container).as_ref(), Some(&damaged));
         layers.retain(|| needed(&[]));
+        layers.reinstate(&damaged);
         assert_eq!(layers.numbered(of_container), None);
         assert!(!layers.layer_dir(of_container).exists());
         assert!(layers.layer_dir(of_image).exists());
