@@ -237,7 +237,11 @@ impl Store {
                 Err(Error::NoSpace { .. }) => {
                     self.show_catalogue(without.clone());
                     self.collect_layers();
-                    self.set_catalogue(without, true)?;
+                    if let Err(error) = self.set_catalogue(without, true) {
+                        // The index still names it: it is there to be removed again.
+                        self.show_catalogue((*catalogue).clone());
+                        return Err(error);
+                    }
                 }
                 written => written?,
             }
