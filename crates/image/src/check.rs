@@ -15,6 +15,7 @@ use crate::sums::Coverage;
 use crate::{Digest, Error};
 use crisp_model::ContainerId;
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
@@ -226,6 +227,7 @@ impl<'a, F: Fn(u64)> Look<'a, F> {
         let wrong = self.store.layers.verify(layer, |bytes| {
             *read += bytes;
             told(*read);
+            ControlFlow::Continue(())
         });
         let key = &layer.record.key;
         let wrong: Wrong = wrong

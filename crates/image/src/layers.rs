@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, DirBuilder, File};
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -197,7 +198,11 @@ impl Layers {
     }
 
     /// What is wrong with a layer's files; see [`sums::verify`]. Blocks.
-    pub(crate) fn verify(&self, layer: &Layer, told: impl FnMut(u64)) -> Vec<String> {
+    pub(crate) fn verify(
+        &self,
+        layer: &Layer,
+        told: impl FnMut(u64) -> ControlFlow<()>,
+    ) -> Vec<String> {
         sums::verify(&self.layer_dir(layer.number), &layer.record, told)
     }
 

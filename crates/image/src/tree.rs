@@ -10,6 +10,7 @@ use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fsta
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr};
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -17,9 +18,9 @@ use std::path::{Path, PathBuf};
 /// Directories that are open at the same time while a tree is removed; deeper ones are moved up first.
 const MAX_DEPTH_REMOVING: usize = 64;
 
-/// Directories that are open at the same time while a tree is measured. What is deeper is not counted;
+/// Directories that are open at the same time while a tree is visited. What is deeper is not seen;
 /// only a long chain of relative mkdirs gets there.
-const MAX_DEPTH_MEASURING: usize = 512;
+const MAX_DEPTH_VISITING: usize = 512;
 
 /// Files with several names that are remembered so as to count them once; 16 MiB.
 const MAX_REMEMBERED_INODES: usize = 1 << 20;
@@ -167,7 +168,10 @@ fn open_to_empty(parent: impl AsFd, name: &CStr) -> nix::Result<Level> {
 /// Measures the tree at `path`, with its root. What vanishes meanwhile is left out.
 pub(crate) fn measure(path: &Path) -> nix::Result<Size> {
     let mut tally = Tally::default();
-    visit(path, |place| tally.add(place.stat))?;
+    visit(path, |place| {
+        tally.add(place.stat);
+        ControlFlow::Continue(())
+    })?;
     Ok(tally.size)
 }
 
@@ -195,15 +199,31 @@ impl Place<'_> {
     }
 }
 
-/// Shows all of the tree at `path`, its root first. What vanishes meanwhile is left out.
-pub(crate) fn visit(path: &Path, mut see: impl FnMut(&Place<'_>)) -> nix::Result<()> {
+/// How much of a tree was shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Visited {
+    Whole,
+    /// It is too deep, or who saw it has broken off.
+    Part,
+}
+
+/// Shows all of the tree at `path`, its root first, until `see` breaks off. What vanishes meanwhile is
+/// left out.
+pub(crate) fn visit(
+    path: &Path,
+    mut see: impl FnMut(&Place<'_>) -> ControlFlow<()>,
+) -> nix::Result<Visited> {
     let root = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
     let mut open = vec![Level::open(AT_FDCWD, &root)?];
-    see(&Place {
+    let mut visited = Visited::Whole;
+    let seen = see(&Place {
         stat: &fstat(&open[0].directory)?,
         open: &open,
         name: c".",
     });
+    if seen.is_break() {
+        return Ok(Visited::Part);
+    }
     while let Some(level) = open.last_mut() {
         let Some(entry) = level.next() else {
             open.pop();
@@ -218,19 +238,27 @@ pub(crate) fn visit(path: &Path, mut see: impl FnMut(&Place<'_>)) -> nix::Result
             Err(Errno::ENOENT) => continue,
             result => result?,
         };
-        see(&Place {
+        let seen = see(&Place {
             stat: &stat,
             open: &open,
             name: &name,
         });
-        if kind_of(&stat) == SFlag::S_IFDIR && open.len() < MAX_DEPTH_MEASURING {
-            match Level::open(&open[open.len() - 1].directory, &name) {
-                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
-                child => open.push(child?),
-            }
+        if seen.is_break() {
+            return Ok(Visited::Part);
+        }
+        if kind_of(&stat) != SFlag::S_IFDIR {
+            continue;
+        }
+        if open.len() == MAX_DEPTH_VISITING {
+            visited = Visited::Part;
+            continue;
+        }
+        match Level::open(&open[open.len() - 1].directory, &name) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            child => open.push(child?),
         }
     }
-    Ok(())
+    Ok(visited)
 }
 
 /// Adds up what things take on disk.
@@ -244,6 +272,11 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) fn size(&self) -> Size {
         self.size
+    }
+
+    /// Whether no file can have counted twice.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.seen.len() < MAX_REMEMBERED_INODES
     }
 
     /// A file with several names counts once.
@@ -300,8 +333,10 @@ mod tests {
         let deep = dir.path().join("deep");
         assert_eq!(
             measure(&deep).unwrap().inodes,
-            MAX_DEPTH_MEASURING as u64 + 1
+            MAX_DEPTH_VISITING as u64 + 1
         );
+        let visited = visit(&deep, |_| ControlFlow::Continue(()));
+        assert_eq!(visited, Ok(Visited::Part));
         remove(&deep).unwrap();
         assert!(!deep.exists());
     }

@@ -33,7 +33,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 /// The most entries of one layer.
-const MAX_ENTRIES: u64 = 4_000_000;
+pub(crate) const MAX_ENTRIES: u64 = 4_000_000;
 /// Files take whole blocks of this size, about.
 const BLOCK_BYTES: u64 = 4096;
 
@@ -215,10 +215,9 @@ impl Unpacker {
             openat(&*parent, os(&path.name), flags, mode)
         })?;
         let file = File::from(file);
-        if let Some(crc) = write_data(&file, entry, archive)? {
-            self.keep_sum(&file, crc)
-                .map_err(|error| io_error("write the checksum of", entry, &error))?;
-        }
+        let crc = write_data(&file, entry, archive)?;
+        self.keep_sum(&file, crc)
+            .map_err(|error| io_error("write the checksum of", entry, &error))?;
         self.count(entry.size_bytes);
         attributes
             .apply_to_file(&file)
@@ -331,7 +330,7 @@ impl Unpacker {
         made.map_err(|errno| Error::io(op, &path.whole(), errno))
     }
 
-    fn keep_sum(&mut self, file: &File, crc: u32) -> std::io::Result<()> {
+    fn keep_sum(&mut self, file: &File, crc: Option<u32>) -> std::io::Result<()> {
         let metadata = file.metadata()?;
         self.sums.add(metadata.ino(), metadata.len(), crc)
     }
