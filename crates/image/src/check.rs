@@ -14,9 +14,9 @@ use crate::store::Store;
 use crate::sums::Coverage;
 use crate::{Digest, Error};
 use crisp_model::ContainerId;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tokio::task::spawn_blocking;
 
 /// Whether what is damaged is to be fetched again.
@@ -64,50 +64,152 @@ pub enum Outcome {
     NotRepaired(String),
 }
 
-/// What is known of a layer that was looked at.
+/// What is wrong with something that was looked at.
 type Wrong = Vec<String>;
 
 /// An image with something wrong.
 struct Damaged {
     entry: Arc<Entry>,
     reasons: Wrong,
+    has_damaged_blobs: bool,
+    /// All that it has.
+    keys: Vec<Digest>,
+    /// Those that are damaged.
     layers: Vec<Arc<Layer>>,
 }
 
-/// Looks at everything, then repairs image by image.
+/// Something that a container has no more as it was.
+struct Loss {
+    container: ContainerId,
+    reason: String,
+    /// The key of the layer that is damaged, if it is one.
+    layer: Option<Digest>,
+}
+
+/// What a look has found.
+struct Findings {
+    report: Report,
+    images: Vec<Damaged>,
+    losses: Vec<Loss>,
+    /// Their numbers.
+    damaged_layers: HashSet<u64>,
+}
+
+/// Who waits for a check, as seen by the check.
+#[derive(Clone)]
+struct Client(Weak<()>);
+
+impl Client {
+    fn has_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
+/// Looks at everything, then repairs image by image. One does so at a time. Without anybody who waits, a
+/// look is broken off; a repair that has begun goes on to its end.
 pub(crate) async fn check(
     store: &Arc<Store>,
     repair: Repair,
     told: impl Fn(u64) + Send + 'static,
 ) -> Result<Report, Error> {
-    let looking = store.clone();
-    let (mut report, damaged) = spawn_blocking(move || Look::new(&looking, told).all())
-        .await
-        .map_err(|error| ended(&error))?;
-    let mut of_images = Vec::new();
-    for image in damaged {
+    let alone = store.checking.clone().lock_owned().await;
+    let waiting = Arc::new(());
+    let (store, client) = (store.clone(), Client(Arc::downgrade(&waiting)));
+    let checking = async move {
+        let report = look_and_repair(&store, repair, told, &client).await;
+        drop(alone);
+        report
+    };
+    let checked = tokio::spawn(checking).await;
+    drop(waiting);
+    checked.map_err(|error| ended(&error))?
+}
+
+async fn look_and_repair(
+    store: &Arc<Store>,
+    repair: Repair,
+    told: impl Fn(u64) + Send + 'static,
+    client: &Client,
+) -> Result<Report, Error> {
+    let (looking, listening) = (store.clone(), client.clone());
+    let look = move || Look::new(&looking, told, listening).all();
+    let mut found = spawn_blocking(look).await.map_err(|error| ended(&error))?;
+    let mut faults = Vec::new();
+    for image in std::mem::take(&mut found.images) {
+        // What a look that was broken off has found means nothing.
+        if client.has_gone() {
+            break;
+        }
         let outcome = match repair {
             Repair::No => Outcome::Found,
-            Repair::Yes => match fetch(store, &image).await {
+            Repair::Yes => match make_whole(store, &image, &found.damaged_layers).await {
                 Ok(()) => Outcome::Repaired,
                 Err(error) => Outcome::NotRepaired(crate::error::with_causes(&error)),
             },
         };
-        let names = image
-            .entry
-            .image
-            .tags
-            .iter()
-            .chain(&image.entry.image.digests);
-        let owner = Owner::Image(image.entry.image.id.clone(), names.cloned().collect());
-        of_images.extend(image.reasons.into_iter().map(|reason| Fault {
+        faults.extend(image.faults(&outcome));
+    }
+    for loss in found.losses {
+        faults.push(Fault {
+            outcome: match repair {
+                Repair::No => Outcome::Found,
+                Repair::Yes => loss.outcome(store, &found.damaged_layers),
+            },
+            owner: Owner::Container(loss.container),
+            reason: loss.reason,
+        });
+    }
+    Ok(Report {
+        faults,
+        ..found.report
+    })
+}
+
+impl Damaged {
+    fn faults(self, outcome: &Outcome) -> impl Iterator<Item = Fault> {
+        let image = &self.entry.image;
+        let names = image.tags.iter().chain(&image.digests).cloned().collect();
+        let owner = Owner::Image(image.id.clone(), names);
+        self.reasons.into_iter().map(move |reason| Fault {
             owner: owner.clone(),
             reason,
             outcome: outcome.clone(),
-        }));
+        })
     }
-    report.faults.splice(0..0, of_images);
-    Ok(report)
+}
+
+impl Loss {
+    /// After all images were repaired as far as that goes. The container keeps what it has.
+    fn outcome(&self, store: &Store, damaged_layers: &HashSet<u64>) -> Outcome {
+        let is_replaced = self
+            .layer
+            .as_ref()
+            .is_some_and(|key| is_whole(store, key, damaged_layers));
+        let why = match is_replaced {
+            true => "only a container that takes its place has the whole layer",
+            false => "there is none that is whole",
+        };
+        Outcome::NotRepaired(why.to_owned())
+    }
+}
+
+/// Whether there is such a layer, and it is none of the damaged ones.
+fn is_whole(store: &Store, key: &Digest, damaged_layers: &HashSet<u64>) -> bool {
+    let layer = store.layers.get(key);
+    layer.is_some_and(|layer| !damaged_layers.contains(&layer.number))
+}
+
+/// Fetches an image again, unless another one that was fetched has left nothing to do.
+async fn make_whole(
+    store: &Arc<Store>,
+    image: &Damaged,
+    damaged_layers: &HashSet<u64>,
+) -> Result<(), Error> {
+    let mut keys = image.keys.iter();
+    match !image.has_damaged_blobs && keys.all(|key| is_whole(store, key, damaged_layers)) {
+        true => Ok(()),
+        false => fetch(store, image).await,
+    }
 }
 
 /// Has the image whole again, or as it was.
@@ -134,16 +236,18 @@ async fn fetch(store: &Arc<Store>, image: &Damaged) -> Result<(), Error> {
 struct Look<'a, F> {
     store: &'a Store,
     told: F,
+    client: Client,
     read_bytes: u64,
     layers: HashMap<u64, Wrong>,
     report: Report,
 }
 
 impl<'a, F: Fn(u64)> Look<'a, F> {
-    fn new(store: &'a Store, told: F) -> Self {
+    fn new(store: &'a Store, told: F, client: Client) -> Self {
         Self {
             store,
             told,
+            client,
             read_bytes: 0,
             layers: HashMap::new(),
             report: Report::default(),
@@ -151,26 +255,28 @@ impl<'a, F: Fn(u64)> Look<'a, F> {
     }
 
     /// Blocks.
-    fn all(mut self) -> (Report, Vec<Damaged>) {
+    fn all(mut self) -> Findings {
         let catalogue = self.store.catalogue();
-        let mut damaged = Vec::new();
+        let (mut images, mut losses) = (Vec::new(), Vec::new());
         for entry in catalogue.entries() {
+            if self.client.has_gone() {
+                break;
+            }
             self.report.images += 1;
-            damaged.extend(self.image(entry));
+            images.extend(self.image(entry));
         }
         for container in self.store.snapshots.containers() {
             self.report.containers += 1;
-            let faults = self.container(&container).into_iter().map(|reason| Fault {
-                owner: Owner::Container(container.clone()),
-                reason,
-                outcome: Outcome::NotRepaired(
-                    "a container that takes its place has a whole image".to_owned(),
-                ),
-            });
-            self.report.faults.extend(faults);
+            losses.extend(self.container(&container));
         }
         self.report.layers = self.layers.len();
-        (self.report, damaged)
+        let damaged = self.layers.iter().filter(|(_, wrong)| !wrong.is_empty());
+        Findings {
+            damaged_layers: damaged.map(|(number, _)| *number).collect(),
+            report: self.report,
+            images,
+            losses,
+        }
     }
 
     fn image(&mut self, entry: &Arc<Entry>) -> Option<Damaged> {
@@ -183,9 +289,10 @@ impl<'a, F: Fn(u64)> Look<'a, F> {
             .iter()
             .filter_map(|blob| self.blob(blob, *blob == entry.manifest.digest || blob == config))
             .collect();
+        let has_damaged_blobs = !reasons.is_empty();
         let mut layers = Vec::new();
-        for key in keys {
-            match self.store.layers.get(&key) {
+        for key in &keys {
+            match self.store.layers.get(key) {
                 Some(layer) => {
                     let wrong = self.layer(&layer);
                     if !wrong.is_empty() {
@@ -200,6 +307,8 @@ impl<'a, F: Fn(u64)> Look<'a, F> {
         (!reasons.is_empty() && !is_gone).then(|| Damaged {
             entry: entry.clone(),
             reasons,
+            has_damaged_blobs,
+            keys,
             layers,
         })
     }
@@ -217,17 +326,23 @@ impl<'a, F: Fn(u64)> Look<'a, F> {
     }
 
     fn layer(&mut self, layer: &Layer) -> Wrong {
+        if self.client.has_gone() {
+            return Wrong::new();
+        }
         if let Some(known) = self.layers.get(&layer.number) {
             return known.clone();
         }
         if layer.record.sums == Coverage::Nothing && layer.record.bytes > 0 {
             self.report.layers_without_sums += 1;
         }
-        let (read, told) = (&mut self.read_bytes, &self.told);
+        let (read, told, client) = (&mut self.read_bytes, &self.told, &self.client);
         let wrong = self.store.layers.verify(layer, |bytes| {
             *read += bytes;
             told(*read);
-            ControlFlow::Continue(())
+            match client.has_gone() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
         });
         let key = &layer.record.key;
         let wrong: Wrong = wrong
@@ -238,8 +353,13 @@ impl<'a, F: Fn(u64)> Look<'a, F> {
         wrong
     }
 
-    fn container(&mut self, container: &ContainerId) -> Wrong {
-        let mut wrong = Wrong::new();
+    fn container(&mut self, container: &ContainerId) -> Vec<Loss> {
+        let loss = |reason, layer| Loss {
+            container: container.clone(),
+            reason,
+            layer,
+        };
+        let mut losses = Vec::new();
         for number in self
             .store
             .snapshots
@@ -247,19 +367,23 @@ impl<'a, F: Fn(u64)> Look<'a, F> {
             .unwrap_or_default()
         {
             match self.store.layers.numbered(number) {
-                Some(layer) => wrong.extend(self.layer(&layer)),
-                None => wrong.push(format!("layer {number}: it is missing")),
+                Some(layer) => {
+                    let wrong = self.layer(&layer).into_iter();
+                    losses.extend(wrong.map(|reason| loss(reason, Some(layer.record.key.clone()))));
+                }
+                None => losses.push(loss(format!("layer {number}: it is missing"), None)),
             }
         }
         if let Some(snapshot) = self.store.snapshots.get(container) {
             let dirs = [&snapshot.upper_dir, &snapshot.work_dir];
             let missing = dirs.into_iter().filter(|dir| !dir.is_dir());
-            wrong.extend(missing.map(|dir| format!("{}: it is missing", dir.display())));
+            let missing = missing.map(|dir| format!("{}: it is missing", dir.display()));
+            losses.extend(missing.map(|reason| loss(reason, None)));
         }
         // One that was removed meanwhile is none the worse.
         match self.store.snapshots.get(container) {
-            Some(_) => wrong,
-            None => Wrong::new(),
+            Some(_) => losses,
+            None => Vec::new(),
         }
     }
 }

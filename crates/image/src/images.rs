@@ -172,7 +172,8 @@ impl Images {
     }
 
     /// Looks whether what is on disk of images is what was put there, and fetches damaged images again if
-    /// that is wanted. `told` hears of the bytes that were read so far. Goes on beside everything else.
+    /// that is wanted. `told` hears of the bytes that were read so far. Goes on beside everything else, but
+    /// for another check. Given up by the caller, it ends soon: not before the image that it fetches is there.
     ///
     /// # Errors
     /// That the work ended early; what is wrong is in the report.

@@ -35,6 +35,8 @@ pub(crate) struct Store {
     catalogue: Mutex<Arc<Catalogue>>,
     /// Held by whoever changes the catalogue and its index on disk.
     writer: Mutex<()>,
+    /// Held by whoever looks whether all is as it was, and repairs it.
+    pub(crate) checking: Arc<tokio::sync::Mutex<()>>,
     is_syncing: AtomicBool,
     boot_id: String,
 }
@@ -61,6 +63,7 @@ impl Store {
             layer_locks: KeyedLocks::default(),
             catalogue: Mutex::default(),
             writer: Mutex::default(),
+            checking: Arc::default(),
             is_syncing: AtomicBool::new(false),
             boot_id: boot_id(),
             settings: RwLock::new(Arc::new(config.settings)),

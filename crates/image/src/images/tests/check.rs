@@ -29,7 +29,19 @@ fn image() -> TestImage {
         file("empty", ""),
         end(),
     ];
-    let twice = [file("twice", "first"), file("twice", "second"), end()];
+    let holes = pax(&[
+        ("GNU.sparse.size", b"1000000"),
+        ("GNU.sparse.map", b"500000,3"),
+        ("GNU.sparse.name", b"sparse"),
+    ]);
+    let twice = [
+        file("twice", "first"),
+        file("twice", "second"),
+        file("sparse", "replaced"),
+        holes,
+        file("fake", "abc"),
+        end(),
+    ];
     TestImage::new(&[(GZIP, all.concat()), (ZSTD, twice.concat())])
 }
 
@@ -73,7 +85,19 @@ async fn damage_of_every_kind_is_found_and_fetched_again() {
     let blob = |digest: Digest| store.path("images/blobs/sha256").join(digest.hex());
     let lower = || images.store.lower_dirs(&pulled.id).unwrap();
     type Damage<'a> = (&'a str, Box<dyn Fn() + 'a>);
-    let damages: [Damage<'_>; 8] = [
+    let damages: [Damage<'_>; 10] = [
+        (
+            "1 of the files that were unpacked are gone or replaced",
+            Box::new(|| {
+                let other = lower()[1].join("other");
+                fs::write(&other, "").unwrap();
+                fs::rename(&other, lower()[1].join("empty")).unwrap();
+            }),
+        ),
+        (
+            "sparse: has 5 bytes",
+            Box::new(|| fs::write(lower()[0].join("sparse"), "short").unwrap()),
+        ),
         (
             ": its content is another",
             Box::new(|| overwrite(&lower()[1].join("etc/passwd"))),
@@ -185,6 +209,9 @@ async fn a_container_keeps_the_layer_that_it_has_and_the_next_one_gets_a_whole_o
     let snapshot = images.prepare(&old, &pulled.id).await.unwrap();
     let damaged = snapshot.lower_dirs[1].join("etc/passwd");
     overwrite(&damaged);
+    let report = check(&images, Repair::No).await;
+    assert_eq!(report.faults.len(), 2);
+    assert!(report.faults.iter().all(|f| f.outcome == Outcome::Found));
     let report = check(&images, Repair::Yes).await;
     let owners: Vec<_> = report
         .faults
@@ -194,8 +221,8 @@ async fn a_container_keeps_the_layer_that_it_has_and_the_next_one_gets_a_whole_o
     assert!(
         matches!(&owners[..], [
             (Owner::Image(..), Outcome::Repaired),
-            (Owner::Container(container), Outcome::NotRepaired(_)),
-        ] if *container == old),
+            (Owner::Container(container), Outcome::NotRepaired(why)),
+        ] if *container == old && why.contains("takes its place")),
         "{report:?}"
     );
     assert!(read(&damaged).contains('?'));
@@ -228,4 +255,93 @@ async fn layers_of_an_older_crisp_are_told_and_taken_as_they_are() {
     let images = store.open();
     let report = check(&images, Repair::Yes).await;
     assert_eq!((report.layers_without_sums, faults(&report).len()), (1, 0));
+}
+
+#[tokio::test]
+async fn of_images_with_the_same_damaged_layer_one_fetches_it_for_all() {
+    let (server, store) = (Server::start().await, TestStore::new());
+    let shared = layer(&[("shared", "text")]);
+    let images = store.open();
+    let mut pulled = Vec::new();
+    for name in ["one", "two"] {
+        let own = (GZIP, layer(&[("own", name)]));
+        let image = TestImage::new(&[(GZIP, shared.clone()), own]);
+        server.publish(name, "1", &image);
+        let reference = server.reference(&format!("{name}:1"));
+        let pulled_image = pull(&images, &reference).await.unwrap();
+        let manifest = format!("/v2/{name}/manifests/{}", image.manifest.digest());
+        pulled.push((pulled_image.id.clone(), manifest));
+    }
+    pulled.sort();
+    let damaged = images.store.lower_dirs(&pulled[0].0).unwrap()[1].join("shared");
+    overwrite(&damaged);
+    // Who is looked at later is not to be had any more.
+    let gone = std::iter::repeat_n(Misbehaviour::Status(404), 50);
+    server.misbehave(&pulled[1].1, gone);
+    let report = check(&images, Repair::Yes).await;
+    assert_eq!(report.faults.len(), 2);
+    assert!(
+        report.faults.iter().all(|f| f.outcome == Outcome::Repaired),
+        "{report:?}"
+    );
+    assert_eq!(faults(&check(&images, Repair::No).await), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_look_ends_when_nobody_waits_for_it() {
+    let (server, store) = (Server::start().await, TestStore::new());
+    server.publish("app", "1", &image());
+    let images = store.open();
+    pull(&images, &server.reference("app:1")).await.unwrap();
+    let calls = Arc::new(Mutex::new(0));
+    let (begin, mut has_begun) = tokio::sync::mpsc::unbounded_channel();
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let counted = calls.clone();
+    let look = images.check(Repair::No, move |_| {
+        *lock(&counted) += 1;
+        begin.send(()).ok();
+        held.recv().unwrap_err();
+    });
+    tokio::select! {
+        _ = look => panic!("the look has ended"),
+        begun = has_begun.recv() => begun.unwrap(),
+    }
+    drop(hold);
+    // Waits for the end of the first.
+    assert_eq!(faults(&check(&images, Repair::No).await), [""; 0]);
+    assert_eq!(*lock(&calls), 1);
+}
+
+#[tokio::test]
+async fn a_repair_goes_on_when_nobody_waits_for_it() {
+    let (server, store) = (Server::start().await, TestStore::new());
+    server.publish("app", "1", &image());
+    let images = store.open();
+    let pulled = pull(&images, &server.reference("app:1")).await.unwrap();
+    overwrite(&images.store.lower_dirs(&pulled.id).unwrap()[1].join("etc/passwd"));
+    server.forget_requests();
+    let is_asked = async || {
+        while server.requests().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        report = images.check(Repair::Yes, |_| ()) => panic!("{report:?}"),
+        () = is_asked() => {}
+    }
+    assert_eq!(faults(&check(&images, Repair::No).await), [""; 0]);
+    let lower = images.store.lower_dirs(&pulled.id).unwrap();
+    assert_eq!(read(&lower[1].join("etc/passwd")), "root");
+}
+
+/// Deeper than a tree is looked at.
+#[tokio::test]
+async fn a_deep_layer_is_not_taken_for_a_damaged_one() {
+    let (server, store) = (Server::start().await, TestStore::new());
+    let path = "d/".repeat(600) + "file";
+    let deep = [pax(&[("path", path.as_bytes())]), file("short", ""), end()];
+    server.publish("app", "1", &TestImage::new(&[(GZIP, deep.concat())]));
+    let images = store.open();
+    pull(&images, &server.reference("app:1")).await.unwrap();
+    assert_eq!(faults(&check(&images, Repair::No).await), [""; 0]);
 }

@@ -10,7 +10,7 @@ mod verify;
 
 use super::*;
 use crate::Digest;
-use crate::tar::tests::{end, entry};
+use crate::tar::tests::{end, entry, pax};
 use crate::testing::{
     Blob, GZIP, Misbehaviour, PLAIN, Server, TestImage, TestStore, ZSTD, compress, index, layer,
     own_architecture, read,
