@@ -5,6 +5,7 @@ use crate::log::last_words;
 use crisp_sys::process::pidfd_open;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -65,9 +66,12 @@ impl Running {
     }
 }
 
-/// Both fail only for one that has ended and was waited for.
+/// Kills it and all that is in its group: a runtime's criu, which would go on to hold the processes.
 fn kill(child: &mut Child) {
-    let _ = child.kill();
+    let group = i32::try_from(child.id()).expect("the kernel's pids fit");
+    // It was not waited for, so the group's number is nobody else's. Both fail only for one that has
+    // ended.
+    let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
     let _ = child.wait();
 }
 
@@ -105,5 +109,24 @@ pub(crate) fn readable(fd: BorrowedFd<'_>, until: Instant) -> Result<bool, Error
             Err(Errno::EINTR) => {}
             ready => return Ok(ready.map_err(Error::io("wait for the program that dumps"))? > 0),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn what_hangs_is_killed_with_all_that_it_has_started() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 1000 & wait"]).stdout(writer);
+        let running = Running::start(&mut command).unwrap();
+        drop(command);
+        let hung = running.end(Instant::now() + Duration::from_millis(200));
+        assert!(matches!(hung, Err(Error::TimedOut { .. })), "{hung:?}");
+        // Ends when nobody has the other end any more.
+        reader.read_to_end(&mut Vec::new()).unwrap();
     }
 }
