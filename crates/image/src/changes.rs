@@ -2,33 +2,51 @@
 //! the paths that it has deleted.
 //!
 //! A container's directory is as hostile as a layer: all goes by file descriptor and one name at a time,
-//! and no symbolic link is followed.
+//! and no symbolic link is followed. The container may run meanwhile: what goes away before it is read is
+//! left out.
 
 use crate::Error;
 use crate::attributes::Attributes;
 use crate::stack::{Directory, Node, Part};
 use crate::tree::kind_of;
-use crate::unpack::opaque_xattr;
+use crate::unpack::{is_whiteout, opaque_xattr};
 use ::tar::{Builder, EntryType, Header};
 use crisp_sys::xattr;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, readlinkat};
-use nix::sys::stat::{FileStat, Mode, SFlag, major, minor};
-use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
+use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, major, minor};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Directories below each other: each holds descriptors while what is in it is archived.
 const MAX_DEPTH: usize = 256;
 
+/// Names that are looked at in all. Those of a directory are in memory while it is archived, and some
+/// paths until the end.
+const MAX_ENTRIES: usize = 1 << 20;
+
+/// The paths that are in memory until the end, in bytes.
+const MAX_PATH_BYTES: usize = 64 << 20;
+
+/// A block of an archive; all in it begins with one, in bytes (tar(5)).
+const BLOCK_BYTES: u64 = 512;
+
+/// What the record of an extended attribute has beside its name and value, at the most, in bytes.
+const XATTR_RECORD_BYTES: u64 = 32;
+
+/// The blocks of an entry beside its content, its attributes and its path: those that fill each of them
+/// up, and their headers.
+const BLOCKS_PER_ENTRY: u64 = 6;
+
 /// How much of a container's changes is taken.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Of all files as they seem: a sparse one takes no more space on disk than it has data.
+    /// Of the archive. A hole in a file counts, because it is written as zeroes.
     pub bytes: u64,
     pub until: Instant,
 }
@@ -50,6 +68,8 @@ pub(crate) fn write(
         archive: Builder::new(io::BufWriter::new(to)),
         left_out,
         bounds,
+        entries: MAX_ENTRIES,
+        path_bytes: MAX_PATH_BYTES,
         deleted: Vec::new(),
         linked: HashMap::new(),
     };
@@ -75,6 +95,8 @@ struct Changes<'a> {
     left_out: &'a HashSet<PathBuf>,
     /// What is left of them.
     bounds: Bounds,
+    entries: usize,
+    path_bytes: usize,
     deleted: Vec<PathBuf>,
     /// Files with several names that are archived already: device and inode, and their first name.
     linked: HashMap<(u64, u64), PathBuf>,
@@ -90,37 +112,85 @@ impl Changes<'_> {
         above: Image,
     ) -> io::Result<()> {
         if way.components().count() > MAX_DEPTH {
-            return Err(Errno::ELOOP.into());
+            return Err(too_much("directories below each other"));
         }
         let here = match is_opaque(changed) {
             true => Image::Hidden,
             false => above,
         };
-        for name in &changed.names()? {
+        for name in &self.names(changed)? {
             let path = way.join(name);
             if self.left_out.contains(&path) {
                 continue;
             }
-            let before = image.map_or(Ok(None), |image| image.child(name))?;
-            match changed.child(name)? {
-                None if before.is_some() => self.deleted.push(path),
-                None => {}
-                Some(Node::Directory(directory)) => {
-                    let before = match &before {
-                        Some(Node::Directory(before)) => Some(before),
-                        _ => None,
-                    };
-                    self.directory(&path, &directory, before, here)?;
-                }
-                Some(Node::Other { parent, stat, .. }) => {
-                    self.entry(&path, &parent, name, &stat)?;
-                }
+            self.check_time()?;
+            match self.name(&path, name, changed, image, here) {
+                Err(error) if has_gone(&error) => {}
+                done => done?,
             }
         }
         match (image, here) {
             (Some(image), Image::Hidden) => self.delete_others(way, changed, image),
             _ => Ok(()),
         }
+    }
+
+    /// What the container has of one name in a directory.
+    fn name(
+        &mut self,
+        path: &Path,
+        name: &OsStr,
+        changed: &Directory,
+        image: Option<&Directory>,
+        here: Image,
+    ) -> io::Result<()> {
+        let before = image.map_or(Ok(None), |image| image.child(name))?;
+        match (changed.child(name)?, before) {
+            (None, Some(_)) if hides(changed, name) => self.delete(path.to_owned()),
+            (None, _) => Ok(()),
+            (Some(Node::Directory(directory)), Some(Node::Directory(before))) => {
+                self.directory(path, &directory, Some(&before), here)
+            }
+            (Some(Node::Directory(directory)), _) => self.directory(path, &directory, None, here),
+            (Some(Node::Other { parent, stat, .. }), _) => self.entry(path, &parent, name, &stat),
+        }
+    }
+
+    fn names(&mut self, directory: &Directory) -> io::Result<BTreeSet<OsString>> {
+        let names = match directory.names_within(self.entries) {
+            Err(Errno::EOVERFLOW) => return Err(too_much("files")),
+            names => names?,
+        };
+        self.entries -= names.len();
+        Ok(names)
+    }
+
+    fn delete(&mut self, path: PathBuf) -> io::Result<()> {
+        self.remember(&path)?;
+        self.deleted.push(path);
+        Ok(())
+    }
+
+    /// Before a path is kept until the end.
+    fn remember(&mut self, path: &Path) -> io::Result<()> {
+        let left = self.path_bytes.checked_sub(path.as_os_str().len());
+        self.path_bytes = left.ok_or_else(|| too_much("deleted or linked files"))?;
+        Ok(())
+    }
+
+    fn check_time(&self) -> io::Result<()> {
+        match Instant::now() > self.bounds.until {
+            true => Err(io::ErrorKind::TimedOut.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Before an entry is written that has so many bytes beside its path.
+    fn charge(&mut self, path: &Path, bytes: u64) -> io::Result<()> {
+        let beside = BLOCKS_PER_ENTRY * BLOCK_BYTES + path.as_os_str().len() as u64;
+        let left = self.bounds.bytes.checked_sub(bytes.saturating_add(beside));
+        self.bounds.bytes = left.ok_or(io::ErrorKind::StorageFull)?;
+        Ok(())
     }
 
     fn directory(
@@ -145,9 +215,13 @@ impl Changes<'_> {
         changed: &Directory,
         image: &Directory,
     ) -> io::Result<()> {
-        for name in image.names()? {
-            if changed.child(&name)?.is_none() && image.child(&name)?.is_some() {
-                self.deleted.push(way.join(name));
+        for name in self.names(image)? {
+            self.check_time()?;
+            let path = way.join(&name);
+            // A whiteout was met already.
+            let is_missing = matches!(changed.child(&name), Ok(None)) && !hides(changed, &name);
+            if is_missing && image.child(&name)?.is_some() {
+                self.delete(path)?;
             }
         }
         Ok(())
@@ -167,42 +241,55 @@ impl Changes<'_> {
             mtime: Some(crate::attributes::modified(stat)),
             xattrs: Vec::new(),
         };
-        if stat.st_nlink > 1 {
-            let first = self.linked.entry((stat.st_dev, stat.st_ino));
-            if let std::collections::hash_map::Entry::Occupied(first) = first {
-                let mut header = header(EntryType::Link, &plain);
-                return self.archive.append_link(&mut header, path, first.get());
-            }
-            first.or_insert_with(|| path.to_owned());
+        let identity = (stat.st_dev, stat.st_ino);
+        if let Some(first) = self.linked.get(&identity).cloned() {
+            return self.link(path, &mut header(EntryType::Link, &plain), &first);
         }
-        let special = match kind_of(stat) {
-            SFlag::S_IFREG => return self.file(path, parent, name),
+        match kind_of(stat) {
+            SFlag::S_IFREG => self.file(path, parent, name)?,
             SFlag::S_IFLNK => {
                 let target = readlinkat(&*parent.fd, name)?;
                 let mut header = header(EntryType::Symlink, &plain);
-                return self.archive.append_link(&mut header, path, target);
+                self.link(path, &mut header, Path::new(&target))?;
             }
-            SFlag::S_IFCHR => EntryType::Char,
-            SFlag::S_IFBLK => EntryType::Block,
-            SFlag::S_IFIFO => EntryType::Fifo,
+            SFlag::S_IFCHR => self.device(path, EntryType::Char, &plain, stat)?,
+            SFlag::S_IFBLK => self.device(path, EntryType::Block, &plain, stat)?,
+            SFlag::S_IFIFO => self.device(path, EntryType::Fifo, &plain, stat)?,
             // A socket: an archive has none, and whoever listened on it does no more.
             _ => return Ok(()),
-        };
-        let mut header = header(special, &plain);
+        }
+        if stat.st_nlink > 1 {
+            self.remember(path)?;
+            self.linked.insert(identity, path.to_owned());
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, path: &Path, header: &mut Header, target: &Path) -> io::Result<()> {
+        self.charge(path, target.as_os_str().len() as u64)?;
+        let written = self.archive.append_link(header, path, target);
+        written.map_err(of_archive)
+    }
+
+    fn device(
+        &mut self,
+        path: &Path,
+        kind: EntryType,
+        attributes: &Attributes,
+        stat: &FileStat,
+    ) -> io::Result<()> {
+        let mut header = header(kind, attributes);
         let number = |part: u64| u32::try_from(part).unwrap_or(u32::MAX);
         header.set_device_major(number(major(stat.st_rdev)))?;
         header.set_device_minor(number(minor(stat.st_rdev)))?;
-        self.append(&plain, &mut header, path, io::empty())
+        self.append(attributes, &mut header, path, io::empty())
     }
 
     fn file(&mut self, path: &Path, parent: &Part, name: &OsStr) -> io::Result<()> {
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let fd: OwnedFd = openat(&*parent.fd, name, flags, Mode::empty())?;
+        let fd = open_regular(parent, name)?;
         let attributes = Attributes::read(&fd)?;
         let file = File::from(fd);
         let size = file.metadata()?.len();
-        let left = self.bounds.bytes.checked_sub(size);
-        self.bounds.bytes = left.ok_or(io::ErrorKind::StorageFull)?;
         let mut header = header(EntryType::Regular, &attributes);
         header.set_size(size);
         // Who writes to it in spite of all changes its length: what is missing is zero.
@@ -222,11 +309,18 @@ impl Changes<'_> {
             Some((format!("SCHILY.xattr.{name}"), value.as_slice()))
         });
         let names: Vec<_> = names.collect();
+        let sizes = attributes
+            .xattrs
+            .iter()
+            .map(|(name, value)| (name.as_bytes().len() + value.len()) as u64 + XATTR_RECORD_BYTES);
+        self.charge(path, sizes.sum::<u64>().saturating_add(header.size()?))?;
         if !names.is_empty() {
             let records = names.iter().map(|(name, value)| (name.as_str(), *value));
-            self.archive.append_pax_extensions(records)?;
+            let written = self.archive.append_pax_extensions(records);
+            written.map_err(of_archive)?;
         }
-        self.archive.append_data(header, path, content)
+        let written = self.archive.append_data(header, path, content);
+        written.map_err(of_archive)
     }
 }
 
@@ -241,6 +335,47 @@ fn header(kind: EntryType, attributes: &Attributes) -> Header {
     header.set_mtime(modified.unwrap_or_default());
     header.set_size(0);
     header
+}
+
+/// Opens what is a regular file for certain: whoever runs in the container may have put something else
+/// in its place, and to open a device can do harm.
+fn open_regular(parent: &Part, name: &OsStr) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let found = openat(&*parent.fd, name, flags, Mode::empty())?;
+    if kind_of(&fstat(&found)?) != SFlag::S_IFREG {
+        return Err(Errno::ENOENT);
+    }
+    let path = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    open(path.as_str(), flags, Mode::empty())
+}
+
+/// Whether the container has deleted what the image has of a name, rather than that it has gone just now.
+fn hides(directory: &Directory, name: &OsStr) -> bool {
+    let mut parts = directory.parts.iter();
+    parts.any(|part| {
+        let stat = fstatat(&*part.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        stat.is_ok_and(|stat| is_whiteout(&stat))
+    })
+}
+
+/// Whether there was nothing of a name, or something else than a moment before.
+fn has_gone(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(
+        errno,
+        // The last is of a symbolic link that is none any more.
+        Some(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENXIO | Errno::EINVAL)
+    )
+}
+
+/// Of what is written only in part nobody may think that it [has gone](has_gone).
+fn of_archive(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), error)
+}
+
+fn too_much(what: &str) -> io::Error {
+    io::Error::other(format!("there are too many {what}"))
 }
 
 fn is_opaque(directory: &Directory) -> bool {
@@ -274,111 +409,4 @@ impl<R: Read> Read for Timely<R> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeMap;
-    use std::fs::create_dir_all;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-    use std::time::Duration;
-
-    fn write_file(dir: &Path, path: &str, text: &str) {
-        let path = dir.join(path);
-        create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-
-    fn whiteout(path: &Path) {
-        use nix::sys::stat::mknodat;
-        mknodat(nix::fcntl::AT_FDCWD, path, SFlag::S_IFCHR, Mode::empty(), 0).unwrap();
-    }
-
-    fn make_opaque(path: &Path) {
-        xattr::set(File::open(path).unwrap(), opaque_xattr(), b"y").unwrap();
-    }
-
-    /// What an archive says of each path: its kind, and its content or target.
-    fn read(archive: &Path) -> BTreeMap<String, (EntryType, String)> {
-        let mut archive = ::tar::Archive::new(File::open(archive).unwrap());
-        let entries = archive.entries().unwrap();
-        let entries = entries.map(|entry| {
-            let mut entry = entry.unwrap();
-            let (path, kind) = (
-                entry.path().unwrap().into_owned(),
-                entry.header().entry_type(),
-            );
-            let mut text = String::new();
-            entry.read_to_string(&mut text).unwrap();
-            if let Some(target) = entry.link_name().unwrap() {
-                text = target.display().to_string();
-            }
-            (path.display().to_string(), (kind, text))
-        });
-        entries.collect()
-    }
-
-    #[test]
-    fn what_was_made_is_archived_and_what_was_deleted_is_listed() {
-        let dir = tempfile::tempdir().unwrap();
-        let (upper, lower) = (dir.path().join("upper"), dir.path().join("lower"));
-        for path in [
-            "etc/passwd",
-            "gone/file",
-            "anew/old",
-            "anew/sub/old",
-            "kept",
-        ] {
-            write_file(&lower, path, "image");
-        }
-        for path in ["etc/new", "anew/sub/new", "proc/x", "secret"] {
-            write_file(&upper, path, path);
-        }
-        whiteout(&upper.join("gone"));
-        whiteout(&upper.join("never-there"));
-        make_opaque(&upper.join("anew"));
-        symlink("/secret", upper.join("link")).unwrap();
-        std::fs::hard_link(upper.join("secret"), upper.join("second")).unwrap();
-        std::fs::set_permissions(upper.join("secret"), PermissionsExt::from_mode(0o4750)).unwrap();
-        let path = dir.path().join("tar");
-        let bounds = |bytes| Bounds {
-            bytes,
-            until: Instant::now() + Duration::from_secs(60),
-        };
-        let left_out = HashSet::from([PathBuf::from("proc")]);
-        let archive = |bounds| {
-            let file = File::create(&path).unwrap();
-            write(
-                &upper,
-                std::slice::from_ref(&lower),
-                &left_out,
-                file,
-                bounds,
-            )
-        };
-        let mut deleted = archive(bounds(1000)).unwrap();
-        deleted.sort();
-        assert_eq!(
-            deleted,
-            ["anew/old", "anew/sub/old", "gone"].map(PathBuf::from)
-        );
-        let found = read(&path);
-        let expect = |path: &str, kind, text: &str| {
-            assert_eq!(found[path], (kind, text.to_owned()), "{path}");
-        };
-        expect("etc/new", EntryType::Regular, "etc/new");
-        expect("anew/sub/new", EntryType::Regular, "anew/sub/new");
-        expect("link", EntryType::Symlink, "/secret");
-        expect("second", EntryType::Regular, "secret");
-        expect("secret", EntryType::Link, "second");
-        let others = ["etc", "anew", "anew/sub"].map(|path| found[path].0);
-        assert_eq!(others, [EntryType::Directory; 3]);
-        assert_eq!(found.len(), 8, "{found:?}");
-        let full = archive(bounds(10)).unwrap_err();
-        assert!(matches!(full, Error::NoSpace { .. }), "{full}");
-        let late = Bounds {
-            bytes: 1000,
-            until: Instant::now() - Duration::from_secs(1),
-        };
-        assert!(archive(late).is_err());
-        assert_eq!(std::fs::metadata(upper.join("secret")).unwrap().nlink(), 2);
-    }
-}
+mod tests;

@@ -110,6 +110,11 @@ impl Directory {
 
     /// The names that any layer has in it; one that is hidden by a layer above is no child.
     pub(crate) fn names(&self) -> nix::Result<BTreeSet<OsString>> {
+        self.names_within(usize::MAX)
+    }
+
+    /// Like [`Self::names`]; `EOVERFLOW` when they are more than `max`.
+    pub(crate) fn names_within(&self, max: usize) -> nix::Result<BTreeSet<OsString>> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let mut names = BTreeSet::new();
         for part in &self.parts {
@@ -117,6 +122,9 @@ impl Directory {
                 let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();
                 if name != "." && name != ".." {
                     names.insert(name);
+                }
+                if names.len() > max {
+                    return Err(Errno::EOVERFLOW);
                 }
             }
         }
