@@ -62,6 +62,7 @@ pub use controller::{Controller, Version};
 pub use error::Error;
 pub use hierarchies::Hierarchies;
 pub use limits::Limits;
+pub use mountinfo::MountInfo;
 pub use path::CgroupPath;
 pub use pressure::{Pressure, Stall};
 pub use stats::{

@@ -1,7 +1,6 @@
 //! `/proc/self/mountinfo` → where the hierarchies are.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use crate::controller::{Controller, Version};
 use crate::hierarchies::{Mount, MountKind};
@@ -24,20 +23,43 @@ pub(crate) fn hierarchies(mountinfo: &str) -> Vec<Mount> {
     chosen.into_values().collect()
 }
 
+/// One mount, from a line of proc_pid_mountinfo(5).
+#[derive(Debug)]
+pub struct MountInfo<'a> {
+    /// Of the file system: `0:35`.
+    pub device: &'a str,
+    pub path: String,
+    pub file_system: &'a str,
+    /// Of the file system, with commas between them.
+    super_options: &'a str,
+}
+
+impl<'a> MountInfo<'a> {
+    /// None: it is not whole.
+    pub fn parse(line: &'a str) -> Option<Self> {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let (mut mount, mut file_system) = (mount.split(' ').skip(2), file_system.split(' '));
+        Some(Self {
+            device: mount.next()?,
+            path: unescape(mount.nth(1)?),
+            file_system: file_system.next()?,
+            super_options: file_system.nth(1)?,
+        })
+    }
+}
+
 /// One line: the device number of the file system, and the mount when it is one of cgroups that crisp
 /// has a use for.
 fn line(line: &str) -> Option<((u32, u32), Mount)> {
-    let (mount_fields, file_system_fields) = line.split_once(" - ")?;
-    let mut mount_fields = mount_fields.split(' ').skip(2);
-    let (major, minor) = mount_fields.next()?.split_once(':')?;
+    let mount = MountInfo::parse(line)?;
+    let (major, minor) = mount.device.split_once(':')?;
     let device = (major.parse().ok()?, minor.parse().ok()?);
-    let dir = unescape(mount_fields.nth(1)?);
-    let mut file_system_fields = file_system_fields.split(' ');
-    let kind = match file_system_fields.next()? {
+    let kind = match mount.file_system {
         "cgroup2" => MountKind::Unified,
-        "cgroup" => v1_kind(file_system_fields.nth(1)?)?,
+        "cgroup" => v1_kind(mount.super_options)?,
         _ => return None,
     };
+    let dir = mount.path.into();
     Some((device, Mount { dir, kind }))
 }
 
@@ -56,7 +78,7 @@ pub(crate) fn v1_kind(names: &str) -> Option<MountKind> {
 }
 
 /// Blank, tab, line break and backslash are written as three octal digits.
-fn unescape(field: &str) -> PathBuf {
+fn unescape(field: &str) -> String {
     let mut text = field.to_owned();
     for (escaped, character) in [
         ("\\040", " "),
@@ -66,7 +88,7 @@ fn unescape(field: &str) -> PathBuf {
     ] {
         text = text.replace(escaped, character);
     }
-    Path::new(&text).to_path_buf()
+    text
 }
 
 #[cfg(test)]

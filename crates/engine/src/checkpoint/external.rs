@@ -4,6 +4,7 @@
 //! Names are those that runc gives: a namespace is `extRootNetNS` or `extRootPidNS`, a mount is named by
 //! its path.
 
+use crisp_cgroup::MountInfo;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use std::collections::HashSet;
 use std::path::Path;
@@ -13,42 +14,6 @@ const NAMESPACES: [(LinuxNamespaceType, &str, &str); 2] = [
     (LinuxNamespaceType::Network, "net", "extRootNetNS"),
     (LinuxNamespaceType::Pid, "pid", "extRootPidNS"),
 ];
-
-/// One mount that a container sees, from a line of proc_pid_mountinfo(5).
-#[derive(Debug)]
-struct Mount<'a> {
-    /// Of the file system: `0:35`.
-    device: &'a str,
-    path: String,
-    file_system: &'a str,
-}
-
-impl<'a> Mount<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let (mount, file_system) = line.split_once(" - ")?;
-        let mut fields = mount.split(' ').skip(2);
-        Some(Self {
-            device: fields.next()?,
-            path: unescape(fields.nth(1)?),
-            file_system: file_system.split(' ').next()?,
-        })
-    }
-}
-
-/// Blank, tab, line break and backslash are written as three octal digits.
-fn unescape(field: &str) -> String {
-    let escapes = [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ];
-    let mut text = field.to_owned();
-    for (escaped, character) in escapes {
-        text = text.replace(escaped, character);
-    }
-    text
-}
 
 /// The namespaces that the spec has the container join. `inode` gives that of one by its name.
 pub(super) fn namespaces(spec: &Spec, inode: impl Fn(&str) -> Option<u64>) -> Vec<String> {
@@ -66,7 +31,7 @@ pub(super) fn namespaces(spec: &Spec, inode: impl Fn(&str) -> Option<u64>) -> Ve
 /// The mounts of file systems that the container does not have for itself. Its own are the root, those
 /// that the spec has made at a path, and what hides paths.
 pub(super) fn mounts(spec: &Spec, mountinfo: &str) -> Vec<String> {
-    let mounts: Vec<_> = mountinfo.lines().filter_map(Mount::parse).collect();
+    let mounts: Vec<_> = mountinfo.lines().filter_map(MountInfo::parse).collect();
     let made = made_by(spec);
     let own: HashSet<_> = mounts
         .iter()
@@ -90,7 +55,7 @@ fn has_cgroup_namespace(spec: &Spec) -> bool {
     all.any(|it| it.typ() == LinuxNamespaceType::Cgroup)
 }
 
-fn is_cgroup(mount: &Mount<'_>) -> bool {
+fn is_cgroup(mount: &MountInfo<'_>) -> bool {
     matches!(mount.file_system, "cgroup" | "cgroup2")
 }
 
