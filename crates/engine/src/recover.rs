@@ -43,7 +43,7 @@ impl Engine {
             self.load(pod.clone(), containers.clone());
         }
         point!("recover.loaded");
-        self.forget_checkpoints()?;
+        self.forget_checkpoints().await?;
         self.images.retain_snapshots(&self.known_containers())?;
         point!("recover.snapshots-removed");
         self.reserve_addresses();

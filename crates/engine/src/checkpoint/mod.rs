@@ -17,6 +17,7 @@
 mod archive;
 mod description;
 mod external;
+mod process;
 mod staging;
 
 use crate::container::{Container, has_pod_shm};
@@ -30,14 +31,18 @@ use crisp_image::Bounds;
 use crisp_shim_api::PodPaths;
 use nix::sys::statvfs::statvfs;
 use oci_spec::runtime::Spec;
+use process::Process;
 use staging::{MARKER, Staging};
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 
 /// How long a checkpoint may take when its client does not say; the kubelet waits as long for an answer.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2 * 60);
@@ -48,6 +53,9 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Where programs usually are.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// A checkpoint may take all shares but one of what is free on its file system.
+const SHARES: u64 = 10;
+
 /// What an OCI runtime writes to its standard error, among criu's files.
 const RUNTIME_LOG: &str = "runtime.log";
 
@@ -56,15 +64,18 @@ impl Engine {
     /// `timeout` is a default. After the timeout the container goes on and there is no archive.
     ///
     /// # Errors
-    /// [`Error::FailedPrecondition`] if it does not run, is being checkpointed already, or criu is not
-    /// installed; [`Error::DeadlineExceeded`]; [`Error::Internal`] with what criu says when it fails.
+    /// [`Error::FailedPrecondition`] if it does not run, ends meanwhile, is being checkpointed already, or
+    /// criu is not installed; [`Error::DeadlineExceeded`]; [`Error::Internal`] with what criu says when it
+    /// fails.
     pub async fn checkpoint_container(
         self: &Arc<Self>,
         id: &str,
         location: &Path,
         timeout: Duration,
     ) -> Result<()> {
-        if !location.is_absolute() || location.file_name().is_none() {
+        let name = location.file_name().unwrap_or_default().as_bytes();
+        let ends_in_name = !name.is_empty() && location.as_os_str().as_bytes().ends_with(name);
+        if !location.is_absolute() || !ends_in_name {
             return Err(not_a_location("is not an absolute path of a file"));
         }
         let container = self.running_container(id)?;
@@ -73,7 +84,7 @@ impl Engine {
             false => timeout.min(TIMEOUT_MAX),
         };
         let deadline = Instant::now() + timeout;
-        let job = self.checkpoint(&container, location, deadline)?;
+        let job = self.checkpoint(&container, location, deadline, timeout)?;
         let begun = container.begin_checkpoint().ok_or_else(|| {
             Error::FailedPrecondition(format!(
                 "container {} is being checkpointed already",
@@ -90,9 +101,7 @@ impl Engine {
             }
             result
         });
-        let done = tokio::time::timeout_at(deadline.into(), work).await;
-        match done {
-            Ok(Err(_)) if Instant::now() >= deadline => Err(late(timeout)),
+        match tokio::time::timeout_at(deadline.into(), work).await {
             Ok(result) => result,
             Err(_) => Err(late(timeout)),
         }
@@ -103,16 +112,14 @@ impl Engine {
         container: &Container,
         location: &Path,
         deadline: Instant,
+        timeout: Duration,
     ) -> Result<Checkpoint> {
         let criu = self.config().criu.clone();
         if criu.as_os_str().is_empty() {
             let message = "the setting `criu` of this node is empty: no checkpoints are made";
             return Err(Error::FailedPrecondition(message.to_owned()));
         }
-        let record = container.record();
-        let pid = record.state.pid().ok_or_else(|| {
-            Error::FailedPrecondition(format!("container {} has just ended", record.id))
-        })?;
+        let (record, process) = (container.record(), Process::of(container)?);
         let pod = self.store.pod(record.pod.as_str())?;
         let mut spec = self.read_spec(&record)?;
         if pod.record().runtime.is_none() && has_pod_shm(&record.config) {
@@ -122,11 +129,12 @@ impl Engine {
             engine: self.clone(),
             pod,
             spec,
-            pid,
+            process,
             record,
             criu,
             location: location.to_owned(),
             deadline,
+            timeout,
         })
     }
 }
@@ -148,17 +156,30 @@ struct Checkpoint {
     pod: Arc<Pod>,
     record: ContainerRecord,
     spec: Spec,
-    pid: u32,
+    process: Process,
     criu: PathBuf,
     location: PathBuf,
     deadline: Instant,
+    /// What the deadline comes of.
+    timeout: Duration,
 }
 
 impl Checkpoint {
+    /// One that fails after its deadline has failed by that.
     fn run(&self) -> Result<()> {
+        self.make().map_err(|error| {
+            // Nobody may be left to tell.
+            tracing::warn!(container = %self.record.id, error = chain(&error), "no checkpoint was made");
+            self.in_time().err().unwrap_or(error)
+        })
+    }
+
+    fn make(&self) -> Result<()> {
         self.check_location()?;
+        self.check_installed()?;
         let root_dir = &self.engine.config().root_dir;
-        let staging = Staging::begin(root_dir, &self.record.id, &self.location)?;
+        let staging = Staging::begin(root_dir, &self.record.id, &self.location, self.deadline)?;
+        let file = staging.create_archive()?;
         let deleted = match self.pod.record().runtime {
             None => self.dump(&staging),
             Some(runtime) => {
@@ -169,13 +190,27 @@ impl Checkpoint {
             }
         }?;
         let archive = self.describe(&staging, &deleted)?;
-        archive.write(staging.create_archive()?, self.deadline)?;
+        archive.write(file, self.deadline)?;
+        // What it was made of may be taken away once it has ended.
+        self.process.check_runs()?;
+        self.in_time()?;
         staging.publish(&self.location)
     }
 
+    fn in_time(&self) -> Result<()> {
+        match Instant::now() >= self.deadline {
+            true => Err(late(self.timeout)),
+            false => Ok(()),
+        }
+    }
+
     fn check_location(&self) -> Result<()> {
-        if self.location.is_dir() {
-            return Err(not_a_location("is a directory"));
+        match fs::metadata(&self.location) {
+            Ok(found) if found.is_dir() => return Err(not_a_location("is a directory")),
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(not_a_location(&format!("cannot be: {error}")));
+            }
+            _ => {}
         }
         match self.location.parent() {
             Some(dir) if dir.is_dir() => Ok(()),
@@ -183,11 +218,29 @@ impl Checkpoint {
         }
     }
 
+    fn check_installed(&self) -> Result<()> {
+        // A runtime looks for criu by its usual name.
+        let program = match self.pod.record().runtime {
+            None => &self.criu,
+            Some(_) => Path::new("criu"),
+        };
+        let path = self.path();
+        let mut places = path.split(':').map(|dir| Path::new(dir).join(program));
+        match places.any(|place| place.is_file()) {
+            true => Ok(()),
+            false => Err(Error::FailedPrecondition(format!(
+                "{} is not installed, which checkpoints are made by: install criu (in Debian the package \
+                 criu), or name it by the setting `criu`",
+                program.display()
+            ))),
+        }
+    }
+
     /// By criu itself.
     fn dump(&self, staging: &Staging) -> Result<Vec<PathBuf>> {
         let (images_dir, work_dir) = (staging.images(), staging.files());
         let mut dump = Dump {
-            pid: self.pid,
+            pid: self.process.pid,
             images_dir: &images_dir,
             work_dir: &work_dir,
             external: self.external()?,
@@ -196,9 +249,10 @@ impl Checkpoint {
         let mut deleted = Vec::new();
         let mut attempt = |dump: &Dump<'_>| {
             let mut command = self.command(&self.criu);
+            self.process.check_runs().map_err(Failure::Here)?;
             dump.run(&mut command, self.deadline, || {
                 deleted = self.write_changes(staging).map_err(Failure::Here)?;
-                Ok(())
+                self.process.check_runs().map_err(Failure::Here)
             })
         };
         let dumped = match attempt(&dump) {
@@ -231,26 +285,39 @@ impl Checkpoint {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(errors);
         let logs = [log.as_path(), &work.join(crisp_criu::DUMP_LOG)];
-        crisp_criu::run(&mut command, &logs, self.deadline)?;
+        self.process.check_runs()?;
+        let ran = crisp_criu::run(&mut command, &logs, self.deadline);
+        if ran.is_err() {
+            // Its criu may go on to hold the container, and to write what is about to be removed.
+            let marker = staging::marker(&self.record.id);
+            Handle::current().block_on(crisp_helper::outwait(&marker, crisp_criu::PATIENCE));
+        }
+        ran?;
         fs::remove_file(&log).map_err(Error::io("remove", &log))
     }
 
-    /// A program that gets nothing of the daemon's, and finds the criu that the configuration names.
-    fn command(&self, program: &Path) -> Command {
-        let path = match self.criu.parent() {
+    /// Where programs are looked for: first where the criu is that the configuration names.
+    fn path(&self) -> String {
+        match self.criu.parent() {
             Some(dir) if dir.is_absolute() => format!("{}:{PATH}", dir.display()),
             _ => PATH.to_owned(),
-        };
+        }
+    }
+
+    /// A program that gets nothing of the daemon's.
+    fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        command.env_clear().env("PATH", path).current_dir("/");
+        command.env_clear().env("PATH", self.path());
+        command.current_dir("/");
         command.env(MARKER, self.record.id.as_str());
         command
     }
 
     fn external(&self) -> Result<Vec<String>> {
-        let path = PathBuf::from(format!("/proc/{}", self.pid));
+        let path = PathBuf::from(format!("/proc/{}", self.process.pid));
         let mountinfo = path.join("mountinfo");
         let text = fs::read_to_string(&mountinfo).map_err(Error::io("read", &mountinfo))?;
+        self.process.check_runs()?;
         let namespaces = external::namespaces(&self.spec, |name| {
             let metadata = fs::metadata(path.join("ns").join(name));
             metadata.ok().map(|metadata| metadata.ino())
@@ -267,7 +334,7 @@ impl Checkpoint {
         let path = staging.files().join("rootfs-diff.tar");
         let file = File::create(&path).map_err(Error::io("create", &path))?;
         let bounds = Bounds {
-            bytes: available(&path)?,
+            bytes: available(&path)? / SHARES * (SHARES - 1),
             until: self.deadline,
         };
         let images = &self.engine.images;
@@ -286,7 +353,7 @@ impl Checkpoint {
         archive.describe("status.dump", &description::status(&self.record))?;
         archive.describe("bind.mounts", &description::bind_mounts(&self.spec))?;
         archive.describe("deleted.files", &description::deleted(deleted))?;
-        let descriptors = description::descriptors(self.pid);
+        let descriptors = description::descriptors(self.process.pid);
         archive.describe("checkpoint/descriptors.json", &descriptors)?;
         Ok(archive)
     }
@@ -316,11 +383,7 @@ impl From<CriuError> for Failure {
 impl From<CriuError> for Error {
     fn from(error: CriuError) -> Self {
         match error {
-            CriuError::NotInstalled { program } => Self::FailedPrecondition(format!(
-                "{} is not installed, which checkpoints are made by: install criu (in Debian the package \
-                 criu), or name it by the setting `criu`",
-                program.display()
-            )),
+            CriuError::NotInstalled { .. } => Self::FailedPrecondition(error.to_string()),
             _ => Self::Internal(chain(&error)),
         }
     }

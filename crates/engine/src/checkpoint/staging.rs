@@ -7,8 +7,9 @@
 //! ```
 //! The directory is the record of a checkpoint: all that is made for one is in it, or named by it.
 
+use super::TIMEOUT_MAX;
 use crate::container::Container;
-use crate::engine::Engine;
+use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result, chain};
 use crate::record::{current_version, make_private_dir, remove_dir, replace_file};
 use crisp_model::ContainerId;
@@ -17,9 +18,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A variable of what dumps a container; its value is the container's id.
 pub(super) const MARKER: &str = "CRISP_CHECKPOINT";
+
+/// [`MARKER`] with its value.
+pub(super) fn marker(id: &ContainerId) -> String {
+    format!("{MARKER}={id}")
+}
 
 const RECORD: &str = "record.json";
 
@@ -29,6 +36,20 @@ struct Record {
     version: u32,
     /// The archive while it is being written.
     partial: PathBuf,
+    /// When the container is to go on, by the host's clock.
+    #[serde(default)]
+    deadline: Option<SystemTime>,
+}
+
+impl Record {
+    /// How long what dumps the container may still take.
+    fn patience(&self) -> Duration {
+        let left = self
+            .deadline
+            .and_then(|it| it.duration_since(SystemTime::now()).ok());
+        // The clock may have been set back.
+        left.unwrap_or_default().min(TIMEOUT_MAX) + crisp_criu::PATIENCE
+    }
 }
 
 /// The directory of one checkpoint, and its archive until that has its name. Both go with this.
@@ -40,18 +61,22 @@ pub(super) struct Staging {
 
 impl Staging {
     /// Begins a checkpoint of a container into `location`.
-    pub(super) fn begin(root_dir: &Path, id: &ContainerId, location: &Path) -> Result<Self> {
-        let dir = root_dir.join("checkpoints").join(id.as_str());
-        let name = location.file_name().unwrap_or_default().to_string_lossy();
+    pub(super) fn begin(
+        root_dir: &Path,
+        id: &ContainerId,
+        location: &Path,
+        deadline: Instant,
+    ) -> Result<Self> {
         let staging = Self {
-            partial: location.with_file_name(format!(".{name}.{id}")),
-            dir,
+            partial: location.with_file_name(format!(".{id}.checkpoint")),
+            dir: root_dir.join("checkpoints").join(id.as_str()),
         };
         remove_dir(&staging.dir)?;
         make_private_dir(&staging.dir)?;
         let record = Record {
             version: current_version(),
             partial: staging.partial.clone(),
+            deadline: Some(SystemTime::now() + deadline.saturating_duration_since(Instant::now())),
         };
         let text = serde_json::to_vec(&record).map_err(|e| Error::Internal(e.to_string()))?;
         replace_file(&staging.dir.join(RECORD), &text)?;
@@ -111,8 +136,14 @@ fn remove_file(path: &Path) -> Result<()> {
     }
 }
 
-/// The checkpoints that an earlier daemon has left, and the containers that they are of.
-fn left_behind(root_dir: &Path) -> Result<Vec<(ContainerId, Staging)>> {
+/// A checkpoint that an earlier daemon has left.
+struct LeftBehind {
+    container: ContainerId,
+    record: Record,
+    staging: Staging,
+}
+
+fn left_behind(root_dir: &Path) -> Result<Vec<LeftBehind>> {
     let dir = root_dir.join("checkpoints");
     make_private_dir(&dir)?;
     let entries = fs::read_dir(&dir).map_err(Error::io("read", &dir))?;
@@ -123,7 +154,14 @@ fn left_behind(root_dir: &Path) -> Result<Vec<(ContainerId, Staging)>> {
         let text = fs::read(dir.join(RECORD)).unwrap_or_default();
         let record = serde_json::from_slice::<Record>(&text);
         match (id, record) {
-            (Some(id), Ok(Record { partial, .. })) => found.push((id, Staging { dir, partial })),
+            (Some(container), Ok(record)) => {
+                let partial = record.partial.clone();
+                found.push(LeftBehind {
+                    container,
+                    record,
+                    staging: Staging { dir, partial },
+                });
+            }
             // Nothing was done before there was a record.
             _ => remove_dir(&dir)?,
         }
@@ -135,16 +173,22 @@ impl Engine {
     /// Removes what is left of checkpoints that an earlier daemon began. What dumps a container for it goes
     /// on, and is let come to its end: it finds nobody to write for, and lets the container go on. It is
     /// not waited for here.
-    pub(crate) fn forget_checkpoints(&self) -> Result<()> {
-        for (id, staging) in left_behind(&self.config().root_dir)? {
-            let (engine, container) = (self.this(), self.store.container(id.as_str()).ok());
+    pub(crate) async fn forget_checkpoints(&self) -> Result<()> {
+        let root_dir = self.config().root_dir.clone();
+        for left in blocking(move || left_behind(&root_dir)).await? {
+            let (engine, container) = (
+                self.this(),
+                self.store.container(left.container.as_str()).ok(),
+            );
             let container = container.map(|container| (container.begin_checkpoint(), container));
             tokio::spawn(async move {
-                crisp_helper::outwait(&format!("{MARKER}={id}"), crisp_criu::PATIENCE).await;
+                crisp_helper::outwait(&marker(&left.container), left.record.patience()).await;
                 if let Some((_begun, container)) = &container {
                     engine.let_go_on(container).await;
                 }
-                drop(staging);
+                let staging = left.staging;
+                // It warns by itself.
+                let _ = tokio::task::spawn_blocking(move || drop(staging)).await;
             });
         }
         Ok(())
