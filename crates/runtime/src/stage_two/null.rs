@@ -3,7 +3,7 @@
 use crate::error::{Context, StartError};
 use crate::plan::Stdio;
 use crisp_sys::path::{Symlinks, open_in_root};
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat, makedev};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -24,12 +24,18 @@ pub(super) fn own(root: &OwnedFd, stdio: &Stdio) -> Result<Option<OwnedFd>, Star
         Stdio::Pipes([input, ..]) if is_null(input).step("look at the standard input", "")? => {}
         _ => return Ok(None),
     }
-    // Whatever else is there must not be opened: that could wait.
+    // Whatever else is there must not be opened: that could have effects.
     let found = open_in_root(root, path, OFlag::O_PATH, Symlinks::Refuse);
-    match found.is_ok_and(|found| is_null(found) == Ok(true)) {
-        true => open_in_root(root, path, OFlag::O_RDONLY, Symlinks::Refuse)
-            .map(Some)
-            .step("open", path),
-        false => Ok(None),
+    if !found.is_ok_and(|found| is_null(found) == Ok(true)) {
+        return Ok(None);
     }
+    // Another may have come in its place, and a volume may allow no devices.
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+    let opened = open_in_root(root, path, flags, Symlinks::Refuse).ok();
+    Ok(opened.filter(|opened| is_null(opened) == Ok(true) && make_blocking(opened).is_ok()))
+}
+
+/// Takes back `O_NONBLOCK`, which whoever has the file would see.
+fn make_blocking(file: &OwnedFd) -> nix::Result<()> {
+    fcntl(file, FcntlArg::F_SETFL(OFlag::O_RDONLY)).map(drop)
 }
