@@ -39,12 +39,15 @@ pub(crate) fn run(arguments: &Arguments, target: &Target) -> Result<()> {
     let workers = std::thread::available_parallelism()
         .map_or(1, usize::from)
         .min(WORKERS_MAX);
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .enable_all()
         .build()
-        .context("starting the runtime's threads")?
-        .block_on(serve(config, target, &socket))
+        .context("starting the runtime's threads")?;
+    let served = runtime.block_on(serve(config, target, &socket));
+    // A thread may wait for a disk, or for a program; the next daemon deals with what they leave.
+    runtime.shutdown_background();
+    served
 }
 
 /// Our own lines from `level` on; of the libraries below us only what is wrong.
