@@ -94,10 +94,10 @@ pub(crate) struct Stop {
 
 impl Stop {
     /// The stop that holds when another one is asked for: patience ends at the earlier moment, and
-    /// what was sent is not sent again.
+    /// what was sent is not sent again. Without a grace what was not sent yet is not sent any more.
     pub(crate) fn joined_by(self, later: Self) -> Self {
         Self {
-            signal: self.signal,
+            signal: self.signal.and(later.signal),
             kill_at: self.kill_at.min(later.kill_at),
         }
     }

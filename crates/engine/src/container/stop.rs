@@ -13,12 +13,19 @@ use nix::time::{ClockId, clock_gettime};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How long the kernel may take to end what was sent SIGKILL. A process that waits for a device or a
 /// dead file server takes longer, and its client is told, before it has lost patience: the kubelet
 /// waits two minutes longer than the grace period.
 const KILL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a stop signal is left to work at least: a daemon that was away when the grace period ended
+/// has yet to send it. The shortest grace period that a client can give.
+const SIGNAL_GRACE_MIN: Duration = Duration::from_secs(1);
+
+/// The pause before a signal that the shim has not taken is sent again.
+const SIGNAL_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// A longer grace period than this is cut: nothing waits for ever.
 const GRACE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -113,7 +120,7 @@ impl Engine {
         let Some(stop) = container.record().stop else {
             return;
         };
-        let patience = stop.kill_at.saturating_sub(since_boot()).min(GRACE_MAX);
+        let patience = patience(stop, since_boot());
         if let Joined::First(deadline) = container.stopping.join(Instant::now() + patience) {
             let (engine, container) = (self.this(), container.clone());
             tokio::spawn(async move {
@@ -124,52 +131,57 @@ impl Engine {
     }
 
     /// Signals until the container has ended or nothing more can be done.
-    async fn stop_by(&self, container: &Container, mut deadline: watch::Receiver<Instant>) {
-        if let Some(signal) = container.record().stop.and_then(|stop| stop.signal) {
-            self.signal(container, signal).await;
-            container.update(|record| {
-                record.stop = record.stop.map(|stop| Stop {
-                    signal: None,
-                    ..stop
-                });
-            });
-            self.save_container_or_tell(container);
+    async fn stop_by(&self, container: &Container, deadline: watch::Receiver<Instant>) {
+        tokio::select! {
+            () = exited_while(container, self.send_stop_signal(container)) => return,
+            () = passed(deadline) => {}
         }
-        loop {
-            let due = *deadline.borrow_and_update();
-            tokio::select! {
-                () = container.exited() => return,
-                () = sleep_until(due) => break,
-                // The sender stays for as long as this stop is under way.
-                _ = deadline.changed() => {}
-            }
-        }
-        self.signal(container, SIGKILL).await;
-        if timeout(KILL_TIMEOUT, container.exited()).await.is_err() {
+        let killed = exited_while(container, self.send(container, SIGKILL));
+        if timeout(KILL_TIMEOUT, killed).await.is_err() {
             tracing::error!(container = %container.id(), "a container does not end after SIGKILL");
         }
     }
 
-    /// Sends a signal to the first process, which a frozen one is thawed for.
-    async fn signal(&self, container: &Container, signal: i32) {
+    /// Sends what is to be sent first, if it was not yet.
+    async fn send_stop_signal(&self, container: &Container) {
+        let Some(signal) = container.record().stop.and_then(|stop| stop.signal) else {
+            return;
+        };
+        self.send(container, signal).await;
+        container.update(|record| {
+            record.stop = record.stop.map(|stop| Stop {
+                signal: None,
+                ..stop
+            });
+        });
+        self.save_container_or_tell(container);
+    }
+
+    /// Sends a signal until the shim has taken it. It may come twice from a shim that takes it and does
+    /// not answer in time.
+    async fn send(&self, container: &Container, signal: i32) {
+        while let Err(error) = self.signal(container, signal).await {
+            tracing::debug!(container = %container.id(), signal, error = chain(&error), "a signal was not delivered");
+            sleep(SIGNAL_RETRY_PAUSE).await;
+        }
+    }
+
+    /// Has the shim signal the first process, which a frozen one is thawed for.
+    async fn signal(&self, container: &Container, signal: i32) -> Result<()> {
         let request = Signal {
             container_id: container.id().to_string(),
             exec_id: String::new(),
             signal,
             all: false,
         };
-        let sent = match self.shim_for_signal(container) {
-            Some(shim) => shim.call(request::Body::Signal(request)).await,
-            // Its end is being found out.
-            None => return,
-        };
+        let shim = self.shim_for_signal(container);
+        let shim = shim.ok_or_else(|| Error::Shim("is not connected".to_owned()))?;
+        shim.call(request::Body::Signal(request)).await?;
         point!("stop.signalled");
-        if let Err(error) = sent {
-            tracing::debug!(container = %container.id(), signal, error = chain(&error), "a signal was not delivered");
-        }
         if let Err(error) = self.thaw(container).await {
             tracing::warn!(container = %container.id(), error = chain(&error), "a container is not thawed");
         }
+        Ok(())
     }
 
     pub(crate) async fn thaw(&self, container: &Container) -> Result<()> {
@@ -186,6 +198,36 @@ impl Engine {
     /// Also of a pod that is being stopped.
     fn shim_for_signal(&self, container: &Container) -> Option<Arc<crate::shim::Shim>> {
         self.store.pod(container.pod().as_str()).ok()?.shim()
+    }
+}
+
+/// Waits until a container has ended, while something is done to that end.
+async fn exited_while(container: &Container, signalling: impl Future<Output = ()>) {
+    tokio::select! {
+        () = container.exited() => return,
+        () = signalling => {}
+    }
+    container.exited().await;
+}
+
+/// Waits for a moment that may be moved meanwhile.
+async fn passed(mut deadline: watch::Receiver<Instant>) {
+    loop {
+        let due = *deadline.borrow_and_update();
+        tokio::select! {
+            () = sleep_until(due) => return,
+            // The sender stays for as long as the stop is under way.
+            _ = deadline.changed() => {}
+        }
+    }
+}
+
+/// How long a container is still left to end by itself.
+fn patience(stop: Stop, since_boot: Duration) -> Duration {
+    let left = stop.kill_at.saturating_sub(since_boot).min(GRACE_MAX);
+    match stop.signal {
+        Some(_) => left.max(SIGNAL_GRACE_MIN),
+        None => left,
     }
 }
 
@@ -227,6 +269,29 @@ mod tests {
         };
         let (sent, pending) = (stop(None, 50), stop(Some(15), 50));
         assert_eq!(sent.joined_by(stop(Some(15), 90)), sent);
-        assert_eq!(pending.joined_by(stop(None, 20)), stop(Some(15), 20));
+        assert_eq!(pending.joined_by(stop(Some(15), 20)), stop(Some(15), 20));
+        assert_eq!(pending.joined_by(stop(None, 20)), stop(None, 20));
+    }
+
+    #[test]
+    fn a_signal_that_is_late_has_a_moment_to_work() {
+        let stop = |signal| Stop {
+            signal,
+            kill_at: Duration::from_secs(50),
+        };
+        let at = Duration::from_secs;
+        assert_eq!(patience(stop(Some(15)), at(10)), at(40));
+        assert_eq!(patience(stop(Some(15)), at(90)), SIGNAL_GRACE_MIN);
+        assert_eq!(patience(stop(None), at(90)), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn patience_that_is_made_shorter_ends_earlier() {
+        let begun = Instant::now();
+        let (sender, deadline) = watch::channel(begun + GRACE_MAX);
+        let shorten = async {
+            sender.send_replace(begun);
+        };
+        tokio::join!(passed(deadline), shorten);
     }
 }
