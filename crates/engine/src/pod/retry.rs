@@ -37,7 +37,11 @@ pub(crate) async fn take_down_again(engine: Weak<Engine>, left: Arc<Notify>) {
 impl Engine {
     /// Whether nothing is left.
     async fn take_down_rest(&self) -> bool {
-        let mut done = self.save_rest();
+        let saved = self.save_pods().and(self.save_containers());
+        if let Err(error) = &saved {
+            tracing::warn!(error = chain(error), "not all that is known is on disk yet");
+        }
+        let mut done = saved.is_ok();
         for pod in self.store.pods() {
             // One of which nothing is left may be busy for long.
             if leftover(&pod).is_none() {
@@ -57,15 +61,22 @@ impl Engine {
         done
     }
 
-    /// Whether all that is known is on disk.
-    fn save_rest(&self) -> bool {
-        let (pods, containers) = (self.store.pods(), self.store.containers());
-        let pods = pods.iter().filter(|pod| pod.is_unsaved());
-        let containers = containers.iter().filter(|container| container.is_unsaved());
-        let mut results = pods
+    /// Puts on disk what is not there yet of pods. Tries all, and gives the first error.
+    pub(super) fn save_pods(&self) -> Result<()> {
+        let pods = self.store.pods();
+        let unsaved = pods.iter().filter(|pod| pod.is_unsaved());
+        unsaved
             .map(|pod| pod.save(&self.records))
-            .chain(containers.map(|container| container.save(&self.records)));
-        results.all(|saved| saved.is_ok())
+            .fold(Ok(()), Result::and)
+    }
+
+    /// The same of containers.
+    fn save_containers(&self) -> Result<()> {
+        let containers = self.store.containers();
+        let unsaved = containers.iter().filter(|container| container.is_unsaved());
+        unsaved
+            .map(|container| container.save(&self.records))
+            .fold(Ok(()), Result::and)
     }
 
     /// Takes down what is left of a pod that was stopped, and keeps the pod.

@@ -21,6 +21,9 @@ impl Engine {
         }
         let wiring = match self.plugins.choose()? {
             Choice::BuiltIn => {
+                // The address of a pod whose end is not on disk is free; taken again, it would have two
+                // holders for the next daemon.
+                self.save_pods()?;
                 Wiring::BuiltIn(self.network.allocate(pod.id(), &config.port_mappings)?)
             }
             Choice::Plugins(network) => {
