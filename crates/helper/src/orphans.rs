@@ -5,6 +5,7 @@ use nix::libc::SIGKILL;
 use nix::unistd::Pid;
 use std::fs;
 use std::path::Path;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// How long looking may take beyond the patience of whoever waits. Reading the environment of a process whose memory is locked
@@ -17,8 +18,9 @@ const STEP: Duration = Duration::from_millis(20);
 /// Waits until no process has `variable` (`NAME=value`) in its environment any more: no helper that was
 /// given it, and nothing that one has started. Those that take longer than `patience` are killed.
 pub async fn outwait(variable: &str, patience: Duration) {
-    let told = variable.to_owned();
-    let looking = tokio::task::spawn_blocking(move || look(&told, patience));
+    let (told, waiting) = (variable.to_owned(), Arc::new(()));
+    let waited_for = Arc::downgrade(&waiting);
+    let looking = tokio::task::spawn_blocking(move || look(&told, patience, &waited_for));
     let looked = tokio::time::timeout(patience + LOOK_TIMEOUT, looking).await;
     if looked.is_err() {
         tracing::warn!(
@@ -28,7 +30,10 @@ pub async fn outwait(variable: &str, patience: Duration) {
     }
 }
 
-fn look(variable: &str, patience: Duration) {
+/// Whoever waits for a look holds the other end, and runs helpers with the same variable afterwards.
+type WaitedFor = Weak<()>;
+
+fn look(variable: &str, patience: Duration, waited_for: &WaitedFor) {
     let begun = Instant::now();
     loop {
         let orphans = find(variable);
@@ -36,7 +41,9 @@ fn look(variable: &str, patience: Duration) {
             return;
         }
         if begun.elapsed() > patience {
-            orphans.into_iter().for_each(|pid| end(pid, variable));
+            for pid in orphans {
+                end(pid, variable, waited_for);
+            }
             return;
         }
         std::thread::sleep(STEP);
@@ -52,12 +59,13 @@ fn find(variable: &str) -> Vec<Pid> {
         .collect()
 }
 
-fn end(pid: Pid, variable: &str) {
+fn end(pid: Pid, variable: &str, waited_for: &WaitedFor) {
     // The descriptor is the process's for good; the number may have become another's by now.
     let Ok(pidfd) = pidfd_open(pid) else {
         return;
     };
-    if has(pid, variable) {
+    // A process that was there before the look was given up is none of who waited.
+    if has(pid, variable) && waited_for.strong_count() > 0 {
         tracing::warn!(%pid, "killing what an earlier daemon ran");
         // One that has ended is what is wanted.
         let _ = pidfd_send_signal(&pidfd, SIGKILL);
@@ -75,17 +83,29 @@ fn has(pid: Pid, variable: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::signal::{Signal, kill};
     use std::os::unix::process::ExitStatusExt;
-    use std::process::Command;
+    use std::process::{Child, Command};
+
+    fn start(value: &str) -> Child {
+        let mut sleep = Command::new("sleep");
+        let sleep = sleep.arg("1000").env("CRISP_TEST_ORPHAN", value);
+        sleep.spawn().unwrap()
+    }
+
+    #[test]
+    fn a_look_that_was_given_up_kills_nothing() {
+        let id = format!("own-{}", std::process::id());
+        let mut own = start(&id);
+        look(&format!("CRISP_TEST_ORPHAN={id}"), STEP, &Weak::new());
+        let pid = Pid::from_raw(own.id().try_into().unwrap());
+        kill(pid, Signal::SIGTERM).unwrap();
+        assert_eq!(own.wait().unwrap().signal(), Some(Signal::SIGTERM as i32));
+    }
 
     #[tokio::test]
     async fn what_has_the_variable_is_killed_and_nothing_else() {
         let id = format!("orphan-{}", std::process::id());
-        let start = |value: &str| {
-            let mut sleep = Command::new("sleep");
-            let sleep = sleep.arg("1000").env("CRISP_TEST_ORPHAN", value);
-            sleep.spawn().unwrap()
-        };
         let mut orphan = start(&id);
         let mut other = start(&format!("{id}1"));
         outwait(&format!("CRISP_TEST_ORPHAN={id}"), STEP).await;
