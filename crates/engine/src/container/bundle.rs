@@ -121,12 +121,14 @@ impl Engine {
         let mut spec = self.read_spec(record)?;
         let linux = spec.linux_mut().as_mut();
         let namespaces = linux.and_then(|linux| linux.namespaces_mut().as_mut());
-        for namespace in namespaces.into_iter().flatten() {
-            if namespace.typ() == LinuxNamespaceType::Pid {
-                namespace.set_path(Some(path.clone()));
+        let mut namespaces = namespaces.into_iter().flatten();
+        match namespaces.find(|namespace| namespace.typ() == LinuxNamespaceType::Pid) {
+            Some(namespace) if namespace.path().as_ref() != Some(&path) => {
+                namespace.set_path(Some(path));
+                self.write_spec(record, &spec)
             }
+            _ => Ok(()),
         }
-        self.write_spec(record, &spec)
     }
 
     /// The last thing that is made of a container, and of it the spec: a container that has one is whole.
