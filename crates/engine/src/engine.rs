@@ -326,20 +326,30 @@ impl Engine {
         self.announce(kind, record.id.as_str(), &record.pod);
     }
 
+    /// Puts on disk what holds already. What fails is tried again later.
+    pub(crate) fn save_container(&self, container: &Container) -> Result<()> {
+        let saved = container.save(&self.records);
+        saved.inspect_err(|_| self.left.notify_one())
+    }
+
+    /// The same of a pod.
+    pub(crate) fn save_pod(&self, pod: &Pod) -> Result<()> {
+        let saved = pod.save(&self.records);
+        saved.inspect_err(|_| self.left.notify_one())
+    }
+
     /// Puts on disk what has happened, or is being ended, whether or not there is room: on a full disk
     /// most of all there have to be ways to end what fills it. It is tried again later.
     pub(crate) fn save_container_or_tell(&self, container: &Container) {
-        if let Err(error) = container.save(&self.records) {
+        if let Err(error) = self.save_container(container) {
             tracing::error!(container = %container.id(), error = chain(&error), "the state of a container is not on disk yet");
-            self.left.notify_one();
         }
     }
 
     /// The same of a pod.
     pub(crate) fn save_pod_or_tell(&self, pod: &Pod) {
-        if let Err(error) = pod.save(&self.records) {
+        if let Err(error) = self.save_pod(pod) {
             tracing::error!(pod = %pod.id(), error = chain(&error), "the state of a pod is not on disk yet");
-            self.left.notify_one();
         }
     }
 

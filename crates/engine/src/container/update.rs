@@ -33,7 +33,7 @@ impl Engine {
                 engine.set_oom_score_adj(&record, score).await?;
             }
             container.update(|record| record.resources = merged);
-            container.save(&engine.records)?;
+            engine.save_container(&container)?;
             point!("update.recorded");
             Ok(())
         })

@@ -40,7 +40,7 @@ impl Engine {
             }
             config.overhead = overhead.or(config.overhead);
             pod.update(|record| record.config = Arc::new(config));
-            pod.save(&engine.records)?;
+            engine.save_pod(&pod)?;
             point!("update-pod.recorded");
             Ok(())
         })
