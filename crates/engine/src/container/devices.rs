@@ -1,5 +1,6 @@
 //! Devices of the host for a container: their numbers, owners and modes.
 
+use super::looks::Look;
 use crate::error::{Error, Result};
 use crisp_model::Device;
 use crisp_model::spec::HostDevice;
@@ -8,6 +9,9 @@ use oci_spec::runtime::LinuxDeviceType;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+
+/// Where the host has its devices.
+pub(super) const DIR: &str = "/dev";
 
 /// Devices in one container; a directory with more is refused.
 const DEVICES_MAX: usize = 4096;
@@ -25,13 +29,19 @@ const NOT_OF_THE_HOST: [&str; 8] = [
 ];
 
 /// The devices that a container asks for, and all of the host for a privileged one.
-pub(super) fn of_container(asked: &[Device], privileged: bool) -> Result<Vec<HostDevice>> {
+pub(super) fn of_container(
+    asked: &[Device],
+    privileged: bool,
+    look: &Look,
+) -> Result<Vec<HostDevice>> {
     let mut all = Vec::new();
     if privileged {
-        let dev = Path::new("/dev");
+        look.at(DIR);
+        let dev = Path::new(DIR);
         collect_dir(dev, dev, "rwm", &mut all)?;
     }
     for device in asked {
+        look.at(&device.host_path);
         let access = access(&device.permissions)?;
         let host = Path::new(&device.host_path);
         let inside = match device.container_path.as_str() {
@@ -121,6 +131,10 @@ pub(super) fn describe(metadata: &Metadata, inside: &Path, access: &str) -> Opti
 mod tests {
     use super::*;
 
+    fn of_container(asked: &[Device]) -> Result<Vec<HostDevice>> {
+        super::of_container(asked, false, &Look::alone())
+    }
+
     fn device(host: &str, permissions: &str) -> Device {
         Device {
             host_path: host.into(),
@@ -131,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_device_is_found_out() {
-        let found = of_container(&[device("/dev/null", "rw")], false).unwrap();
+        let found = of_container(&[device("/dev/null", "rw")]).unwrap();
         assert_eq!(
             (found[0].major, found[0].minor, found[0].access.as_str()),
             (1, 3, "rw")
@@ -146,9 +160,9 @@ mod tests {
             device("/dev/null", "rx"),
             device("null", "r"),
         ] {
-            let error = of_container(&[bad], false).unwrap_err().to_string();
+            let error = of_container(&[bad]).unwrap_err().to_string();
             assert!(error.contains("devices"), "{error}");
         }
-        assert!(of_container(&[device("/dev/nosuch", "r")], false).is_err());
+        assert!(of_container(&[device("/dev/nosuch", "r")]).is_err());
     }
 }

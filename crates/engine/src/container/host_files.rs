@@ -6,14 +6,9 @@ use crate::engine::blocking;
 use crate::error::{Error, Result};
 use crate::record::ContainerRecord;
 use crate::selinux::{label_own, relabel};
-use crisp_model::Mount;
 use crisp_model::spec::{HostDevice, Volume};
+use crisp_model::{ContainerConfig, Mount};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// How long the file systems of the host may take to show what is mounted and which devices there
-/// are: one that hangs, such as a dead NFS server's, must not hold up the node.
-const HOST_FILES_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a container uses of the host's files.
 pub(super) struct HostFiles {
@@ -30,21 +25,37 @@ pub(super) async fn host_files(
     looks: &Looks,
 ) -> Result<HostFiles> {
     let (config, user) = (record.config.clone(), record.user.clone());
-    let look = looks.begin(config.mounts.iter().map(|mount| &mount.host_path))?;
-    let handle = look.handle();
-    let work = tokio::task::spawn_blocking(move || {
-        make_sources(&config.mounts, &look)?;
-        look.at("the host's devices");
+    let places = places(&config, &cdi_dirs);
+    let work = move |look: &Look| {
+        make_sources(&config.mounts, look)?;
         let privileged = config.security.privileged;
-        let mut devices = devices::of_container(&config.devices, privileged)?;
+        let mut devices = devices::of_container(&config.devices, privileged, look)?;
+        look.at(&cdi_place(&cdi_dirs));
         let edits = crisp_cdi::edits(&cdi_dirs, &config.cdi_devices)?;
         cdi::add_nodes(&mut devices, &edits, &user)?;
         Ok(HostFiles { devices, edits })
-    });
-    match tokio::time::timeout(HOST_FILES_TIMEOUT, work).await {
-        Ok(done) => done.map_err(|e| Error::Internal(e.to_string()))?,
-        Err(_) => Err(handle.give_up()),
-    }
+    };
+    looks.look(&places, work).await
+}
+
+/// All that is looked at for a container, by the names under which the look says where it is.
+fn places(config: &ContainerConfig, cdi_dirs: &[PathBuf]) -> Vec<String> {
+    let mounts = config.mounts.iter().map(|mount| mount.host_path.clone());
+    let devices = config.devices.iter().map(|device| device.host_path.clone());
+    let all_devices = config.security.privileged.then(|| devices::DIR.to_owned());
+    let cdi = (!config.cdi_devices.is_empty()).then(|| cdi_place(cdi_dirs));
+    mounts
+        .chain(devices)
+        .chain(all_devices)
+        .chain(cdi)
+        .collect()
+}
+
+/// The directories with descriptions of CDI devices, which are read together, and the devices that
+/// these describe.
+fn cdi_place(dirs: &[PathBuf]) -> String {
+    let dirs: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+    format!("the CDI devices of {}", dirs.join(" and "))
 }
 
 /// Labels what the container may write to outside of its root: the sources of its mounts that the client
@@ -80,4 +91,37 @@ fn make_sources(mounts: &[Mount], look: &Look) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crisp_model::Device;
+
+    #[test]
+    fn all_that_is_looked_at_has_a_name() {
+        let cdi_dirs = [PathBuf::from("/etc/cdi"), PathBuf::from("/run/cdi")];
+        let mut config = ContainerConfig::default();
+        assert!(places(&config, &cdi_dirs).is_empty());
+        config.mounts.push(Mount {
+            host_path: "/data".to_owned(),
+            ..Mount::default()
+        });
+        config.devices.push(Device {
+            host_path: "/devices".to_owned(),
+            container_path: String::new(),
+            permissions: String::new(),
+        });
+        config.cdi_devices.push("vendor.com/class=name".to_owned());
+        config.security.privileged = true;
+        assert_eq!(
+            places(&config, &cdi_dirs),
+            [
+                "/data",
+                "/devices",
+                "/dev",
+                "the CDI devices of /etc/cdi and /run/cdi"
+            ]
+        );
+    }
 }

@@ -2,13 +2,20 @@
 //! a look holds a thread until the file system answers, and nobody can take the thread from it. So that
 //! clients that try again and again do not use up all threads, what hangs is not looked at twice.
 
+use crate::engine::blocking;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
 
-/// Looks that may hang at the same time: half of the threads that the daemon has for waiting.
-const HANGING_MAX: usize = 256;
+/// How long the file systems of the host may take to show what is looked at: one that hangs must not hold
+/// up the node.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Looks at the same time, each of which may come to hang: half of the threads that the daemon has for
+/// waiting.
+const LOOKS_MAX: usize = 256;
 
 /// All looks that are under way.
 #[derive(Debug, Clone, Default)]
@@ -47,21 +54,35 @@ enum Patience {
 }
 
 impl Looks {
-    /// Begins a look at these paths, unless an earlier one of them still hangs.
+    /// Does in a thread what looks at these paths, and says at each that it is there now. When it takes too
+    /// long, the thread is left to itself.
     ///
     /// # Errors
-    /// [`Error::DeadlineExceeded`] with the path; [`Error::Exhausted`] when too many hang.
-    pub(super) fn begin<'p>(&self, mut paths: impl Iterator<Item = &'p String>) -> Result<Look> {
-        let mut table = self.table();
-        let looks = table.under_way.values();
-        let hanging: Vec<&UnderWay> = looks.filter(|l| l.patience == Patience::Over).collect();
-        if hanging.len() >= HANGING_MAX {
-            let text = format!("{HANGING_MAX} paths of the host are on file systems that hang");
-            return Err(Error::Exhausted(text));
+    /// [`Error::DeadlineExceeded`] with the path that hangs, now or since an earlier look;
+    /// [`Error::Exhausted`] when too many looks are under way.
+    pub(super) async fn look<T: Send + 'static>(
+        &self,
+        paths: &[String],
+        work: impl FnOnce(&Look) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let look = self.begin(paths)?;
+        let handle = look.handle();
+        match timeout(LOOK_TIMEOUT, blocking(move || work(&look))).await {
+            Ok(done) => done,
+            Err(_) => Err(handle.give_up()),
         }
-        let earlier = paths.find_map(|path| hanging.iter().find(|look| look.path == *path));
-        if let Some(earlier) = earlier {
+    }
+
+    fn begin(&self, paths: &[String]) -> Result<Look> {
+        let mut table = self.table();
+        let mut looks = table.under_way.values();
+        let hanging = looks.find(|l| l.patience == Patience::Over && paths.contains(&l.path));
+        if let Some(earlier) = hanging {
             return Err(earlier.hangs());
+        }
+        if table.under_way.len() >= LOOKS_MAX {
+            let text = format!("{LOOKS_MAX} looks at paths of the host are under way");
+            return Err(Error::Exhausted(text));
         }
         table.next_id += 1;
         let id = table.next_id;
@@ -95,8 +116,14 @@ impl Look {
         }
     }
 
+    /// The only one.
+    #[cfg(test)]
+    pub(super) fn alone() -> Self {
+        Looks::default().begin(&[]).expect("none is under way")
+    }
+
     /// For who waits for the look.
-    pub(super) fn handle(&self) -> Handle {
+    fn handle(&self) -> Handle {
         self.0.clone()
     }
 }
@@ -109,21 +136,21 @@ impl Drop for Look {
 
 /// A look as others see it.
 #[derive(Debug, Clone)]
-pub(super) struct Handle {
+struct Handle {
     looks: Looks,
     id: u64,
 }
 
 impl Handle {
     /// Gives up waiting for the look; it counts as hanging until it ends.
-    pub(super) fn give_up(&self) -> Error {
+    fn give_up(&self) -> Error {
         match self.looks.table().under_way.get_mut(&self.id) {
             Some(look) => {
                 look.patience = Patience::Over;
                 look.hangs()
             }
             None => Error::FailedPrecondition(
-                "the mounts' host_path: looking at them ended too late".to_owned(),
+                "paths of the host: looking at them ended too late".to_owned(),
             ),
         }
     }
@@ -135,7 +162,7 @@ mod tests {
 
     fn begin(looks: &Looks, paths: &[&str]) -> Result<Look> {
         let paths: Vec<String> = paths.iter().map(|&path| path.to_owned()).collect();
-        looks.begin(paths.iter())
+        looks.begin(&paths)
     }
 
     #[test]
@@ -155,16 +182,15 @@ mod tests {
     }
 
     #[test]
-    fn looks_that_hang_are_bounded() {
+    fn looks_are_bounded_whether_or_not_they_are_known_to_hang() {
         let looks = Looks::default();
-        let hanging = |number: usize| {
-            let path = format!("/dead/{number}");
-            let look = begin(&looks, &[&path]).unwrap();
-            look.at(&path);
-            look.handle().give_up();
-            look
-        };
-        let all: Vec<Look> = (0..HANGING_MAX).map(hanging).collect();
+        let all: Vec<Look> = (0..LOOKS_MAX)
+            .map(|_| begin(&looks, &["/dead"]).unwrap())
+            .collect();
+        all[0].at("/dead");
+        all[0].handle().give_up();
+        let known = begin(&looks, &["/dead"]).unwrap_err();
+        assert!(matches!(known, Error::DeadlineExceeded { .. }), "{known}");
         assert!(matches!(begin(&looks, &["/a"]), Err(Error::Exhausted(_))));
         drop(all);
         drop(begin(&looks, &["/a"]).unwrap());

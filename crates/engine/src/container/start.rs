@@ -1,6 +1,7 @@
 //! Starting a container: its shim makes the first process.
 
 use super::Container;
+use super::looks::Look;
 use crate::engine::{Engine, detached, from_unix_ns};
 use crate::error::chain;
 use crate::error::{Error, Result};
@@ -64,7 +65,7 @@ impl Engine {
 
     async fn start_first_process(&self, container: &Arc<Container>, shim: &Shim) -> Result<()> {
         let record = container.record();
-        make_log_dir(record.log_path.as_deref())?;
+        self.make_log_dir(record.log_path.as_deref()).await?;
         point!("start.log-dir-made");
         let pod = self.store.pod(record.pod.as_str())?;
         self.renew_pid_namespace(&pod, &record)?;
@@ -78,6 +79,18 @@ impl Engine {
         shim.call_with(request::Body::StartContainer(request), &[], Some(hook))
             .await?;
         Ok(())
+    }
+
+    async fn make_log_dir(&self, log: Option<&Path>) -> Result<()> {
+        let Some(dir) = log.and_then(Path::parent).map(Path::to_owned) else {
+            return Ok(());
+        };
+        let place = text(&dir);
+        let make = move |look: &Look| {
+            look.at(&text(&dir));
+            std::fs::create_dir_all(&dir).map_err(Error::io("make the log directory", dir))
+        };
+        self.looks.look(&[place], make).await
     }
 
     /// Has the shim give up a start of which it has told nothing in time: a source of a mount is on a file
@@ -162,13 +175,6 @@ pub(crate) fn started_event(pid: u32, started_at_ns: i64) -> ContainerEvent {
         pid,
         started_at: from_unix_ns(started_at_ns),
     })
-}
-
-fn make_log_dir(log: Option<&Path>) -> Result<()> {
-    match log.and_then(Path::parent) {
-        Some(dir) => std::fs::create_dir_all(dir).map_err(Error::io("make the log directory", dir)),
-        None => Ok(()),
-    }
 }
 
 fn text(path: &Path) -> String {
