@@ -45,6 +45,10 @@ impl Engine {
             if let Err(error) = &result {
                 point!("start.failed");
                 engine.abandon_start(&container, &shim, error).await;
+                // It has started after all.
+                if container.state() != ContainerState::Created {
+                    return Ok(());
+                }
                 let failed = ContainerEvent::StartFailed {
                     at: SystemTime::now(),
                     message: chain(error),
