@@ -2,6 +2,7 @@
 //! the orphans in it. It ends on SIGTERM and SIGINT.
 
 use crisp_sys::idle;
+use crisp_sys::process::reset_signals;
 use crisp_sys::security::set_dumpable;
 use nix::sys::signal::{SigSet, Signal};
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 pub fn pause() -> ExitCode {
     // Nobody in the pod reaches its memory or its descriptors through /proc.
     let _ = set_dumpable(false);
+    reset_signals();
     let mut signals = SigSet::empty();
     signals.extend([Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT]);
     // A signal that is blocked is kept to be waited for even where its default for PID 1 is to be ignored.

@@ -1,8 +1,8 @@
 //! From a fork of the shim to the pause process: what the child does before it executes.
 //!
 //! It tells the shim how it goes over a SEQPACKET socket: `R`, with the pod's /dev/shm if that is a mount
-//! that can be cloned detached, when only the execution is left, for which nobody waits; `E` and a text
-//! when it gives up before; the end of the socket when it died.
+//! that can be cloned detached, when only the execution is left, for which nobody waits: why that fails is
+//! heard by nobody; `E` and a text when it gives up before; the end of the socket when it died.
 
 use crate::cgroup;
 use crate::shm;
@@ -106,12 +106,13 @@ impl Setup {
         };
         enter_empty_root(attached.as_ref())?;
         detach_from_shim(null.as_fd())?;
-        // Containers may come before the execution, which undoes it, and pause, which does it again.
+        // Containers may come before the execution: they meet a process without privileges, that nobody
+        // traces. The execution undoes the latter, and pause does it again.
+        give_up_privileges()?;
         security::set_dumpable(false).step("become untraceable")?;
         // The report fails when the shim died before its death was bound to ours.
         let fds: Vec<BorrowedFd<'_>> = detached.iter().map(AsFd::as_fd).collect();
         send(parent, &[READY], &fds, Wait::Block).step("report to the shim")?;
-        give_up_privileges()?;
         let arguments = [c"crisp-shim", c"pause"];
         let environment: [&CStr; 0] = [];
         let executed = execveat(

@@ -167,7 +167,7 @@ impl Shim {
             self.scratch.release();
             if self.heap == Heap::Used {
                 memory::trim_heap();
-                memory::trim_stack();
+                memory::trim_stack(&self.witness);
                 self.heap = Heap::Trimmed;
             }
         }

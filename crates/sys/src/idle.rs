@@ -6,13 +6,14 @@
 )]
 
 use crate::segments::{self, Access};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use std::arch::asm;
 use std::ffi::c_long;
 use std::ops::Range;
 
 /// Reaps all children until SIGTERM or SIGINT comes, and then ends the process. These have to be
-/// blocked, as has SIGCHLD.
+/// blocked, as has SIGCHLD; no signal may have a handler, which would find no memory to run in.
 ///
 /// The process gives back every page that it has written but those of its stack: it has nothing to
 /// remember. So this never returns to code that might, and its loop makes bare system calls.
@@ -22,7 +23,7 @@ pub fn reap_until_terminated() -> ! {
     let awaited: u64 = awaited
         .iter()
         .fold(0, |set, &signal| set | 1 << (signal as i32 - 1));
-    let Range { start, end } = written();
+    let Range { start, end } = if is_alone() { written() } else { 0..0 };
     // SAFETY: from here on only registers and this frame of the stack are used, which is not in the
     // range: no static, no heap, no thread-local, and no function that is not inlined. None of the
     // calls writes to memory.
@@ -30,13 +31,14 @@ pub fn reap_until_terminated() -> ! {
         // Holes in the range make it fail in the end, when all the rest of it is done.
         call(libc::SYS_madvise, [start, end - start, DONT_NEED, 0]);
         loop {
+            // First of all, too: an orphan may have ended before the signals were blocked.
+            while call(libc::SYS_wait4, [ANY_CHILD, 0, NO_HANG, 0]) > 0 {}
             match call(
                 libc::SYS_rt_sigtimedwait,
                 [&raw const awaited as usize, 0, 0, SIGSET_BYTES],
             ) {
-                // Interrupted, by being stopped and continued.
-                ..=0 => {}
-                CHILD => while call(libc::SYS_wait4, [ANY_CHILD, 0, NO_HANG, 0]) > 0 {},
+                // Without a signal it was interrupted, by being stopped and continued.
+                ..=0 | CHILD => {}
                 _ => loop {
                     call(libc::SYS_exit_group, [0; 4]);
                 },
@@ -50,6 +52,11 @@ const CHILD: isize = libc::SIGCHLD as isize;
 const ANY_CHILD: usize = usize::MAX;
 const NO_HANG: usize = libc::WNOHANG as usize;
 const DONT_NEED: usize = libc::MADV_DONTNEED as usize;
+
+/// Whether the memory is of one thread: from others the kernel does not take it (unshare(2)).
+fn is_alone() -> bool {
+    unshare(CloneFlags::CLONE_VM).is_ok()
+}
 
 /// From the first page of this program that can be written to the end of the heap behind it; empty when
 /// that cannot be told.

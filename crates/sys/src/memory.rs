@@ -1,5 +1,6 @@
 //! Keeping a long-lived, mostly idle process small.
 
+use crate::process::SingleThreaded;
 use crate::segments::{self, Access};
 
 /// Makes the allocator give memory back to the kernel as soon as it can: large blocks are mappings of
@@ -44,8 +45,9 @@ pub fn unmap_code() {
     }
 }
 
-/// Gives back the pages that deeper calls have left on the stack.
-pub fn trim_stack() {
+/// Gives back the pages that deeper calls have left on the stack, which has to be the one that the kernel
+/// gave the process: those of other threads have something below them.
+pub fn trim_stack(_witness: &SingleThreaded) {
     /// Below the caller's frame, room for what this function itself calls.
     const KEPT_BYTES: usize = 4096;
     /// The kernel keeps other mappings at least 1 MiB away from a stack (`stack_guard_gap`).

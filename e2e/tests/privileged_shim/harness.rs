@@ -199,6 +199,11 @@ impl Pod {
         };
         assert_eq!(fds.len(), if config.new_network { 2 } else { 0 });
         pod.pause = started.pause_pid;
+        // It is told as started a moment before.
+        let command_line = format!("/proc/{}/cmdline", pod.pause);
+        until("pause to execute", || {
+            fs::read(&command_line).is_ok_and(|line| line.starts_with(b"crisp-shim\0pause\0"))
+        });
         pod
     }
 

@@ -117,11 +117,9 @@ impl Engine {
         let cgroup_dirs = cgroups.await;
         let (shim, (), cgroup_dirs) = (shim?, files?, cgroup_dirs?);
         let request = start_request(&config, hostname, cgroup_dirs, labels)?;
-        let start = shim.call(request::Body::StartPod(request));
-        // Both lie in its socket, which is empty and takes them in this order, when it is there to read.
-        let (welcome, answer) = tokio::join!(biased; shim.hello(), start);
-        let (welcome, (body, fds)) = (welcome?, answer?);
+        let welcome = shim.hello().await?;
         point!("run-pod.shim-welcomed");
+        let (body, fds) = shim.call(request::Body::StartPod(request)).await?;
         let reply::Body::PodStarted(started) = body else {
             return Err(unexpected(&body));
         };
