@@ -93,12 +93,9 @@ async fn after_a_power_cut_an_image_is_there_whole_or_not_at_all() {
             .await
             .unwrap();
     }
-    // The annotation goes when everything is on the disk.
-    let path = store.path("images/index.json");
-    while read(&path).contains("unsynced-since-boot") {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until_synced(&store).await;
     drop(images);
+    let path = store.path("images/index.json");
     // As it is before that, when the machine starts again.
     let unsynced = TestImage::small("unsynced").manifest.digest().to_string();
     let mut index: serde_json::Value = serde_json::from_str(&read(&path)).unwrap();
@@ -132,6 +129,14 @@ async fn annotations_of_the_manifest_are_known_after_a_restart_too() {
     assert_eq!(store.open().list()[0].annotations, pulled.annotations);
 }
 
+/// Waits until everything is on the disk, which the index then says.
+async fn until_synced(store: &TestStore) {
+    let path = store.path("images/index.json");
+    while read(&path).contains("unsynced-since-boot") {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// Has the store believe that the machine was restarted before anything was on disk.
 fn lose_power(store: &TestStore) {
     let path = store.path("images/index.json");
@@ -150,6 +155,7 @@ async fn after_a_power_cut_no_image_is_made_of_layers_that_may_be_torn() {
     let image = pull(&images, &server.reference("app:1")).await.unwrap();
     let container = ContainerId::generate();
     let snapshot = images.prepare(&container, &image.id).await.unwrap();
+    until_synced(&store).await;
     drop(images);
     // As file systems leave files whose content had not reached the disk.
     let torn = snapshot.lower_dirs[0].join("file");
