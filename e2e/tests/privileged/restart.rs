@@ -259,6 +259,30 @@ async fn privileged_exit_that_could_not_be_recorded_is_known_after_the_death_of_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn privileged_start_that_failed_unseen_fails_again_by_the_same_cause() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("absent", |_| ()).await?;
+    let container = pod.create("main", |config| config.command = vec!["/absent".to_owned()]);
+    let container = container.await?;
+    ensure!(container.start().await.is_err());
+    node.kill()?;
+    // As when the daemon had died before the shim answered.
+    let records = node
+        .root_dir()
+        .join("pods")
+        .join(&pod.id)
+        .join("containers");
+    let path = records.join(format!("{}.json", container.id));
+    let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    record["state"] = "Created".into();
+    std::fs::write(&path, record.to_string())?;
+    node.restart().await?;
+    let again = container.start().await.err().context("it was started")?;
+    ensure!(again.message().contains("/absent"), "{again}");
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn privileged_restart_neither_loses_nor_doubles_an_address() -> Result<()> {
     let node = Node::start().await?;
     let mut pods = Vec::new();

@@ -7,6 +7,7 @@ use crate::spec::{Container, IdMaps};
 use crisp_sys::mount::{Change, Overlay, Propagation, Recursion, Upper, change, clone_mount};
 use crisp_sys::process::SingleThreaded;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
@@ -20,6 +21,7 @@ pub(crate) fn make(
 ) -> Result<OwnedFd, StartError> {
     match &plan.rootfs {
         Rootfs::Overlay(layers) => {
+            forget_failed_start(layers.work_dir)?;
             own_upper(layers.upper_dir, &container.id_maps)?;
             layered(layers, container, users, witness)
         }
@@ -44,6 +46,16 @@ fn layered(
         id_map: users,
     };
     overlay::mount(&overlay, layers.upper_dir, witness)
+}
+
+/// A volatile layer that was mounted before is refused, since what was written to it may be lost (kernel,
+/// overlayfs.rst, "Volatile mount"). A start that failed loses nothing: the host has not gone down since.
+fn forget_failed_start(work_dir: &Path) -> Result<(), StartError> {
+    let mark = work_dir.join("work/incompat/volatile");
+    match fs::remove_dir_all(&mark) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.step("remove", &mark),
+    }
 }
 
 /// The upper directory shows as the root directory, so that its owner must have an id inside. An owner
