@@ -190,7 +190,8 @@ impl Audit<'_> {
         self.find(
             mounts
                 .iter()
-                .filter(|path| own.iter().any(|dir| path.starts_with(dir)))
+                // A file system on one of them is the test's own.
+                .filter(|path| own.iter().any(|dir| path.starts_with(dir) && *path != dir))
                 .map(|path| format!("mount {}", path.display())),
         );
         self.find(files(&self.dir("netns")));
