@@ -3,8 +3,7 @@
 use crate::Error;
 use crate::log::last_words;
 use crisp_sys::process::pidfd_open;
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use crisp_sys::wait;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::io::ErrorKind;
@@ -102,14 +101,7 @@ pub(crate) fn reason(status: ExitStatus, logs: &[&Path]) -> String {
 
 /// Waits until there is something to read; false: nothing came until then.
 pub(crate) fn readable(fd: BorrowedFd<'_>, until: Instant) -> Result<bool, Error> {
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], left) {
-            Err(Errno::EINTR) => {}
-            ready => return Ok(ready.map_err(Error::io("wait for the program that dumps"))? > 0),
-        }
-    }
+    wait::readable(fd, until).map_err(Error::io("wait for the program that dumps"))
 }
 
 #[cfg(test)]

@@ -18,4 +18,5 @@ pub mod security;
 mod segments;
 pub mod socket;
 pub mod terminal;
+pub mod wait;
 pub mod xattr;

@@ -1,7 +1,7 @@
 //! Keeping a long-lived, mostly idle process small.
 
 use crate::process::SingleThreaded;
-use crate::segments::{self, Access};
+use crate::segments::{self, Access, PAGE_BYTES};
 
 /// Makes the allocator give memory back to the kernel as soon as it can: large blocks are mappings of
 /// their own, which go when they are freed, and the heap shrinks with its last block. musl's allocator
@@ -68,5 +68,3 @@ pub fn trim_stack(_witness: &SingleThreaded) {
 /// Blocks from this size on are mappings of their own.
 #[cfg(target_env = "gnu")]
 const LARGE_BLOCK_BYTES: libc::c_int = 32 * 1024;
-
-const PAGE_BYTES: usize = 4096;

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 /// The smallest pages that there are.
-const PAGE_BYTES: usize = 4096;
+pub(crate) const PAGE_BYTES: usize = 4096;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {

@@ -9,9 +9,7 @@ use crisp_sys::process::{
     Child, ExitStatus, Spawn, Spawned, StdioNumber, close_on_exec, install_stdio, kill, pidfd_open,
     reset_signals, spawn, try_reap,
 };
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
@@ -202,13 +200,5 @@ fn wait(process: &Spawned) -> Result<Option<ExitStatus>, StartError> {
 
 /// Waits until there is something to read.
 pub(super) fn readable(fd: BorrowedFd<'_>, timeout: Duration) -> Result<bool, StartError> {
-    let deadline = Instant::now() + timeout;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], left) {
-            Err(Errno::EINTR) => {}
-            ready => return Ok(ready.step("wait", "")? > 0),
-        }
-    }
+    crisp_sys::wait::readable(fd, Instant::now() + timeout).step("wait", "")
 }
