@@ -78,12 +78,10 @@ impl Cadvisor {
 
 fn of_container(container: &ContainerView) -> Facts {
     let id = container.id.to_string();
-    let image = &container.config.image;
-    let written_by_user = Some(&image.user_specified_image).filter(|name| !name.is_empty());
     Facts {
         kind: "container",
         labels: container.config.labels.clone(),
-        image: written_by_user.unwrap_or(&image.image).clone(),
+        image: container.config.image.name().to_owned(),
         process: match &container.state {
             ContainerState::Created => None,
             ContainerState::Running(facts) => Some(running(id, facts.pid)),

@@ -200,6 +200,17 @@ pub struct ImageSpec {
     pub annotations: StringMap,
 }
 
+impl ImageSpec {
+    /// The name that the user wrote, rather than the id that it was resolved to.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self.user_specified_image.as_str() {
+            "" => &self.image,
+            name => name,
+        }
+    }
+}
+
 /// What was asked of a container (CRI `ContainerConfig`).
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ContainerConfig {

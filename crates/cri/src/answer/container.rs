@@ -69,9 +69,8 @@ pub(super) fn metadata(metadata: &ContainerMetadata) -> v1::ContainerMetadata {
 
 /// The image by the name that the user wrote, which the Pod's status shows, rather than by its id.
 fn image(image: &ImageSpec) -> v1::ImageSpec {
-    let user_specified = Some(&image.user_specified_image).filter(|name| !name.is_empty());
     v1::ImageSpec {
-        image: user_specified.unwrap_or(&image.image).clone(),
+        image: image.name().to_owned(),
         ..echo(image)
     }
 }

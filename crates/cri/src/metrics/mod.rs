@@ -124,14 +124,10 @@ fn pod_labels(pod: &PodView) -> [&str; 6] {
 
 fn container_labels<'a>(pod: &'a PodView, stats: &'a ContainerStats) -> [&'a str; 6] {
     let container = &stats.container;
-    let image = &container.config.image;
     [
         &container.cgroup,
         container.id.as_str(),
-        match image.user_specified_image.as_str() {
-            "" => &image.image,
-            name => name,
-        },
+        container.config.image.name(),
         &pod.config.metadata.namespace,
         &pod.config.metadata.name,
         &container.config.metadata.name,
