@@ -35,11 +35,12 @@ impl Cgroup {
     /// The processes in it and in those that the container has made below it, in the shim's pid namespace.
     /// None are left when the cgroup is gone.
     pub(crate) fn processes(&self) -> BTreeSet<Pid> {
-        let own = |dir: &PathBuf| read(dir, "cgroup.procs").map(|list| (dir.clone(), list));
-        let Some((dir, list)) = self.dirs.iter().find_map(own) else {
+        let mut dirs = self.dirs.iter();
+        let own = dirs.find_map(|dir| Some((dir, read(dir, "cgroup.procs")?)));
+        let Some((dir, list)) = own else {
             return BTreeSet::new();
         };
-        let below = descendants(&dir);
+        let below = descendants(dir);
         let lists = below.iter().filter_map(|dir| read(dir, "cgroup.procs"));
         let lists: Vec<String> = lists.chain([list]).collect();
         let pids = lists.iter().flat_map(|list| list.lines());

@@ -282,8 +282,10 @@ impl Shim {
 
     fn remove_container(&mut self, request: &RemoveContainer) -> Now {
         let key = self.find_container(&request.container_id)?;
-        if self.containers[&key].is_starting() {
-            self.abandon_start(key);
+        if self.containers[&key].is_starting()
+            && let Some(container) = self.containers.remove(&key)
+        {
+            self.abandon_start(container);
             journal!("container {}: not started", request.container_id);
             return done();
         }

@@ -1,7 +1,7 @@
 //! The end of a shim: everything in the pod is killed, pause last.
 
 use crate::connection::{ReplyTo, Waiters};
-use crate::container;
+use crate::container::{self, Container};
 use crate::exec::{self, Exec};
 use crate::failure::RequestError;
 use crate::journal::journal;
@@ -110,10 +110,8 @@ impl Shim {
 
     /// A process that is on its way is killed wherever it is.
     fn abandon_starts(&mut self) {
-        let starting = self.containers.iter().filter(|(_, c)| c.is_starting());
-        let starting: Vec<Key> = starting.map(|(key, _)| *key).collect();
-        for key in starting {
-            self.abandon_start(key);
+        for container in take_where(&mut self.containers, Container::is_starting) {
+            self.abandon_start(container);
         }
         for exec in take_where(&mut self.execs, Exec::is_starting) {
             let (what, id) = ("exec", exec.id);
@@ -127,12 +125,9 @@ impl Shim {
         }
     }
 
-    /// Gives up the start of a container, and forgets it. One that waits for a file system that hangs dies
-    /// when that answers.
-    pub(crate) fn abandon_start(&mut self, key: Key) {
-        let Some(container) = self.containers.remove(&key) else {
-            return;
-        };
+    /// Gives up the start of a container, which was forgotten. One that waits for a file system that hangs
+    /// dies when that answers.
+    pub(crate) fn abandon_start(&mut self, container: Container) {
         container.cgroup.kill();
         let (what, id) = ("container", container.id);
         if let container::State::Starting { start, waiters } = container.state {
