@@ -5,6 +5,7 @@ use crate::content::Indexed;
 use crate::digest::is_lower_hex;
 use crate::image::RawConfig;
 use crate::manifest::{Descriptor, Manifest};
+use crate::store::layer_keys;
 use crate::{Digest, Error, Image, ImageId, Reference, Settings};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -67,7 +68,12 @@ impl Entry {
         }
     }
 
-    fn names(&self) -> impl Iterator<Item = &String> {
+    /// The layers that a container of the image is made on, the lowest first.
+    pub(crate) fn layer_keys(&self) -> Vec<Digest> {
+        layer_keys(&self.diff_ids, self.has_fixup)
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
         self.image.tags.iter().chain(&self.image.digests)
     }
 

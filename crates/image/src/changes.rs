@@ -292,8 +292,7 @@ impl Changes<'_> {
         let size = file.metadata()?.len();
         let mut header = header(EntryType::Regular, &attributes);
         header.set_size(size);
-        // Who writes to it in spite of all changes its length: what is missing is zero.
-        let content = Timely::new(file.chain(io::repeat(0)).take(size), self.bounds.until);
+        let content = Timely::of_file(file, size, self.bounds.until);
         self.append(&attributes, &mut header, path, content)
     }
 
@@ -393,8 +392,11 @@ pub struct Timely<R> {
     until: Instant,
 }
 
-impl<R: Read> Timely<R> {
-    pub fn new(content: R, until: Instant) -> Self {
+impl Timely<io::Take<io::Chain<File, io::Repeat>>> {
+    /// So many bytes of a file, of which somebody may change the length in spite of all: what it lacks is
+    /// zero.
+    pub fn of_file(file: File, size_bytes: u64, until: Instant) -> Self {
+        let content = file.chain(io::repeat(0)).take(size_bytes);
         Self { content, until }
     }
 }

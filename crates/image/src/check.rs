@@ -167,9 +167,8 @@ async fn look_and_repair(
 
 impl Damaged {
     fn faults(self, outcome: &Outcome) -> impl Iterator<Item = Fault> {
-        let image = &self.entry.image;
-        let names = image.tags.iter().chain(&image.digests).cloned().collect();
-        let owner = Owner::Image(image.id.clone(), names);
+        let names = self.entry.names().cloned().collect();
+        let owner = Owner::Image(self.entry.image.id.clone(), names);
         self.reasons.into_iter().map(move |reason| Fault {
             owner: owner.clone(),
             reason,
@@ -281,7 +280,7 @@ impl<'a, F: Fn(u64)> Look<'a, F> {
 
     fn image(&mut self, entry: &Arc<Entry>) -> Option<Damaged> {
         // What is being looked at stays, even if the image goes meanwhile.
-        let keys = crate::store::layer_keys(&entry.diff_ids, entry.has_fixup);
+        let keys = entry.layer_keys();
         let _pins = self.store.layers.pin(keys.clone());
         let config = entry.image.id.digest();
         let mut reasons: Wrong = entry

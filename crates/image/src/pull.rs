@@ -42,13 +42,24 @@ pub(crate) async fn pull(
     if let Some(image) = add_names(store, &id, &names).await? {
         return Ok(image);
     }
+    fetch(store, registry, (fetched, manifest), names, audience).await
+}
+
+/// Fetches the image of a manifest that is here already, from where it came from.
+async fn fetch(
+    store: &Arc<Store>,
+    registry: Registry,
+    (fetched, manifest): (Fetched, Manifest),
+    names: Vec<String>,
+    audience: &Audience,
+) -> Result<Arc<Image>, Error> {
     let config_bytes = registry
         .small_blob(&manifest.config, MAX_CONFIG_BYTES)
         .await?;
     let found = found(fetched, manifest, config_bytes, names);
     point!("pull.resolved");
     let source = Source::Registry(Arc::new(registry));
-    install(store, &settings, source, found, audience).await
+    install(store, &store.settings(), source, found, audience).await
 }
 
 /// Fetches again what is missing of an image that is here, from wherever one of its names leads.
@@ -74,13 +85,10 @@ async fn fetch_from(store: &Arc<Store>, entry: &Entry, reference: &Reference) ->
     else {
         return Err(Error::corrupt(what, "it is not a manifest"));
     };
-    let config_bytes = registry
-        .small_blob(&manifest.config, MAX_CONFIG_BYTES)
-        .await?;
-    let found = found(fetched, manifest, config_bytes, Vec::new());
-    let source = Source::Registry(Arc::new(registry));
-    install(store, &settings, source, found, &Audience::default()).await?;
-    Ok(())
+    let (known, nobody) = ((fetched, manifest), Audience::default());
+    fetch(store, registry, known, Vec::new(), &nobody)
+        .await
+        .map(drop)
 }
 
 async fn open(

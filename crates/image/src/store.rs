@@ -110,7 +110,7 @@ impl Store {
     /// Those of the layers of all images.
     fn keys(&self) -> HashSet<Digest> {
         let catalogue = self.catalogue();
-        let keys_of = |entry: &Arc<Entry>| layer_keys(&entry.diff_ids, entry.has_fixup);
+        let keys_of = |entry: &Arc<Entry>| entry.layer_keys();
         catalogue.entries().flat_map(keys_of).collect()
     }
 
@@ -288,9 +288,7 @@ impl Store {
         let entry = catalogue
             .get(image)
             .ok_or_else(|| Error::not_found(image.as_str()))?;
-        let pins = self
-            .layers
-            .pin(layer_keys(&entry.diff_ids, entry.has_fixup));
+        let pins = self.layers.pin(entry.layer_keys());
         Ok((pins, self.stack(entry)?))
     }
 

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crisp_image::Timely;
 use serde::Serialize;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tar::{Builder, EntryType, Header};
@@ -78,7 +78,7 @@ fn append_directory(
 /// As much of a file as there is now: a log goes on.
 fn append(to: &mut Builder<impl Write>, file: File, name: &Path, until: Instant) -> io::Result<()> {
     let size = file.metadata()?.len();
-    let content = Timely::new(file.chain(io::repeat(0)).take(size), until);
+    let content = Timely::of_file(file, size, until);
     to.append_data(&mut header(EntryType::Regular, 0o600, size), name, content)
 }
 
