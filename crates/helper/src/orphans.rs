@@ -8,12 +8,15 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// How long looking may take beyond the patience of whoever waits. Reading the environment of a process whose memory is locked
-/// takes as long as the lock is held, which a file system that hangs can make for ever.
+/// How long looking may take beyond the patience of whoever waits. Reading the environment of a process
+/// whose memory is locked takes as long as the lock is held, which a file system that hangs can make for
+/// ever.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(7);
 
-/// How often is looked whether they have ended.
+/// The time between two looks whether they have ended: at first, and at last for those that take long, as
+/// each look is at all processes there are.
 const STEP: Duration = Duration::from_millis(20);
+const STEP_MAX: Duration = Duration::from_millis(500);
 
 /// Waits until no process has `variable` (`NAME=value`) in its environment any more: no helper that was
 /// given it, and nothing that one has started. Those that take longer than `patience` are killed.
@@ -34,7 +37,7 @@ pub async fn outwait(variable: &str, patience: Duration) {
 type WaitedFor = Weak<()>;
 
 fn look(variable: &str, patience: Duration, waited_for: &WaitedFor) {
-    let begun = Instant::now();
+    let (begun, mut step) = (Instant::now(), STEP);
     loop {
         let orphans = find(variable);
         if orphans.is_empty() {
@@ -46,7 +49,8 @@ fn look(variable: &str, patience: Duration, waited_for: &WaitedFor) {
             }
             return;
         }
-        std::thread::sleep(STEP);
+        std::thread::sleep(step);
+        step = STEP_MAX.min(step * 2);
     }
 }
 
