@@ -313,17 +313,17 @@ impl Engine {
     /// Moves a container to its next state, in memory and on disk. What cannot happen in its state,
     /// such as a second report of its end, changes nothing.
     pub(crate) fn transition(&self, container: &Container, event: ContainerEvent) {
-        let Some(record) = container.apply(event) else {
+        let Some(state) = container.apply(event) else {
             return;
         };
         point!("state.changed");
         self.save_container_or_tell(container);
-        let kind = match record.state {
+        let kind = match state {
             ContainerState::Created => EventKind::Created,
             ContainerState::Running(_) => EventKind::Started,
             ContainerState::Exited(_) => EventKind::Stopped,
         };
-        self.announce(kind, record.id.as_str(), &record.pod);
+        self.announce(kind, container.id().as_str(), container.pod());
     }
 
     /// Puts on disk what holds already. What fails is tried again later.

@@ -3,6 +3,7 @@
 use crisp_model::spec::SpecError;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The result of an engine's call.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -31,6 +32,7 @@ pub enum Error {
     /// The request is right, but not in this state.
     #[error("{0}")]
     FailedPrecondition(String),
+    /// See [`Error::late`].
     #[error("{what} did not end within {after_ms} ms")]
     DeadlineExceeded { what: String, after_ms: u64 },
     /// Addresses, ports or another bounded thing of the node are used up.
@@ -84,6 +86,14 @@ impl Kind {
 }
 
 impl Error {
+    /// For what took longer than it may.
+    pub(crate) fn late(what: impl Into<String>, after: Duration) -> Self {
+        Self::DeadlineExceeded {
+            what: what.into(),
+            after_ms: u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
     pub(crate) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Invalid {
             field: field.into(),

@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// The extension of a file that is being written.
@@ -160,37 +160,46 @@ enum Presence {
 }
 
 impl RecordFile {
-    /// Writes the record as it is when this one's turn has come, so that the newest is written last.
+    /// Has `write` write the record as it is when its turn has come, so that the newest is written last.
     /// One that was removed stays so.
-    pub(crate) fn write<T>(
-        &self,
-        record: impl FnOnce() -> T,
-        write: impl FnOnce(&T) -> Result<()>,
-    ) -> Result<()> {
-        let mut presence = self.presence.lock().unwrap_or_else(PoisonError::into_inner);
-        if *presence == Presence::Removed {
-            return Ok(());
+    pub(crate) fn write(&self, write: impl FnOnce() -> Result<()>) -> Result<()> {
+        let mut presence = self.presence();
+        match *presence {
+            Presence::Removed => Ok(()),
+            Presence::Kept | Presence::Stale => presence.after(write()),
         }
-        let written = write(&record());
-        *presence = match written {
-            Ok(()) => Presence::Kept,
-            Err(_) => Presence::Stale,
-        };
-        written
     }
 
-    /// Whether what is on disk is not what it should be.
-    pub(crate) fn is_stale(&self) -> bool {
-        let presence = self.presence.lock().unwrap_or_else(PoisonError::into_inner);
-        *presence == Presence::Stale
+    /// The same if what is on disk is not what it should be.
+    pub(crate) fn write_if_stale(&self, write: impl FnOnce() -> Result<()>) -> Result<()> {
+        let mut presence = self.presence();
+        match *presence {
+            Presence::Removed | Presence::Kept => Ok(()),
+            Presence::Stale => presence.after(write()),
+        }
     }
 
     /// Removes it for good.
     pub(crate) fn remove(&self, remove: impl FnOnce() -> Result<()>) -> Result<()> {
-        let mut presence = self.presence.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut presence = self.presence();
         remove()?;
         *presence = Presence::Removed;
         Ok(())
+    }
+
+    fn presence(&self) -> MutexGuard<'_, Presence> {
+        self.presence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Presence {
+    /// Becomes what an attempt to write has made of it.
+    fn after(&mut self, written: Result<()>) -> Result<()> {
+        *self = match written {
+            Ok(()) => Self::Kept,
+            Err(_) => Self::Stale,
+        };
+        written
     }
 }
 
@@ -324,14 +333,15 @@ fn remove_unfinished(path: &Path) -> Result<()> {
 }
 
 /// Removes a file, if it is there.
-fn remove_file(path: &Path) -> Result<()> {
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
         _ => Ok(()),
     }
 }
 
-fn write<T: Serialize>(path: &Path, record: &T) -> Result<()> {
+/// Writes a record.
+pub(crate) fn write<T: Serialize>(path: &Path, record: &T) -> Result<()> {
     let text = serde_json::to_vec(record)
         .map_err(|e| Error::Internal(format!("record {}: {e}", path.display())))?;
     replace_file(path, &text)
@@ -347,7 +357,7 @@ fn sync<const N: usize>(paths: [&Path; N]) -> Result<()> {
 }
 
 /// A record; one that is torn, or of a version that nobody knows, is none.
-fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     let text = std::fs::read(path).ok()?;
     match serde_json::from_slice(&text) {
         Ok(record) => Some(record),
@@ -441,13 +451,10 @@ mod tests {
         let mut written = Vec::new();
         let refused = || Err(Error::Internal("it is refused".into()));
         let mut write = |record| {
-            file.write(
-                || record,
-                |record| {
-                    written.push(*record);
-                    Ok(())
-                },
-            )
+            file.write(|| {
+                written.push(record);
+                Ok(())
+            })
         };
         write(1).unwrap();
         assert!(file.remove(refused).is_err());
@@ -460,10 +467,12 @@ mod tests {
     #[test]
     fn a_record_that_could_not_be_written_is_stale_until_it_is() {
         let file = RecordFile::default();
-        let full = |_: &u8| Err(Error::Internal("the disk is full".into()));
-        assert!(file.write(|| 1, full).is_err() && file.is_stale());
-        file.write(|| 1, |_| Ok(())).unwrap();
-        assert!(!file.is_stale());
+        let full = || Err(Error::Internal("the disk is full".into()));
+        let is_stale = || file.write_if_stale(full).is_err();
+        assert!(!is_stale());
+        assert!(file.write(full).is_err() && is_stale() && is_stale());
+        file.write_if_stale(|| Ok(())).unwrap();
+        assert!(!is_stale());
     }
 
     #[test]

@@ -66,7 +66,6 @@ pub(crate) struct Shim {
 struct Waiting {
     replies: HashMap<u64, Pending>,
     execs: HashMap<String, oneshot::Sender<Exit>>,
-    lost: bool,
 }
 
 struct Pending {
@@ -103,7 +102,7 @@ impl Shim {
         let shim = Self::attach(pod, socket, listener)?;
         match shim.hello().await {
             Ok(welcome) => Ok(Some((shim, welcome))),
-            Err(Error::Shim(_)) if shim.waiting().lost => Ok(None),
+            Err(Error::Shim(_)) if shim.is_closed() => Ok(None),
             Err(error) => {
                 shim.abandon();
                 Err(error)
@@ -156,7 +155,7 @@ impl Shim {
         let (answer, answered) = oneshot::channel();
         {
             let mut waiting = self.waiting();
-            if waiting.lost {
+            if self.is_closed() {
                 return Err(gone());
             }
             if waiting.replies.len() >= PENDING_MAX {
@@ -245,10 +244,10 @@ impl Shim {
 
     fn lose(&self) {
         let mut waiting = self.waiting();
-        waiting.lost = true;
+        // Before the waiters hear of it, who ask why.
+        self.closed.send_replace(true);
         waiting.replies.clear();
         waiting.execs.clear();
-        self.closed.send_replace(true);
     }
 
     /// Closes the connection of which nobody wants to hear any more: a shim takes a few only.

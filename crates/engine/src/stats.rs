@@ -114,7 +114,9 @@ impl Engine {
                 Some(Wiring::BuiltIn(attachment)) if attachment.uplink.is_none() => {
                     on_bridge.push(attachment);
                 }
-                Some(wiring) => others.push((pod.clone(), wiring)),
+                Some(wiring) => {
+                    others.extend(pod.pause_pid.map(|pid| (pod.id.clone(), pid, wiring)))
+                }
                 None => {}
             }
         }
@@ -199,14 +201,14 @@ impl Engine {
 
 /// The traffic of pods whose host's end, if there is one, is not crisp's. In a thread: the kernel walks
 /// through all interfaces of each namespace.
-async fn seen_from_inside(pods: Vec<(PodView, Wiring)>) -> Vec<(PodId, InterfaceStatistics)> {
+async fn seen_from_inside(pods: Vec<(PodId, u32, Wiring)>) -> Vec<(PodId, InterfaceStatistics)> {
     if pods.is_empty() {
         return Vec::new();
     }
     let work = tokio::task::spawn_blocking(move || {
-        let seen = pods.into_iter().filter_map(|(pod, wiring)| {
-            let seen = net_dev::statistics(pod.pause_pid?, wiring.interface())?;
-            Some((pod.id, seen))
+        let seen = pods.into_iter().filter_map(|(id, pause, wiring)| {
+            let seen = net_dev::statistics(pause, wiring.interface())?;
+            Some((id, seen))
         });
         seen.collect()
     });

@@ -19,9 +19,9 @@ pub(super) fn config(record: &ContainerRecord, runtime: &str) -> Value {
     json!({
         "id": record.id,
         "name": record.config.metadata.name,
-        "rootfsImage": image_name(record),
+        "rootfsImage": record.config.image.name(),
         "rootfsImageRef": record.image_id,
-        "rootfsImageName": image_name(record),
+        "rootfsImageName": record.config.image.name(),
         "runtime": runtime,
         "createdTime": rfc_3339(record.created_at),
         "checkpointedTime": rfc_3339(SystemTime::now()),
@@ -120,14 +120,6 @@ pub(super) fn descriptors(pid: u32) -> Value {
 pub(super) fn deleted(paths: &[PathBuf]) -> Value {
     let absolute = paths.iter().map(|path| Path::new("/").join(path));
     absolute.map(|path| path.display().to_string()).collect()
-}
-
-fn image_name(record: &ContainerRecord) -> &str {
-    let image = &record.config.image;
-    match image.user_specified_image.as_str() {
-        "" => &image.image,
-        name => name,
-    }
 }
 
 fn rfc_3339(time: SystemTime) -> String {

@@ -5,7 +5,7 @@
 //! its path.
 
 use crisp_cgroup::MountInfo;
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -17,10 +17,7 @@ const NAMESPACES: [(LinuxNamespaceType, &str, &str); 2] = [
 
 /// The namespaces that the spec has the container join. `inode` gives that of one by its name.
 pub(super) fn namespaces(spec: &Spec, inode: impl Fn(&str) -> Option<u64>) -> Vec<String> {
-    let linux = spec.linux().as_ref();
-    let all = linux.and_then(|linux| linux.namespaces().as_ref());
-    let all = all.into_iter().flatten();
-    let joined: Vec<_> = all.filter(|it| it.path().is_some()).collect();
+    let joined: Vec<_> = of_spec(spec).filter(|it| it.path().is_some()).collect();
     let known = NAMESPACES.into_iter().filter_map(|(kind, name, key)| {
         joined.iter().find(|it| it.typ() == kind)?;
         Some(format!("{name}[{}]:{key}", inode(name)?))
@@ -38,9 +35,10 @@ pub(super) fn mounts(spec: &Spec, mountinfo: &str) -> Vec<String> {
         .filter(|mount| made.contains(Path::new(&mount.path)) && !is_cgroup(mount))
         .map(|mount| mount.device)
         .collect();
+    let has_cgroup_namespace = of_spec(spec).any(|it| it.typ() == LinuxNamespaceType::Cgroup);
     let external = mounts.iter().filter(|mount| match is_cgroup(mount) {
         // criu mounts them anew in a namespace of the container's own.
-        true => !has_cgroup_namespace(spec),
+        true => !has_cgroup_namespace,
         false => !own.contains(mount.device),
     });
     external
@@ -48,11 +46,11 @@ pub(super) fn mounts(spec: &Spec, mountinfo: &str) -> Vec<String> {
         .collect()
 }
 
-fn has_cgroup_namespace(spec: &Spec) -> bool {
+/// The namespaces that the container has of its own, or joins.
+fn of_spec(spec: &Spec) -> impl Iterator<Item = &LinuxNamespace> {
     let linux = spec.linux().as_ref();
     let all = linux.and_then(|linux| linux.namespaces().as_ref());
-    let mut all = all.into_iter().flatten();
-    all.any(|it| it.typ() == LinuxNamespaceType::Cgroup)
+    all.into_iter().flatten()
 }
 
 fn is_cgroup(mount: &MountInfo<'_>) -> bool {

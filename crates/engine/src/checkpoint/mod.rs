@@ -23,6 +23,7 @@ mod staging;
 use crate::container::{Container, has_pod_shm};
 use crate::engine::{Engine, blocking, detached};
 use crate::error::{Error, Result, chain};
+use crate::handlers::RuntimeCommand;
 use crate::pod::Pod;
 use crate::record::ContainerRecord;
 use archive::Archive;
@@ -84,7 +85,7 @@ impl Engine {
             false => timeout.min(TIMEOUT_MAX),
         };
         let deadline = Instant::now() + timeout;
-        let job = self.checkpoint(&container, location, deadline, timeout)?;
+        let job = self.plan_checkpoint(&container, location, deadline, timeout)?;
         let begun = container.begin_checkpoint().ok_or_else(|| {
             Error::FailedPrecondition(format!(
                 "container {} is being checkpointed already",
@@ -94,10 +95,10 @@ impl Engine {
         let engine = self.clone();
         let work = detached(async move {
             let _begun = begun;
-            let by_command = job.pod.record().runtime.is_some();
+            let by_command = job.runtime.is_some();
             let result = blocking(move || job.run()).await;
             if by_command && result.is_err() {
-                engine.let_go_on(&container).await;
+                engine.thaw_or_tell(&container).await;
             }
             result
         });
@@ -107,7 +108,7 @@ impl Engine {
         }
     }
 
-    fn checkpoint(
+    fn plan_checkpoint(
         self: &Arc<Self>,
         container: &Container,
         location: &Path,
@@ -121,13 +122,15 @@ impl Engine {
         }
         let (record, process) = (container.record(), Process::of(container)?);
         let pod = self.store.pod(record.pod.as_str())?;
+        let runtime = pod.record().runtime;
         let mut spec = self.read_spec(&record)?;
-        if pod.record().runtime.is_none() && has_pod_shm(&record.config) {
+        if runtime.is_none() && has_pod_shm(&record.config) {
             description::insert_shm(&mut spec);
         }
         Ok(Checkpoint {
             engine: self.clone(),
             pod,
+            runtime,
             spec,
             process,
             record,
@@ -140,10 +143,7 @@ impl Engine {
 }
 
 fn late(timeout: Duration) -> Error {
-    Error::DeadlineExceeded {
-        what: "the checkpoint".to_owned(),
-        after_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
-    }
+    Error::late("the checkpoint", timeout)
 }
 
 fn not_a_location(reason: &str) -> Error {
@@ -154,6 +154,8 @@ fn not_a_location(reason: &str) -> Error {
 struct Checkpoint {
     engine: Arc<Engine>,
     pod: Arc<Pod>,
+    /// None: the embedded one.
+    runtime: Option<RuntimeCommand>,
     record: ContainerRecord,
     spec: Spec,
     process: Process,
@@ -180,7 +182,7 @@ impl Checkpoint {
         let root_dir = &self.engine.config().root_dir;
         let staging = Staging::begin(root_dir, &self.record.id, &self.location, self.deadline)?;
         let file = staging.create_archive()?;
-        let deleted = match self.pod.record().runtime {
+        let deleted = match &self.runtime {
             None => self.dump(&staging),
             Some(runtime) => {
                 let mut command = self.command(&runtime.program);
@@ -220,7 +222,7 @@ impl Checkpoint {
 
     fn check_installed(&self) -> Result<()> {
         // A runtime looks for criu by its usual name.
-        let program = match self.pod.record().runtime {
+        let program = match self.runtime {
             None => &self.criu,
             Some(_) => Path::new("criu"),
         };
@@ -343,8 +345,8 @@ impl Checkpoint {
 
     /// Writes what is known of the container beside what was dumped of it.
     fn describe(&self, staging: &Staging, deleted: &[PathBuf]) -> Result<Archive> {
-        let runtime = self.pod.record().runtime;
-        let runtime = runtime.as_ref().and_then(|it| it.program.file_name());
+        let runtime = self.runtime.as_ref();
+        let runtime = runtime.and_then(|it| it.program.file_name());
         let runtime = runtime.map_or("crisp".into(), |name| name.to_string_lossy());
         let spec = description::spec(self.spec.clone(), &self.record, &self.pod);
         let archive = Archive::new(staging.files(), self.record.log_path.clone());

@@ -3,10 +3,11 @@
 use crate::container::Container;
 use crate::error::{Error, Result};
 use crisp_sys::process::pidfd_open;
+use crisp_sys::wait;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 /// A process, and what tells that the number is still its own.
 #[derive(Debug)]
@@ -35,9 +36,8 @@ impl Process {
 
     /// Until it has ended, its number is nobody else's and what is its own is still there.
     pub(super) fn check_runs(&self) -> Result<()> {
-        let mut pidfd = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut pidfd, PollTimeout::ZERO) {
-            Ok(0) => Ok(()),
+        match wait::readable(self.pidfd.as_fd(), Instant::now()) {
+            Ok(false) => Ok(()),
             _ => Err(has_ended()),
         }
     }

@@ -8,14 +8,12 @@
 //! The directory is the record of a checkpoint: all that is made for one is in it, or named by it.
 
 use super::TIMEOUT_MAX;
-use crate::container::Container;
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result, chain};
-use crate::record::{current_version, make_private_dir, remove_dir, replace_file};
+use crate::record::{current_version, make_private_dir, read, remove_dir, remove_file, write};
 use crisp_model::ContainerId;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
-use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -78,8 +76,7 @@ impl Staging {
             partial: staging.partial.clone(),
             deadline: Some(SystemTime::now() + deadline.saturating_duration_since(Instant::now())),
         };
-        let text = serde_json::to_vec(&record).map_err(|e| Error::Internal(e.to_string()))?;
-        replace_file(&staging.dir.join(RECORD), &text)?;
+        write(&staging.dir.join(RECORD), &record)?;
         make_private_dir(&staging.images())?;
         Ok(staging)
     }
@@ -129,13 +126,6 @@ impl Drop for Staging {
     }
 }
 
-fn remove_file(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
-        _ => Ok(()),
-    }
-}
-
 /// A checkpoint that an earlier daemon has left.
 struct LeftBehind {
     container: ContainerId,
@@ -151,10 +141,8 @@ fn left_behind(root_dir: &Path) -> Result<Vec<LeftBehind>> {
     for entry in entries.flatten() {
         let (dir, name) = (entry.path(), entry.file_name());
         let id = name.to_str().and_then(|name| name.parse().ok());
-        let text = fs::read(dir.join(RECORD)).unwrap_or_default();
-        let record = serde_json::from_slice::<Record>(&text);
-        match (id, record) {
-            (Some(container), Ok(record)) => {
+        match (id, read::<Record>(&dir.join(RECORD))) {
+            (Some(container), Some(record)) => {
                 let partial = record.partial.clone();
                 found.push(LeftBehind {
                     container,
@@ -183,8 +171,9 @@ impl Engine {
             let container = container.map(|container| (container.begin_checkpoint(), container));
             tokio::spawn(async move {
                 crisp_helper::outwait(&marker(&left.container), left.record.patience()).await;
+                // An OCI runtime freezes a container while it stops its processes, and may have been ended then.
                 if let Some((_begun, container)) = &container {
-                    engine.let_go_on(container).await;
+                    engine.thaw_or_tell(container).await;
                 }
                 let staging = left.staging;
                 // It warns by itself.
@@ -192,12 +181,5 @@ impl Engine {
             });
         }
         Ok(())
-    }
-
-    /// An OCI runtime freezes a container while it stops its processes, and may have been ended then.
-    pub(super) async fn let_go_on(&self, container: &Container) {
-        if let Err(error) = self.thaw(container).await {
-            tracing::warn!(container = %container.id(), error = chain(&error), "a container may be frozen");
-        }
     }
 }

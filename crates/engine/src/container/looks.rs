@@ -37,13 +37,9 @@ struct UnderWay {
 
 impl UnderWay {
     fn hangs(&self) -> Error {
-        Error::DeadlineExceeded {
-            what: format!(
-                "{}: its file system does not answer: a look at it",
-                self.path
-            ),
-            after_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
-        }
+        let path = &self.path;
+        let what = format!("{path}: its file system does not answer: a look at it");
+        Error::late(what, self.since.elapsed())
     }
 }
 

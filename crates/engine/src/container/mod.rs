@@ -86,13 +86,13 @@ impl Container {
 
     /// Puts the record on disk as it is now.
     pub(crate) fn save(&self, records: &Records) -> Result<()> {
-        self.file
-            .write(|| self.record(), |record| records.write_container(record))
+        self.file.write(|| records.write_container(&self.record()))
     }
 
-    /// Whether the last write of the record failed.
-    pub(crate) fn is_unsaved(&self) -> bool {
-        self.file.is_stale()
+    /// The same if the last write of the record failed.
+    pub(crate) fn save_if_stale(&self, records: &Records) -> Result<()> {
+        self.file
+            .write_if_stale(|| records.write_container(&self.record()))
     }
 
     /// Removes the record from the disk.
@@ -102,14 +102,14 @@ impl Container {
     }
 
     /// Moves it to its next state; none when the event cannot happen in this one.
-    pub(crate) fn apply(&self, event: ContainerEvent) -> Option<ContainerRecord> {
+    pub(crate) fn apply(&self, event: ContainerEvent) -> Option<ContainerState> {
         let mut record = self.locked();
         record.state = record.state.apply(event).ok()?;
         if matches!(record.state, ContainerState::Exited(_)) {
             record.stop = None;
         }
         self.state.send_replace(record.state.clone());
-        Some(record.clone())
+        Some(record.state.clone())
     }
 
     /// Waits for its creation, and for a start that is under way: what these make is to be taken away too.

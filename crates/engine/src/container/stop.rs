@@ -104,12 +104,11 @@ impl Engine {
         point!("stop.begun");
         self.go_on_stopping(container);
         let patience = grace + KILL_TIMEOUT;
-        timeout(patience, container.exited()).await.map_err(|_| Error::DeadlineExceeded {
-            what: format!(
-                "container {} does not end after SIGKILL (a process that waits for a device?): stopping it",
-                container.id()
-            ),
-            after_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
+        let ended = timeout(patience, container.exited()).await;
+        ended.map_err(|_| {
+            let id = container.id();
+            let what = format!("container {id} does not end after SIGKILL (a process that waits for a device?): stopping it");
+            Error::late(what, patience)
         })?;
         point!("stop.ended");
         Ok(())
@@ -178,13 +177,18 @@ impl Engine {
         let shim = shim.ok_or_else(|| Error::Shim("is not connected".to_owned()))?;
         shim.call(request::Body::Signal(request)).await?;
         point!("stop.signalled");
-        if let Err(error) = self.thaw(container).await {
-            tracing::warn!(container = %container.id(), error = chain(&error), "a container is not thawed");
-        }
+        self.thaw_or_tell(container).await;
         Ok(())
     }
 
-    pub(crate) async fn thaw(&self, container: &Container) -> Result<()> {
+    /// Has a container that is frozen go on.
+    pub(crate) async fn thaw_or_tell(&self, container: &Container) {
+        if let Err(error) = self.thaw(container).await {
+            tracing::warn!(container = %container.id(), error = chain(&error), "a container is not thawed");
+        }
+    }
+
+    async fn thaw(&self, container: &Container) -> Result<()> {
         let path = CgroupPath::parse(&container.record().cgroup)?;
         let cgroup = self.hierarchies.open(&path);
         blocking(move || match cgroup.thaw() {

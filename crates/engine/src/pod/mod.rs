@@ -79,13 +79,13 @@ impl Pod {
 
     /// Puts the record on disk as it is now.
     pub(crate) fn save(&self, records: &Records) -> Result<()> {
-        self.file
-            .write(|| self.record(), |record| records.write_pod(record))
+        self.file.write(|| records.write_pod(&self.record()))
     }
 
-    /// Whether the last write of the record failed.
-    pub(crate) fn is_unsaved(&self) -> bool {
-        self.file.is_stale()
+    /// The same if the last write of the record failed.
+    pub(crate) fn save_if_stale(&self, records: &Records) -> Result<()> {
+        self.file
+            .write_if_stale(|| records.write_pod(&self.record()))
     }
 
     /// Removes the record from the disk, with those of its containers.

@@ -1,12 +1,12 @@
 //! The pod's network namespace as a file, so that it is found by name and by `ip netns`.
 
 use crate::error::{Error, Result};
+use crate::record::remove_file;
 use crisp_crash::point;
 use crisp_model::PodId;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::fs::{self, File};
-use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -42,12 +42,7 @@ pub(super) fn unpin(path: &Path) -> Result<()> {
         Err(error) => return Err(Error::io("unmount", path)(error.into())),
     }
     point!("teardown.netns-unmounted");
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(Error::io("remove", path)(error));
-        }
-        _ => {}
-    }
+    remove_file(path)?;
     point!("teardown.netns-removed");
     Ok(())
 }

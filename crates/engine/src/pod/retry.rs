@@ -64,19 +64,15 @@ impl Engine {
     /// Puts on disk what is not there yet of pods. Tries all, and gives the first error.
     pub(super) fn save_pods(&self) -> Result<()> {
         let pods = self.store.pods();
-        let unsaved = pods.iter().filter(|pod| pod.is_unsaved());
-        unsaved
-            .map(|pod| pod.save(&self.records))
-            .fold(Ok(()), Result::and)
+        let saved = pods.iter().map(|pod| pod.save_if_stale(&self.records));
+        saved.fold(Ok(()), Result::and)
     }
 
     /// The same of containers.
     fn save_containers(&self) -> Result<()> {
         let containers = self.store.containers();
-        let unsaved = containers.iter().filter(|container| container.is_unsaved());
-        unsaved
-            .map(|container| container.save(&self.records))
-            .fold(Ok(()), Result::and)
+        let saved = containers.iter().map(|it| it.save_if_stale(&self.records));
+        saved.fold(Ok(()), Result::and)
     }
 
     /// Takes down what is left of a pod that was stopped, and keeps the pod.

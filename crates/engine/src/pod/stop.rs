@@ -109,7 +109,10 @@ impl Engine {
             () = shim_is_gone => {}
         }
         point!("stop-pod.containers-killed");
-        self.hear_exit_records(pod);
+        // One that is there has told of all ends.
+        if shim.is_none_or(|shim| shim.is_closed()) {
+            self.hear_exit_records(pod);
+        }
         self.take_down_stopped(pod).await
     }
 
@@ -160,8 +163,8 @@ impl Engine {
     /// disk, which may have been full: whoever removes the pod, or recovers it, finds them.
     async fn remove_run_dir(&self, pod: &Pod) -> Result<()> {
         let containers = self.store.containers_of(pod.id());
-        for container in containers.iter().filter(|container| container.is_unsaved()) {
-            if let Err(error) = container.save(&self.records) {
+        for container in containers {
+            if let Err(error) = container.save_if_stale(&self.records) {
                 let container = container.id();
                 tracing::warn!(%container, error = chain(&error), "the exit records of its pod are kept");
                 return Ok(());
