@@ -108,6 +108,11 @@ pub(crate) fn count(number: usize, word: &str) -> String {
     }
 }
 
+/// [`count`] of what is counted in 64 bits.
+pub(crate) fn number(amount: u64, word: &str) -> String {
+    count(usize::try_from(amount).unwrap_or(usize::MAX), word)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@
 use crate::client::{Client, Target, told};
 use crate::image::progress::{Moment, Progress};
 use crate::output;
-use crate::text::count;
+use crate::text::{count, number};
 use anyhow::{Result, bail};
 use crisp_cri_api::node::v1::store_fault::Owner;
 use crisp_cri_api::node::v1::{
@@ -70,10 +70,6 @@ fn text(report: &StoreReport) -> String {
     };
     text.push_str(&format!("{all}: {outcome}.\n"));
     text
-}
-
-fn number(n: u64, word: &str) -> String {
-    count(usize::try_from(n).unwrap_or(usize::MAX), word)
 }
 
 fn fault(fault: &StoreFault) -> String {

@@ -1,7 +1,7 @@
 //! Limits beside what is used of them. Pure.
 
 use super::facts::{Cgroup, Cpu, Limits, Stats};
-use crate::text::{bytes, count};
+use crate::text::{bytes, number};
 use std::time::Duration;
 
 /// A line for each resource: its name, and what is used of how much.
@@ -123,10 +123,6 @@ fn pressure(stats: &Stats) -> Option<String> {
         "cpu {:.1} %, memory {:.1} %, io {:.1} % of the last 10 s",
         pressure.cpu.some.avg10, pressure.memory.some.avg10, pressure.io.some.avg10
     ))
-}
-
-fn number(amount: u64, word: &str) -> String {
-    count(usize::try_from(amount).unwrap_or(usize::MAX), word)
 }
 
 #[cfg(test)]
