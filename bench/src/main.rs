@@ -26,13 +26,13 @@ mod report;
 mod runtime;
 mod websocket;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Parser;
+use crisp_e2e::unless_interrupted;
 use options::{Command, Options};
 use report::Report;
 use std::fs;
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -62,16 +62,9 @@ fn draw(json: &std::path::Path, svg: &std::path::Path) -> Result<()> {
     Ok(fs::write(svg, chart::draw(&report))?)
 }
 
-/// Either way all that was started is dropped in the end, which ends it.
 #[tokio::main(flavor = "current_thread")]
 async fn measure(options: &Options) -> Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = measure_all(options) => result,
-        _ = interrupt.recv() => bail!("interrupted"),
-        _ = terminate.recv() => bail!("terminated"),
-    }
+    unless_interrupted(measure_all(options)).await?
 }
 
 async fn measure_all(options: &Options) -> Result<()> {

@@ -127,7 +127,7 @@ impl Model {
             return Ok(());
         };
         let found = node.containers().await.map_err(stuck)?;
-        let in_flux = |name: &str| flux == Flux::Container(known_name(name));
+        let in_flux = |name: &str| matches!(flux, Flux::Container(changed) if changed == name);
         let name = |it: &crisp_cri_api::v1::Container| it.metadata.clone().unwrap_or_default().name;
         let ids: BTreeSet<&str> = found
             .iter()
@@ -177,12 +177,6 @@ impl ContainerModel {
         }
         Ok(())
     }
-}
-
-/// The names that stories give.
-fn known_name(name: &str) -> &'static str {
-    let names = crate::stories::CONTAINERS;
-    names.into_iter().find(|known| *known == name).unwrap_or("")
 }
 
 fn same_ids(what: &str, known: &BTreeSet<&str>, found: &BTreeSet<&str>) -> Result<(), Finding> {

@@ -2,11 +2,11 @@
 //! several threads, and blocks here and there.
 
 use anyhow::{Result, bail};
+use crisp_e2e::unless_interrupted;
 use std::io;
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Does the work for all jobs and hands each result over as it comes.
 ///
@@ -55,14 +55,4 @@ pub(crate) fn work_off<J: Send, R: Send>(
 
 fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
-}
-
-async fn unless_interrupted<R>(work: impl Future<Output = R>) -> Result<R> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = work => Ok(result),
-        _ = interrupt.recv() => bail!("interrupted"),
-        _ = terminate.recv() => bail!("terminated"),
-    }
 }

@@ -14,15 +14,14 @@ mod options;
 mod report;
 mod suite;
 
-use anyhow::{Context, Result, bail, ensure};
-use crisp_e2e::{Node, Registry, Slot, oci_handlers, tools};
+use anyhow::{Context, Result, ensure};
+use crisp_e2e::{Node, Registry, Slot, oci_handlers, tools, unless_interrupted};
 use options::{Options, Target};
 use report::{Report, Verdict};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use suite::Suite;
-use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -36,16 +35,9 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Either way all that was started is dropped in the end, which ends it.
 async fn test_unless_interrupted() -> Result<bool> {
     let options = Options::parse(std::env::args().skip(1))?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        all_passed = test(&options) => all_passed,
-        _ = interrupt.recv() => bail!("interrupted"),
-        _ = terminate.recv() => bail!("terminated"),
-    }
+    unless_interrupted(test(&options)).await?
 }
 
 /// Whether no spec failed in any run.

@@ -1,6 +1,7 @@
 //! What a kubelet changes on its host, or wants to find there.
 
 use anyhow::{Context, Result};
+use crisp_e2e::cgroups_are_v2;
 use nix::mount::{MntFlags, umount2};
 use std::fs;
 use std::io::ErrorKind;
@@ -77,7 +78,7 @@ impl Drop for Host {
 fn in_hierarchies(cgroup: &str) -> Result<Vec<PathBuf>> {
     let root = Path::new("/sys/fs/cgroup");
     let relative = cgroup.trim_start_matches('/');
-    if root.join("cgroup.controllers").exists() {
+    if cgroups_are_v2() {
         return Ok(vec![root.join(relative)]);
     }
     let mut dirs = Vec::new();

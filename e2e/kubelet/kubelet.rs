@@ -3,14 +3,14 @@
 use crate::host::Host;
 use crate::pod::StaticPod;
 use anyhow::{Context, Result, anyhow, ensure};
-use crisp_e2e::{Node, Output, fed, http_get, tools};
+use crisp_e2e::{Node, Output, fed, http_get, tools, until_within};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::process::{Child, Command};
 
 /// Longer than anything a kubelet waits for: it looks for images to remove every five minutes.
@@ -177,16 +177,9 @@ impl Kubelet {
     pub(crate) async fn until<T>(
         &self,
         what: &str,
-        mut ask: impl AsyncFnMut() -> Option<T>,
+        ask: impl AsyncFnMut() -> Option<T>,
     ) -> Result<T> {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            if let Some(answer) = ask().await {
-                return Ok(answer);
-            }
-            ensure!(Instant::now() < end, "waited {PATIENCE:?} in vain: {what}");
-            tokio::time::sleep(STEP).await;
-        }
+        until_within(PATIENCE, STEP, what, ask).await
     }
 
     /// Removes everything of the kubelet's and of its pods, and checks that nothing is left.

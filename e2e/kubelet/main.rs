@@ -13,13 +13,12 @@ mod host;
 mod kubelet;
 mod pod;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use checks::{Check, Outcome};
-use crisp_e2e::Node;
+use crisp_e2e::{Node, unless_interrupted};
 use kubelet::Kubelet;
 use std::cell::RefCell;
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -33,16 +32,9 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Either way all that was started is dropped in the end, which ends it.
 async fn check_unless_interrupted() -> Result<bool> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        all_passed = check(&wanted) => all_passed,
-        _ = interrupt.recv() => bail!("interrupted"),
-        _ = terminate.recv() => bail!("terminated"),
-    }
+    unless_interrupted(check(&wanted)).await?
 }
 
 /// Whether no check failed.

@@ -122,7 +122,7 @@ impl Process {
         let dir = memberships.lines().find_map(|line| {
             let mut parts = line.splitn(3, ':').skip(1);
             let (controllers, path) = (parts.next()?, parts.next()?.trim_start_matches('/'));
-            if controllers.is_empty() && root.join("cgroup.controllers").exists() {
+            if controllers.is_empty() && cgroups_are_v2() {
                 return Some(root.join(path));
             }
             controllers
@@ -138,6 +138,12 @@ impl Process {
     fn path(self, file: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/{file}", self.0))
     }
+}
+
+/// Whether cgroups are of version 2 alone.
+#[must_use]
+pub fn cgroups_are_v2() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 /// A directory of a cgroup hierarchy.

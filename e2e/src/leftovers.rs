@@ -191,21 +191,23 @@ fn cgroups(slot: &Slot) -> Vec<PathBuf> {
 
 /// A slot's own cgroup in every hierarchy that has it.
 pub(crate) fn cgroup_roots(slot: &Slot) -> Vec<PathBuf> {
-    let name = slot.cgroup();
-    let name = name.trim_start_matches('/');
-    let root = Path::new("/sys/fs/cgroup");
-    let hierarchies = fs::read_dir(root)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    // Controllers that share a hierarchy are symbolic links to it.
-    let hierarchies = hierarchies.filter(|path| !path.is_symlink());
-    hierarchies
-        .chain([root.to_owned()])
-        .map(|path| path.join(name))
+    places_of_cgroup(&slot.cgroup())
         .filter(|path| path.is_dir())
         .collect()
+}
+
+/// Where a cgroup would be, in whichever hierarchy.
+pub fn places_of_cgroup(path: &str) -> impl Iterator<Item = PathBuf> + use<> {
+    let name = path.trim_start_matches('/').to_owned();
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten();
+    // Controllers that share a hierarchy are symbolic links to it.
+    let hierarchies = hierarchies
+        .map(|entry| entry.path())
+        .filter(|path| !path.is_symlink());
+    hierarchies
+        .chain([root.to_owned()])
+        .map(move |path| path.join(&name))
 }
 
 fn remove_cgroups(slot: &Slot) {

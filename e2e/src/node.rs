@@ -3,13 +3,14 @@
 use crate::audit;
 use crate::catalog::BUSYBOX;
 use crate::daemon::{Daemon, oci_handlers};
+use crate::kernel::Process;
 use crate::leftovers;
 use crate::pod::{Pod, pod_config};
 use crate::registry::Registry;
 use crate::slot::Slot;
 use crate::tools;
 use crate::wait::until;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::image_service_client::ImageServiceClient;
 use crisp_cri_api::v1::runtime_service_client::RuntimeServiceClient;
 use crisp_cri_api::v1::*;
@@ -333,6 +334,25 @@ impl Node {
             .list_containers(ListContainersRequest::default())
             .await?;
         Ok(answer.into_inner().containers)
+    }
+
+    /// The first process of a running container.
+    ///
+    /// # Errors
+    /// ContainerStatus's; or it does not run.
+    pub async fn process_of(&self, container_id: &str) -> Result<Process> {
+        let request = ContainerStatusRequest {
+            container_id: container_id.to_owned(),
+            verbose: true,
+        };
+        let answer = self.runtime().container_status(request).await?.into_inner();
+        let info: serde_json::Value =
+            serde_json::from_str(answer.info.get("info").context("no verbose info")?)?;
+        let pid = info["pid"]
+            .as_i64()
+            .with_context(|| format!("no pid in {info}"))?;
+        ensure!(pid > 0, "no process: {info}");
+        Ok(Process(i32::try_from(pid)?))
     }
 
     /// The daemon's process id; none while it is killed.

@@ -338,23 +338,7 @@ impl Container<'_> {
     /// # Errors
     /// It does not run.
     pub async fn process(&self) -> Result<Process> {
-        let request = ContainerStatusRequest {
-            container_id: self.id.clone(),
-            verbose: true,
-        };
-        let answer = self
-            .node
-            .runtime()
-            .container_status(request)
-            .await?
-            .into_inner();
-        let info: serde_json::Value =
-            serde_json::from_str(answer.info.get("info").context("no verbose info")?)?;
-        let pid = info["pid"]
-            .as_i64()
-            .with_context(|| format!("no pid in {info}"))?;
-        ensure!(pid > 0, "no process: {info}");
-        Ok(Process(i32::try_from(pid)?))
+        self.node.process_of(&self.id).await
     }
 
     /// Changes its limits in place; what `edit` does not set stays as it is.

@@ -16,9 +16,6 @@ use crisp_e2e::{Node, oci_handlers, own_users};
 use std::fmt;
 use toml::Table;
 
-/// The containers of all stories.
-pub(crate) const CONTAINERS: [&str; 5] = ["count", "short", "last", "idle", "refused"];
-
 /// Passes on what the plugin before it answered, and refuses ADD when it is told to.
 const PLUGIN: &str = r#"
 config=$(cat)

@@ -157,6 +157,11 @@ fn pause(name: &str) -> Value {
     sh(name, "trap 'exit 0' TERM; while :; do sleep 0.2; done")
 }
 
+/// The same with more fields.
+fn pause_with(name: &str, more: Value) -> Value {
+    merged(pause(name), more)
+}
+
 /// The fields of one object over those of another.
 fn merged(mut object: Value, more: Value) -> Value {
     if let (Some(object), Value::Object(more)) = (object.as_object_mut(), more) {

@@ -1,6 +1,6 @@
 //! Probes: exec goes through the runtime, the others to the pod's address.
 
-use super::{merged, sh, sh_with};
+use super::{merged, pause, pause_with, sh_with};
 use crate::kubelet::Kubelet;
 use crate::pod::{condition, container};
 use anyhow::{Result, ensure};
@@ -13,9 +13,8 @@ fn exec(script: &str) -> Value {
 }
 
 pub(super) async fn readiness_decides_whether_a_pod_is_ready(kubelet: &Kubelet) -> Result<()> {
-    let main = sh_with(
+    let main = pause_with(
         "main",
-        "trap 'exit 0' TERM; while :; do sleep 0.1; done",
         json!({"readinessProbe": exec("test -e /tmp/ready")}),
     );
     let pod = kubelet.add("readiness", json!({"containers": [main]}))?;
@@ -87,7 +86,7 @@ pub(super) async fn http_and_tcp_reach_the_pod(kubelet: &Kubelet) -> Result<()> 
         "readinessProbe": {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1},
         "livenessProbe": {"httpGet": {"path": "/nothing", "port": 80}, "periodSeconds": 1, "initialDelaySeconds": 2, "failureThreshold": 2},
     });
-    let side = sh("side", "trap 'exit 0' TERM; while :; do sleep 0.1; done");
+    let side = pause("side");
     let pod = kubelet.add("http", json!({"containers": [web, side]}))?;
     pod.ready().await?;
     // A page that is not there fails the liveness probe.

@@ -1,11 +1,12 @@
 //! Requests and limits, by the kernel's own account.
 
-use super::{pause, sh_with};
+use super::{pause, pause_with, sh_with};
 use crate::kubelet::{Kubelet, POD_PIDS_LIMIT};
 use crate::pod::{StaticPod, container};
 use anyhow::{Context, Result, ensure};
-use crisp_e2e::{Cgroup, Process};
-use serde_json::{Value, json};
+use crisp_e2e::{Cgroup, cgroups_are_v2};
+use serde_json::json;
+use std::path::Path;
 
 /// The cgroup of a container, by its first process.
 async fn cgroup(
@@ -20,29 +21,18 @@ async fn cgroup(
         .context("no id")?;
     let (runtime, id) = id.split_once("://").context("no id")?;
     ensure!(runtime == "crisp", "{runtime}");
-    let inspected = kubelet.node.crictl(&["inspect", id]).await?;
-    let inspected: Value = serde_json::from_str(&inspected.stdout)?;
-    let pid = inspected["info"]["pid"].as_i64().context("no pid")?;
-    Process(pid.try_into()?).cgroup(controller)
-}
-
-fn v2() -> bool {
-    std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+    kubelet.node.process_of(id).await?.cgroup(controller)
 }
 
 pub(super) async fn guaranteed_pod_has_its_limits_in_its_cgroups(kubelet: &Kubelet) -> Result<()> {
     let limits = json!({"resources": {"limits": {"cpu": "250m", "memory": "64Mi"}}});
-    let main = sh_with(
-        "main",
-        "trap 'exit 0' TERM; while :; do sleep 0.2; done",
-        limits,
-    );
+    let main = pause_with("main", limits);
     let pod = kubelet.add("guaranteed", json!({"containers": [main]}))?;
     let object = pod.ready().await?;
     ensure!(object["status"]["qosClass"] == "Guaranteed");
     let memory = cgroup(kubelet, &pod, "main", "memory").await?;
     let cpu = cgroup(kubelet, &pod, "main", "cpu").await?;
-    let (memory_file, cpu_file, quota) = if v2() {
+    let (memory_file, cpu_file, quota) = if cgroups_are_v2() {
         ("memory.max", "cpu.max", "25000 100000")
     } else {
         ("memory.limit_in_bytes", "cpu.cfs_quota_us", "25000")
@@ -50,12 +40,9 @@ pub(super) async fn guaranteed_pod_has_its_limits_in_its_cgroups(kubelet: &Kubel
     ensure!(memory.read(memory_file)? == (64 << 20).to_string());
     ensure!(cpu.read(cpu_file)? == quota);
     // Below the cgroup that the kubelet made, and that has the limits as well.
-    let of_kubelet = |path: &std::path::Path| {
-        path.file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("pod"))
-            || path
-                .file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with("kubepods-pod"))
+    let of_kubelet = |path: &Path| {
+        let name = path.file_name();
+        name.is_some_and(|name| name.to_string_lossy().starts_with("pod"))
     };
     let dir = memory
         .0
@@ -69,9 +56,8 @@ pub(super) async fn guaranteed_pod_has_its_limits_in_its_cgroups(kubelet: &Kubel
 pub(super) async fn burstable_and_best_effort_pods_have_their_weights(
     kubelet: &Kubelet,
 ) -> Result<()> {
-    let main = sh_with(
+    let main = pause_with(
         "main",
-        "trap 'exit 0' TERM; while :; do sleep 0.2; done",
         json!({"resources": {"requests": {"cpu": "500m"}, "limits": {"memory": "64Mi"}}}),
     );
     let burstable = kubelet.add("burstable", json!({"containers": [main]}))?;
@@ -82,11 +68,15 @@ pub(super) async fn burstable_and_best_effort_pods_have_their_weights(
     for (pod, qos) in [(&burstable, "burstable"), (&best_effort, "besteffort")] {
         let cpu = cgroup(kubelet, pod, "main", "cpu").await?;
         ensure!(cpu.0.display().to_string().contains(qos), "{cpu:?}");
-        let file = if v2() { "cpu.weight" } else { "cpu.shares" };
+        let file = if cgroups_are_v2() {
+            "cpu.weight"
+        } else {
+            "cpu.shares"
+        };
         weights.push(cpu.read(file)?.parse()?);
     }
     // The shares come through as they are; the kernel's weights are on another scale.
-    let expected = if v2() {
+    let expected = if cgroups_are_v2() {
         weights[0] > 10 * weights[1]
     } else {
         weights == [512, 2]

@@ -1,14 +1,12 @@
 //! Security contexts, as the kernel sees them.
 
-use super::{pause, sh_with};
+use super::{pause, pause_with};
 use crate::kubelet::Kubelet;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-const LIVE: &str = "trap 'exit 0' TERM; while :; do sleep 0.2; done";
-
 fn confined(name: &str, security: &Value) -> Value {
-    sh_with(name, LIVE, json!({"securityContext": security}))
+    pause_with(name, json!({"securityContext": security}))
 }
 
 pub(super) async fn user_and_groups_are_those_asked_for(kubelet: &Kubelet) -> Result<()> {
@@ -18,7 +16,7 @@ pub(super) async fn user_and_groups_are_those_asked_for(kubelet: &Kubelet) -> Re
             "securityContext": {"runAsUser": 1000, "runAsGroup": 3000, "fsGroup": 2000, "supplementalGroups": [4000]},
             "volumes": [{"name": "owned", "emptyDir": {}}],
             "containers": [
-                sh_with("main", LIVE, json!({"volumeMounts": [{"name": "owned", "mountPath": "/owned"}]})),
+                pause_with("main", json!({"volumeMounts": [{"name": "owned", "mountPath": "/owned"}]})),
                 confined("other", &json!({"runAsUser": 1001, "runAsNonRoot": true, "allowPrivilegeEscalation": false})),
             ],
         }),
@@ -78,7 +76,7 @@ pub(super) async fn user_namespace_maps_root_to_nobody_of_the_host(
         json!({
             "hostUsers": false,
             "volumes": [{"name": "work", "emptyDir": {}}],
-            "containers": [sh_with("main", LIVE, json!({"volumeMounts": [{"name": "work", "mountPath": "/work"}]}))],
+            "containers": [pause_with("main", json!({"volumeMounts": [{"name": "work", "mountPath": "/work"}]}))],
         }),
     )?;
     pod.ready().await?;

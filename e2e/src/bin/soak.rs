@@ -9,8 +9,8 @@
 
 use anyhow::{Context, Result, ensure};
 use crisp_e2e::{Container, Figures, Node, Pod, Process};
+use std::cell::RefCell;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How much memory may be more after three quarters of the work: allocators hold on to some.
 const GROWTH_BYTES_MAX: u64 = 4 << 20;
@@ -97,59 +97,53 @@ fn tell(percent: u64, [daemon, shim]: &[Figures; 2]) {
 
 /// Lets pods live and go, each with a container.
 async fn live(node: &Node, numbers: Range<u64>) -> Result<()> {
-    let next = AtomicU64::new(numbers.start);
-    let worker = async || {
-        while let Some(number) = take(&next, numbers.end) {
-            let pod = node.run_pod(&format!("pod-{number}"), |_| ()).await?;
-            let container = pod.start("main", |_| ()).await?;
-            container.stop(0).await?;
-            container.remove().await?;
-            pod.stop().await?;
-            pod.remove().await?;
-            std::fs::remove_dir_all(&pod.config.log_directory)?;
-        }
-        anyhow::Ok(())
-    };
-    together(worker).await
+    each(numbers, async |number| {
+        let pod = node.run_pod(&format!("pod-{number}"), |_| ()).await?;
+        let container = pod.start("main", |_| ()).await?;
+        container.stop(0).await?;
+        container.remove().await?;
+        pod.stop().await?;
+        pod.remove().await?;
+        Ok(std::fs::remove_dir_all(&pod.config.log_directory)?)
+    })
+    .await
 }
 
 /// Runs commands in a container.
 async fn run(container: &Container<'_>, numbers: Range<u64>) -> Result<()> {
-    let next = AtomicU64::new(numbers.start);
-    let worker = async || {
-        while let Some(number) = take(&next, numbers.end) {
-            let number = number.to_string();
-            let done = container.exec(&["echo", &number]).await?;
-            ensure!(done.stdout == number + "\n" && done.code == 0, "{done:?}");
-        }
-        anyhow::Ok(())
-    };
-    together(worker).await
+    each(numbers, async |number| {
+        let number = number.to_string();
+        let done = container.exec(&["echo", &number]).await?;
+        ensure!(done.stdout == number + "\n" && done.code == 0, "{done:?}");
+        Ok(())
+    })
+    .await
 }
 
 /// Lets containers live and go in a pod, as those do that crash again and again.
 async fn restart(pod: &Pod<'_>, numbers: Range<u64>) -> Result<()> {
-    let next = AtomicU64::new(numbers.start);
+    each(numbers, async |number| {
+        let name = format!("crash-{number}");
+        let container = pod
+            .start(&name, |config| config.command = vec!["false".to_owned()])
+            .await?;
+        ensure!(container.wait_exit().await?.exit_code == 1, "{name}");
+        container.remove().await?;
+        Ok(std::fs::remove_file(container.log_path())?)
+    })
+    .await
+}
+
+/// Does something with each number, four at a time.
+async fn each(numbers: Range<u64>, work: impl AsyncFn(u64) -> Result<()>) -> Result<()> {
+    let numbers = RefCell::new(numbers);
     let worker = async || {
-        while let Some(number) = take(&next, numbers.end) {
-            let name = format!("crash-{number}");
-            let container = pod
-                .start(&name, |config| config.command = vec!["false".to_owned()])
-                .await?;
-            ensure!(container.wait_exit().await?.exit_code == 1, "{name}");
-            container.remove().await?;
-            std::fs::remove_file(container.log_path())?;
+        loop {
+            let Some(number) = numbers.borrow_mut().next() else {
+                return anyhow::Ok(());
+            };
+            work(number).await?;
         }
-        anyhow::Ok(())
     };
-    together(worker).await
-}
-
-fn take(next: &AtomicU64, end: u64) -> Option<u64> {
-    Some(next.fetch_add(1, Ordering::Relaxed)).filter(|number| *number < end)
-}
-
-/// Has four do the same at a time.
-async fn together(work: impl AsyncFn() -> Result<()>) -> Result<()> {
-    tokio::try_join!(work(), work(), work(), work()).map(drop)
+    tokio::try_join!(worker(), worker(), worker(), worker()).map(drop)
 }

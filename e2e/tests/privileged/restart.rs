@@ -246,10 +246,7 @@ async fn privileged_exit_that_could_not_be_recorded_is_known_after_the_death_of_
     container.start().await?;
     container.wait_exit().await?;
     node.kill()?;
-    let shim = node.run_dir().join("pods").join(&pod.id).join("shim.pid");
-    let shim = std::fs::read_to_string(shim)?;
-    let pid = shim.split(' ').next().context("an empty shim.pid")?;
-    kill(Pid::from_raw(pid.parse()?), Signal::SIGKILL)?;
+    kill(Pid::from_raw(node.shim(&pod.id)?.0), Signal::SIGKILL)?;
     std::fs::remove_dir(blocker)?;
     node.restart().await?;
     let status = container.status().await?;

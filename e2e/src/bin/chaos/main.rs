@@ -10,7 +10,6 @@
 mod calm;
 mod commands;
 mod container;
-mod disk;
 mod faults;
 mod images;
 mod kubelet;

@@ -6,7 +6,7 @@ use crate::population::Resident;
 use crate::random::Random;
 use crate::world::{World, add_one};
 use anyhow::{Context, Result};
-use crisp_e2e::Process;
+use crisp_e2e::{Filler, Process};
 use crisp_sys::process::{kill, pidfd_open};
 use nix::unistd::Pid;
 use std::fs;
@@ -160,7 +160,7 @@ fn belonging(process: Process, id: &str) -> Option<OwnedFd> {
 async fn fill_disk(world: &World, random: &mut Random) -> Result<()> {
     let _fault = world.begin_fault(WHO, "the disk is full");
     add_one(&world.tally.other_faults);
-    world.disk.fill()?;
+    let filler = Filler::fill(&world.node.root_dir())?;
     let killed = random.chance(30);
     if killed {
         world.node.kill()?;
@@ -168,7 +168,7 @@ async fn fill_disk(world: &World, random: &mut Random) -> Result<()> {
         world.note(WHO, "the daemon is killed");
     }
     tokio::time::sleep(random.milliseconds(100, 3000)).await;
-    world.disk.free()?;
+    drop(filler);
     world.note(WHO, "the disk has room again");
     if killed {
         restart(world, random).await?;

@@ -1,9 +1,8 @@
 //! What is left of a pod or container that was removed.
 
 use anyhow::{Result, ensure};
-use crisp_e2e::Node;
-use std::fs;
-use std::path::{Path, PathBuf};
+use crisp_e2e::{Node, leftovers};
+use std::path::PathBuf;
 
 /// Checks that nothing is left of a container.
 pub(crate) fn of_container(node: &Node, pod: &str, id: &str) -> Result<()> {
@@ -36,9 +35,7 @@ pub(crate) fn of_pod(node: &Node, id: &str) -> Result<()> {
 
 /// Checks that a running pod has what is looked for in vain after its removal.
 pub(crate) fn has_cgroup(node: &Node, id: &str) -> Result<()> {
-    let there = cgroups(node, &cgroup_name(id))
-        .iter()
-        .any(|dir| dir.exists());
+    let there = cgroups(node, &cgroup_name(id)).any(|dir| dir.exists());
     ensure!(there, "the pod has no cgroup");
     Ok(())
 }
@@ -48,18 +45,9 @@ fn cgroup_name(pod: &str) -> String {
     format!("crisp-{pod:.13}")
 }
 
-/// Where a cgroup would be, in whichever hierarchy.
-fn cgroups(node: &Node, name: &str) -> Vec<PathBuf> {
-    let parent = node.cgroup_parent();
-    let inside = Path::new(parent.trim_start_matches('/')).join(name);
-    let root = Path::new("/sys/fs/cgroup");
-    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten();
-    let hierarchies = hierarchies
-        .map(|entry| entry.path())
-        .chain([root.to_owned()]);
-    hierarchies
-        .map(|hierarchy| hierarchy.join(&inside))
-        .collect()
+/// Where a cgroup of the node's would be.
+fn cgroups(node: &Node, name: &str) -> impl Iterator<Item = PathBuf> {
+    leftovers::places_of_cgroup(&format!("{}/{name}", node.cgroup_parent()))
 }
 
 fn none(places: &[PathBuf]) -> Result<()> {

@@ -1,6 +1,5 @@
 //! The node that all of this happens on, and what is kept of the run.
 
-use crate::disk::Disk;
 use crate::faults::{Fault, Faults};
 use crate::plugins::Plugins;
 use crate::population::Population;
@@ -15,10 +14,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::{RwLock, watch};
 
+/// Room for the images, and for what a few dozen containers write.
+const DISK_MIB: u32 = 160;
+
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) node: Node,
-    pub(crate) disk: Disk,
     pub(crate) plugins: Plugins,
     pub(crate) faults: Faults,
     pub(crate) population: Population,
@@ -42,16 +43,10 @@ pub(crate) struct Tally {
 
 impl World {
     pub(crate) async fn open(trace: &Path) -> Result<Self> {
-        let mut disk = None;
-        let node = Node::start_with(|config| {
-            let root = config.get("root_dir").and_then(|dir| dir.as_str());
-            disk = root.map(|root| Disk::mount(Path::new(root)));
-        })
-        .await?;
+        let node = Node::start_on_small_disk(DISK_MIB).await?;
         Ok(Self {
             plugins: Plugins::install(&node)?,
             node,
-            disk: disk.context("a configuration without root_dir")??,
             faults: Faults::new(),
             population: Population::default(),
             tally: Tally::default(),

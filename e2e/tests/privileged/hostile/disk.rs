@@ -4,33 +4,12 @@
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{ContainerState, PodSandboxState};
 use crisp_e2e::catalog::{BUSYBOX, busybox_layer};
-use crisp_e2e::{Entry, Image, Layer, Node, Registry, sh};
-use std::fs::{self, File};
-use std::io::Write;
+use crisp_e2e::{Entry, Filler, Image, Layer, Node, Registry, sh};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Of the daemon's disk; busybox takes one.
 const DISK_MIB: u32 = 24;
-
-/// A file that takes all room there is.
-struct Filler(PathBuf);
-
-impl Filler {
-    fn fill(dir: &Path) -> Result<Self> {
-        let filler = Self(dir.join("filler"));
-        let mut file = File::create(&filler.0)?;
-        for size in [1 << 20, 4096, 1] {
-            while file.write_all(&vec![1; size]).is_ok() {}
-        }
-        Ok(filler)
-    }
-}
-
-impl Drop for Filler {
-    fn drop(&mut self) {
-        fs::remove_file(&self.0).expect("it was made");
-    }
-}
 
 /// All files below a directory but the filler.
 fn files(dir: &Path) -> Vec<PathBuf> {
@@ -50,10 +29,7 @@ async fn privileged_pull_on_a_full_disk_leaves_nothing_and_succeeds_when_there_i
     let node = Node::start_on_small_disk(DISK_MIB).await?;
     let before = files(&node.root_dir());
     {
-        let room = (DISK_MIB - 10) << 20;
-        let hold = node.root_dir().join("filler");
-        fs::write(&hold, vec![1; room as usize])?;
-        let filler = Filler(hold);
+        let filler = Filler::hold(&node.root_dir(), ((DISK_MIB - 10) << 20) as usize)?;
         let refused = node.pull("registry.k8s.io/test/large:1").await.err();
         let refused = refused.context("there was room")?;
         ensure!(refused.message().contains("no space left"), "{refused}");
