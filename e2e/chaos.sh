@@ -20,19 +20,14 @@ cd "$root"
 
 build=(hack/build.sh)
 case ${1:-} in
-    --help | -h)
-        sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
-        exit
-        ;;
+    --help | -h) tell_usage ;;
     --no-build)
         build=()
         shift
         ;;
 esac
 [ $# -ge 2 ] || die "needs SECONDS and a SEED; --help tells more"
-need_root
-need_packages iproute2 nftables iptables
-debian_tools
+need_node
 cni_plugins
 crictl
 "${build[@]}"

@@ -23,19 +23,12 @@ build=(hack/build.sh --crash-points)
 options=()
 for option in "$@"; do
     case $option in
-        --help | -h)
-            sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
-            exit
-            ;;
+        --help | -h) tell_usage ;;
         --no-build) build=() ;;
         *) options+=("$option") ;;
     esac
 done
-need_root
-need_packages gcc iproute2 iptables libc6-dev nftables util-linux
-need_apparmor
-
-debian_tools
+need_node
 cni_plugins
 oci_runtimes
 "${build[@]}"

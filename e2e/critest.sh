@@ -26,10 +26,7 @@ build=(hack/build.sh)
 options=()
 for option in "$@"; do
     case $option in
-        --help | -h)
-            sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
-            exit
-            ;;
+        --help | -h) tell_usage ;;
         --no-build) build=() ;;
         --endpoint)
             build=()
@@ -42,11 +39,7 @@ for option in "$@"; do
         *) options+=("$option") ;;
     esac
 done
-need_root
-need_packages gcc iproute2 libc6-dev nftables util-linux
-need_apparmor
-
-debian_tools
+need_node
 critest
 busybox
 euid

@@ -15,20 +15,13 @@ cd "$root"
 
 build=(hack/build.sh)
 case ${1:-} in
-    --help | -h)
-        sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
-        exit
-        ;;
+    --help | -h) tell_usage ;;
     --no-build)
         build=()
         shift
         ;;
 esac
-need_root
-need_packages gcc iproute2 libc6-dev nftables util-linux
-
-debian_tools
-crictl
+need_node
 kubernetes kubelet
 kubelet_client
 "${build[@]}"

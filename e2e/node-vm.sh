@@ -28,10 +28,7 @@ quick=(privileged_cgroup:: ::systemd:: apparmor ::limits:: _shm_)
 kind=tests suite='' kernel=stable selinux='' enforcing=0 minutes=30 build=(hack/build.sh) arguments=()
 while [ $# -gt 0 ]; do
     case $1 in
-        --help | -h)
-            sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
-            exit
-            ;;
+        --help | -h) tell_usage ;;
         --critest) kind=critest ;;
         --all) arguments+=(::) ;;
         --suite) suite=$2; shift ;;

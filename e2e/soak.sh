@@ -12,18 +12,13 @@ cd "$root"
 
 build=(hack/build.sh)
 case ${1:-} in
-    --help | -h)
-        sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
-        exit
-        ;;
+    --help | -h) tell_usage ;;
     --no-build)
         build=()
         shift
         ;;
 esac
-need_root
-need_packages iproute2 nftables
-debian_tools
+need_node
 "${build[@]}"
 cargo build --locked --quiet -p crisp-e2e --bin soak
 exec "$target/debug/soak" "${1:-10000}" "${2:-100000}"

@@ -53,10 +53,8 @@ case ${1:-} in
         exit
         ;;
 esac
-need_root
-need_packages e2fsprogs gcc iproute2 iptables libc6-dev nftables util-linux
-need_apparmor
-debian_tools
+need_node
+need_packages e2fsprogs
 cni_plugins
 oci_runtimes
 [[ " $* " != *" --containerd "* ]] || containerd

@@ -12,6 +12,12 @@ die() {
     exit 1
 }
 
+# tell_usage: prints what the script's own head says, and ends.
+tell_usage() {
+    sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
+    exit
+}
+
 need_root() {
     [ "$(id -u)" = 0 ] || die "needs root: run it as 'sudo $0'"
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks everything: format, lints, unit tests, the privileged tests in e2e/, some of them once more on a
-# node with systemd and cgroup v2, and critest.
+# node with systemd and cgroup v2, a short chaos, a death at each crash point, and critest.
 #
 #   hack/test.sh              all of it, on a machine that has Rust and Go
 #   hack/test.sh --prepare    only what `cargo test -p crisp-e2e` needs: packages, peers, binaries

@@ -9,6 +9,14 @@ tools=$target/tools
 cri_tools=sigs.k8s.io/cri-tools
 cri_tools_version=v1.36.0
 
+# need_node: what a node of the tests runs on, and what its images are made of.
+need_node() {
+    need_root
+    need_packages gcc libc6-dev iproute2 iptables nftables util-linux
+    need_apparmor
+    debian_tools
+}
+
 # in_scratch COMMAND...: in a directory that goes whatever comes of it.
 in_scratch() (
     mkdir -p "$tools"
