@@ -89,6 +89,7 @@ instance = "$instance"
 default_parent = "/$cgroup"
 
 [network]
+mode = "bridge"
 bridge = "$bridge"
 pod_cidrs = [$cidrs]
 EOF
