@@ -10,9 +10,9 @@
 //!
 //! # Layout
 //! ```text
-//! <cgroup_parent>/crisp-<pod id>              limits of the pod; no processes (version 2 demands it)
-//! <cgroup_parent>/crisp-<pod id>/pause
-//! <cgroup_parent>/crisp-<pod id>/<container>
+//! <cgroup_parent>/crisp-<short pod id>                limits of the pod; no processes (version 2 demands it)
+//! <cgroup_parent>/crisp-<short pod id>/<pod id>       pause
+//! <cgroup_parent>/crisp-<short pod id>/<container id>
 //! ```
 //! On a hybrid host (controllers on version 1) cgroups are made in the empty version 2 hierarchy as well:
 //! it kills a whole cgroup with one write, and it alone has pressure figures. They are made in the hierarchy
