@@ -3,17 +3,19 @@
 //! built.
 //!
 //! Beside the generated code there is only what every peer needs alike: the bound on messages, the
-//! way to dial the socket, and a `Debug` that keeps credentials out of logs.
+//! way to dial the socket, the names of the RPCs, and a `Debug` that keeps credentials out of logs.
 
 #![forbid(unsafe_code)]
 
 mod connect;
+mod method;
 mod redact;
 
 #[cfg(test)]
 mod golden;
 
 pub use connect::{MAX_MESSAGE_BYTES, connect, image_client, node_client, runtime_client};
+pub use method::Method;
 
 /// The package `runtime.v1`.
 pub mod v1 {

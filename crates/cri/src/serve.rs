@@ -81,7 +81,7 @@ impl Server {
         };
         let cadvisor = Cadvisor::new(self.engine.clone());
         let server = transport::Server::builder()
-            .layer(RpcSpans)
+            .layer(RpcSpans::new(self.engine.clone()))
             .layer(Deadlines)
             .add_service(bounded_runtime(&self.engine, &self.streaming))
             .add_service(bounded_images(&self.engine))

@@ -1,9 +1,14 @@
-//! One tracing span per RPC, with the pod, container or image that it is about, and one line at the
-//! end of an RPC that failed.
+//! One tracing span per RPC, with the pod, container or image that it is about, one line at the end of an
+//! RPC that failed, and the time that each takes.
 
+use crisp_cri_api::Method;
+use crisp_engine::Engine;
+use crisp_metrics::Rpc;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 use tonic::codegen::http;
 use tonic::{Code, Status};
 use tower_layer::Layer;
@@ -14,21 +19,37 @@ use tracing::{Instrument, Span};
 /// What a client names may be of any length; so much of it is logged.
 const SHOWN_CHARS_MAX: usize = 128;
 
-/// Puts each RPC in a span of its own.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RpcSpans;
+/// What is counted as the service and method of an RPC that there is not.
+const UNKNOWN: &str = "unknown";
+
+/// Puts each RPC in a span of its own, and counts it.
+#[derive(Debug, Clone)]
+pub(crate) struct RpcSpans {
+    /// Its metrics count.
+    engine: Arc<Engine>,
+}
+
+impl RpcSpans {
+    pub(crate) fn new(engine: Arc<Engine>) -> Self {
+        Self { engine }
+    }
+}
 
 /// A service whose RPCs are each in a span of their own.
 #[derive(Debug, Clone)]
 pub(crate) struct Spanned<S> {
     inner: S,
+    engine: Arc<Engine>,
 }
 
 impl<S> Layer<S> for RpcSpans {
     type Service = Spanned<S>;
 
     fn layer(&self, inner: S) -> Spanned<S> {
-        Spanned { inner }
+        Spanned {
+            inner,
+            engine: self.engine.clone(),
+        }
     }
 }
 
@@ -48,9 +69,10 @@ where
     }
 
     fn call(&mut self, request: http::Request<In>) -> Self::Future {
-        let span = rpc_span(request.uri().path());
+        let path = request.uri().path();
+        let (span, under_way) = (rpc_span(path), UnderWay::new(path, self.engine.clone()));
         let answer = span.in_scope(|| self.inner.call(request));
-        Box::pin(until_answered(answer).instrument(span))
+        Box::pin(until_answered(answer, under_way).instrument(span))
     }
 }
 
@@ -68,23 +90,72 @@ fn rpc_span(path: &str) -> Span {
 
 async fn until_answered<Out, E>(
     answer: impl Future<Output = Result<http::Response<Out>, E>>,
+    mut under_way: UnderWay,
 ) -> Result<http::Response<Out>, E> {
-    let waiting = CallerWaits;
     let answer = answer.await?;
-    std::mem::forget(waiting);
-    match answer.extensions().get::<Status>() {
+    let failure = answer.extensions().get::<Status>();
+    under_way.code = Some(failure.map_or(Code::Ok, Status::code));
+    match failure {
         Some(status) => log_failure(status),
         None => tracing::debug!("answered"),
     }
     Ok(answer)
 }
 
-/// Dropped with an RPC that its caller gave up.
-struct CallerWaits;
+/// An RPC that is counted when this is dropped: with its answer, or because its caller gave up.
+struct UnderWay {
+    engine: Arc<Engine>,
+    method: Option<Method>,
+    began: Instant,
+    /// None: it was not answered.
+    code: Option<Code>,
+}
 
-impl Drop for CallerWaits {
+impl UnderWay {
+    fn new(path: &str, engine: Arc<Engine>) -> Self {
+        Self {
+            engine,
+            method: Method::of_path(path),
+            began: Instant::now(),
+            code: None,
+        }
+    }
+}
+
+impl Drop for UnderWay {
     fn drop(&mut self) {
-        tracing::debug!("the caller gave up; what was begun goes on");
+        if self.code.is_none() {
+            tracing::debug!("the caller gave up; what was begun goes on");
+        }
+        self.engine.metrics().rpc(Rpc {
+            service: self.method.map_or(UNKNOWN, |method| method.service),
+            method: self.method.map_or(UNKNOWN, |method| method.name),
+            code: code_name(self.code.unwrap_or(Code::Cancelled)),
+            duration: self.began.elapsed(),
+        });
+    }
+}
+
+/// As gRPC's documentation of status codes has it.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 

@@ -4,11 +4,16 @@ use crate::client::Target;
 use crate::reload::Hangups;
 use anyhow::{Context, Result, bail};
 use crisp_engine::{Config, Engine};
+use crisp_metrics::Endpoint;
 use nix::fcntl::{Flock, FlockArg};
+use std::convert::Infallible;
 use std::fs::{self, File, Permissions};
+use std::future::pending;
 use std::io::{self, IsTerminal};
 use std::os::unix::fs::PermissionsExt;
+
 use std::path::Path;
+use std::sync::Arc;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{Level, Subscriber};
@@ -72,6 +77,7 @@ async fn serve(config: Config, target: &Target, socket: &Path) -> Result<()> {
     let _lock = lock(&config.run_dir)?;
     let engine = Engine::open(config).await.context("opening the node")?;
     let server = crisp_cri::Server::start(engine.clone()).await?;
+    let metrics = metrics_endpoint(&engine).await?;
     let listener = listen(socket)?;
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving the CRI");
     // Nobody to tell, unless systemd started this.
@@ -80,11 +86,29 @@ async fn serve(config: Config, target: &Target, socket: &Path) -> Result<()> {
     tokio::select! {
         served = server.serve(listener, shutdown.asked()) => served?,
         never = hangups.reload(target, &server) => match never {},
+        never = tell_metrics(metrics, engine.clone()) => match never {},
     }
     let _ = fs::remove_file(socket);
     engine.close().await;
     tracing::info!("the daemon ends; its pods go on");
     Ok(())
+}
+
+/// Where Prometheus is answered; none: nobody asked for it.
+async fn metrics_endpoint(engine: &Engine) -> Result<Option<Endpoint>> {
+    let Some(address) = engine.config().metrics.address else {
+        return Ok(None);
+    };
+    let endpoint = Endpoint::bind(address).await?;
+    tracing::info!(address = %endpoint.address()?, "serving metrics");
+    Ok(Some(endpoint))
+}
+
+async fn tell_metrics(endpoint: Option<Endpoint>, engine: Arc<Engine>) -> Infallible {
+    match endpoint {
+        Some(endpoint) => endpoint.serve(move || engine.metrics_text()).await,
+        None => pending().await,
+    }
 }
 
 /// One daemon for one set of directories.

@@ -36,6 +36,7 @@ pub struct Config {
     pub network: crisp_network::Settings,
     pub image: crisp_image::Settings,
     pub streaming: StreamingSettings,
+    pub metrics: MetricsSettings,
     pub handlers: BTreeMap<String, HandlerSettings>,
 }
 
@@ -65,6 +66,14 @@ pub struct StreamingSettings {
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
     pub client_ca: Option<PathBuf>,
+}
+
+/// Section `[metrics]`: the endpoint for Prometheus.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsSettings {
+    /// None: there is no endpoint.
+    pub address: Option<SocketAddr>,
 }
 
 impl StreamingSettings {
@@ -160,6 +169,7 @@ impl Default for Config {
             network: crisp_network::Settings::default(),
             image: crisp_image::Settings::default(),
             streaming: StreamingSettings::default(),
+            metrics: MetricsSettings::default(),
             handlers: BTreeMap::new(),
         }
     }

@@ -22,6 +22,7 @@ use crate::view::{CgroupDriver, CniStatus, ContainerView, NodeStatus, PodView};
 use crisp_cgroup::{Hierarchies, Version};
 use crisp_crash::point;
 use crisp_image::Images;
+use crisp_metrics::Metrics;
 use crisp_model::{ContainerEvent, ContainerId, ContainerState, ExitReason, PodId, PodState};
 use crisp_network::Network;
 use crisp_shim_api::message::Exit;
@@ -31,8 +32,9 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
+use tracing::Instrument;
 
 /// All pods of a node and everything that they are made of.
 #[derive(Debug)]
@@ -59,6 +61,7 @@ pub struct Engine {
     pub(crate) cpu_rates: CpuRates,
     pub(crate) looks: Looks,
     pub(crate) events: Events,
+    pub(crate) metrics: Metrics,
 }
 
 impl Engine {
@@ -79,7 +82,8 @@ impl Engine {
             Path::new("/etc/selinux"),
         )?;
         selinux.label_program(&shim_exe)?;
-        let images = Images::open(image_config(&config))?;
+        let metrics = Metrics::default();
+        let images = Images::open(image_config(&config), metrics.pulls())?;
         let (host, records) = (Host::inspect()?, Records::open(&config.root_dir)?);
         let network = Network::open(config.network.clone(), &config.instance).await?;
         if let Some(cidrs) = records.read_pod_cidrs() {
@@ -108,10 +112,13 @@ impl Engine {
             cpu_rates: CpuRates::default(),
             looks: Looks::default(),
             events: Events::default(),
+            metrics,
             config: RwLock::new(Arc::new(config)),
         });
         tokio::spawn(take_down_again(engine.this.clone(), engine.left.clone()));
+        let began = Instant::now();
         engine.recover().await?;
+        engine.metrics.recovery_took(began.elapsed());
         engine.begin_with_plugins().await;
         Ok(engine)
     }
@@ -321,7 +328,10 @@ impl Engine {
         let kind = match state {
             ContainerState::Created => EventKind::Created,
             ContainerState::Running(_) => EventKind::Started,
-            ContainerState::Exited(_) => EventKind::Stopped,
+            ContainerState::Exited(exited) => {
+                self.metrics.exited(exited.reason.word());
+                EventKind::Stopped
+            }
         };
         self.announce(kind, container.id().as_str(), container.pod());
     }
@@ -377,6 +387,7 @@ impl Engine {
                 return;
             }
             tracing::error!(pod = %pod.id(), "the connection to the shim broke");
+            engine.metrics.shim_lost();
             if let Err(error) = engine.reconnect(&pod).await {
                 tracing::error!(pod = %pod.id(), error = chain(&error), "the pod is not taken down whole");
             }
@@ -388,7 +399,7 @@ impl Engine {
 pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
-    match tokio::spawn(work).await {
+    match tokio::spawn(work.in_current_span()).await {
         Ok(result) => result,
         Err(error) => Err(Error::Internal(format!("a task ended early: {error}"))),
     }

@@ -22,6 +22,17 @@ pub enum EventKind {
     Deleted,
 }
 
+impl EventKind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Started => "started",
+            Self::Stopped => "stopped",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
 /// Something that happened to a container, or to a pod as its clients see it: as one more container.
 #[derive(Debug, Clone)]
 pub struct Event {
@@ -49,6 +60,13 @@ impl Default for Events {
     }
 }
 
+impl Events {
+    /// How many listen.
+    pub(crate) fn listeners(&self) -> usize {
+        self.sender.receiver_count()
+    }
+}
+
 /// Listens to events.
 #[derive(Debug)]
 pub struct Listening {
@@ -64,7 +82,10 @@ impl Listening {
     pub async fn next(&mut self) -> Vec<Event> {
         let events = match self.receiver.recv().await {
             Ok(event) => vec![event],
-            Err(RecvError::Lagged(_)) => self.engine.present_state(&self.known),
+            Err(RecvError::Lagged(missed)) => {
+                self.engine.metrics.events_missed(missed);
+                self.engine.present_state(&self.known)
+            }
             Err(RecvError::Closed) => unreachable!("the engine, which is held, has the sender"),
         };
         for event in &events {
@@ -123,9 +144,10 @@ impl Engine {
             .collect()
     }
 
-    /// Tells what happened to a container or pod. Costs nothing when nobody listens.
+    /// Tells what happened to a container or pod. Costs next to nothing when nobody listens.
     pub(crate) fn announce(&self, kind: EventKind, id: &str, pod: &PodId) {
-        if self.events.sender.receiver_count() > 0 {
+        self.metrics.event(kind.word());
+        if self.events.listeners() > 0 {
             // A listener that has gone meanwhile needs nothing.
             let _ = self
                 .events

@@ -9,6 +9,7 @@ mod apparmor;
 mod checkpoint;
 pub mod config;
 mod container;
+mod counts;
 mod details;
 mod engine;
 mod error;

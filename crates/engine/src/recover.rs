@@ -14,6 +14,7 @@ use crate::record::{ContainerRecord, PodRecord, remove_dir};
 use crate::shim::Shim;
 use crate::wiring::Wiring;
 use crisp_crash::point;
+use crisp_metrics::Recovered;
 use crisp_model::{ContainerEvent, ContainerState, PodState, Running};
 use crisp_shim_api::message::{Exit, List, Process, reply, request};
 use crisp_shim_api::{ExitRecord, PodPaths};
@@ -74,13 +75,13 @@ impl Engine {
             {
                 let _operation = pod.operation.lock().await;
                 match self.recover_pod(pod).await {
-                    Ok(()) => return,
+                    Ok(outcome) => return self.metrics.recovered(outcome),
                     Err(error) => {
                         tracing::error!(pod = %pod.id(), error = chain(&error), "a pod is not recovered whole");
                     }
                 }
                 if pod.state() != PodState::Ready {
-                    return;
+                    return self.metrics.recovered(Recovered::Failed);
                 }
             }
             tokio::time::sleep(RECONNECT_INTERVAL).await;
@@ -128,16 +129,23 @@ impl Engine {
             .collect()
     }
 
-    async fn recover_pod(&self, pod: &Arc<Pod>) -> Result<()> {
+    async fn recover_pod(&self, pod: &Arc<Pod>) -> Result<Recovered> {
         let is_of_this_boot = pod.record().boot_id == self.host.boot_id;
         match pod.state() {
-            PodState::Starting => self.forget_half_made(pod).await,
-            PodState::Ready | PodState::NotReady if !is_of_this_boot => {
-                self.take_down_lost(pod).await
+            PodState::Starting => {
+                self.forget_half_made(pod).await?;
+                return Ok(Recovered::Forgotten);
             }
-            PodState::NotReady => self.finish_stop(pod).await,
-            PodState::Ready => self.reconnect(pod).await,
+            PodState::Ready | PodState::NotReady if !is_of_this_boot => {
+                self.take_down_lost(pod).await?;
+            }
+            PodState::NotReady => self.finish_stop(pod).await?,
+            PodState::Ready => self.reconnect(pod).await?,
         }
+        Ok(match pod.state() {
+            PodState::Ready => Recovered::TakenOver,
+            PodState::Starting | PodState::NotReady => Recovered::TakenDown,
+        })
     }
 
     /// Goes on with a stop, as far as the last daemon did not come to its end. A shim that is still there

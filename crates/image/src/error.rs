@@ -74,6 +74,23 @@ pub enum Error {
 }
 
 impl Error {
+    /// The kind of the error, in a word.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } | Self::NoSuchPath { .. } => "not_found",
+            Self::InvalidReference { .. } | Self::Ambiguous { .. } => "invalid_reference",
+            Self::Unauthorized { .. } => "unauthorized",
+            Self::RegistryUnavailable { .. } => "registry_unavailable",
+            Self::Corrupt { .. } => "corrupt",
+            Self::Refused { .. } => "refused",
+            Self::NotVerified { .. } => "not_verified",
+            Self::NoSpace { .. } => "no_space",
+            Self::InvalidConfig { .. } => "invalid_config",
+            Self::SnapshotExists { .. } => "snapshot_exists",
+            Self::Io { .. } => "io",
+        }
+    }
+
     /// A failed system call; a full file system or quota becomes [`Error::NoSpace`].
     pub(crate) fn io(
         op: &'static str,

@@ -9,9 +9,10 @@ use crate::pull::pull;
 use crate::stack::Directory;
 use crate::store::Store;
 use crate::{
-    Auth, Bounds, Config, Error, Image, ImageId, Progress, ProgressSink, Reference, Settings,
-    Snapshot, changes,
+    Auth, Bounds, Config, Digest, Error, Image, ImageId, Progress, ProgressSink, Reference,
+    Settings, Snapshot, changes,
 };
+use crisp_metrics::Pulls;
 use crisp_model::ContainerId;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -19,8 +20,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
+use tracing::Instrument;
 
 /// What a part of the store takes on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,7 @@ pub struct Usage {
 pub struct Images {
     store: Arc<Store>,
     pulls: Arc<Mutex<HashMap<Wanted, Pull>>>,
+    counts: Pulls,
 }
 
 /// Pulls of the same reference with the same credentials are one. Other credentials have to be shown to
@@ -51,6 +55,26 @@ struct Pull {
     outcome: watch::Receiver<Option<Result<Arc<Image>, Error>>>,
 }
 
+/// Counts the bytes that arrive.
+fn counted(counts: Pulls) -> ProgressSink {
+    let arrived = Mutex::new(HashMap::<Digest, u64>::new());
+    ProgressSink::new(move |progress| {
+        if let Progress::Fetching {
+            digest, done_bytes, ..
+        } = progress
+        {
+            let mut arrived = lock(&arrived);
+            let before = arrived.insert(digest.clone(), *done_bytes).unwrap_or(0);
+            counts.received(done_bytes.saturating_sub(before));
+        }
+    })
+}
+
+/// What a pull came to: `success`, or the kind of its error.
+fn result_word(outcome: &Result<Arc<Image>, Error>) -> &'static str {
+    outcome.as_ref().map_or_else(Error::word, |_| "success")
+}
+
 impl fmt::Debug for Images {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Images")
@@ -61,15 +85,17 @@ impl fmt::Debug for Images {
 
 impl Images {
     /// Opens the store, and makes its directories if they are not there. What an earlier process left
-    /// half-made is removed, and so is what neither an image nor a snapshot needs. Blocks.
+    /// half-made is removed, and so is what neither an image nor a snapshot needs. Pulls are counted by
+    /// `counts`. Blocks.
     ///
     /// # Errors
     /// [`Error::Io`] when a directory cannot be made or read, or another process uses the store. Broken
     /// content is dropped, not told.
-    pub fn open(config: Config) -> Result<Self, Error> {
+    pub fn open(config: Config, counts: Pulls) -> Result<Self, Error> {
         Ok(Self {
             store: Store::open(config)?,
             pulls: Arc::default(),
+            counts,
         })
     }
 
@@ -112,6 +138,7 @@ impl Images {
         let (sender, outcome) = watch::channel(None);
         let audience = Audience::default();
         audience.join(progress);
+        audience.join(&counted(self.counts.clone()));
         pulls.insert(
             wanted.clone(),
             Pull {
@@ -120,14 +147,18 @@ impl Images {
             },
         );
         let (store, pulls) = (self.store.clone(), self.pulls.clone());
-        tokio::spawn(async move {
+        let counts = self.counts.clone();
+        let work = async move {
             let registered = Registered { pulls, wanted };
             let (reference, auth) = &registered.wanted;
+            let began = Instant::now();
             let outcome = pull(&store, reference, auth.as_ref(), &audience).await;
+            counts.ended(result_word(&outcome), began.elapsed());
             // Who comes from now on starts anew.
             drop(registered);
             sender.send_replace(Some(outcome));
-        });
+        };
+        tokio::spawn(work.instrument(tracing::debug_span!("pull")));
         outcome
     }
 

@@ -154,6 +154,9 @@ impl ContainerState {
         }
     }
 
+    /// What [`ContainerState::word`] can give.
+    pub const WORDS: [&str; 3] = ["created", "running", "exited"];
+
     /// The state in one word.
     #[must_use]
     pub fn word(&self) -> &'static str {

@@ -14,6 +14,7 @@ use crate::store::Reserved;
 use crisp_cgroup::CgroupPath;
 use crisp_crash::point;
 use crisp_image::Image;
+use crisp_metrics::Phase;
 use crisp_model::spec::SecurityLabels;
 use crisp_model::{ContainerConfig, ContainerId, ContainerState, PodState};
 use oci_spec::runtime::Spec;
@@ -87,29 +88,41 @@ impl Engine {
         container.save(&self.records)?;
         point!("create.recorded");
         let snapshot = self.images.prepare(&record.id, &image.id);
+        let snapshot = self.phase(Phase::Snapshot, snapshot);
         let host = host_files(&record, config.cdi_dirs.clone(), &self.looks);
+        let host = self.phase(Phase::HostFiles, host);
         let (snapshot, host) = tokio::join!(snapshot, host);
         let (_, HostFiles { devices, edits }) = (snapshot?, host?);
         point!("create.snapshot-made");
-        let volumes = self.make_volumes(&record).await?;
-        point!("create.volumes-made");
+        let borrowed = async {
+            let volumes = self.make_volumes(&record).await?;
+            point!("create.volumes-made");
+            Ok::<_, Error>((volumes, self.lend_images(&record).await?))
+        };
+        let (volumes, image_mounts) = self.phase(Phase::Volumes, borrowed).await?;
         let labels = self.labels(pod, &record).await?;
         if let Some(label) = &labels.selinux_files {
             let own_dirs = vec![config.root_dir.clone(), config.run_dir.clone()];
             label_files(&record, &volumes, label, own_dirs).await?;
         }
-        let parts = Parts {
-            devices,
-            image_mounts: self.lend_images(&record).await?,
-            volumes,
-            confinement: self.confinement(&config, pod, &record)?,
-            labels,
+        let described = async {
+            let parts = Parts {
+                devices,
+                image_mounts,
+                volumes,
+                confinement: self.confinement(&config, pod, &record)?,
+                labels,
+            };
+            let mut spec = self.spec(&config, pod, &record, &parts)?;
+            cdi::apply(&edits, &mut spec)?;
+            Ok::<_, Error>((spec, parts.confinement))
         };
-        let mut spec = self.spec(&config, pod, &record, &parts)?;
-        cdi::apply(&edits, &mut spec)?;
-        self.make_container_cgroup(&record, &spec).await?;
+        let (spec, confinement) = self.phase(Phase::Spec, described).await?;
+        let cgroup = self.make_container_cgroup(&record, &spec);
+        self.phase(Phase::ContainerCgroup, cgroup).await?;
         point!("create.limited");
-        self.write_bundle(&record, &spec, &parts.confinement)?;
+        let bundle = async { self.write_bundle(&record, &spec, &confinement) };
+        self.phase(Phase::Bundle, bundle).await?;
         point!("create.made");
         Ok(())
     }

@@ -10,6 +10,7 @@ use crate::record::ContainerRecord;
 use crate::seccomp::Confinement;
 use crate::shim::{Hook, Shim};
 use crisp_crash::point;
+use crisp_metrics::Phase;
 use crisp_model::{
     ContainerConfig, ContainerEvent, ContainerState, Mount, NamespaceMode, PodState, Running,
 };
@@ -80,8 +81,8 @@ impl Engine {
         let request = self.start_request(&record, runtime)?;
         let hook = self.started_hook(container);
         point!("start.asked");
-        shim.call_with(request::Body::StartContainer(request), &[], Some(hook))
-            .await?;
+        let started = shim.call_with(request::Body::StartContainer(request), &[], Some(hook));
+        self.phase(Phase::RuntimeStart, started).await?;
         Ok(())
     }
 

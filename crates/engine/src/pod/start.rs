@@ -12,6 +12,7 @@ use crate::shim::{Shim, unexpected};
 use crate::store::Reserved;
 use crisp_cgroup::CgroupPath;
 use crisp_crash::point;
+use crisp_metrics::Phase;
 use crisp_model::spec::linux_resources;
 use crisp_model::{
     ContainerLabels, IdMapping, NamespaceMode, PodConfig, PodId, PodState, SelinuxContext,
@@ -96,35 +97,36 @@ impl Engine {
 
     async fn make_pod(&self, pod: &Arc<Pod>) -> Result<()> {
         let config = pod.config();
-        self.choose_level(pod)?;
-        // Nothing may fail between taking addresses and the record that says whose they are.
-        let network = self.plan_wiring(pod)?;
-        pod.update(|record| record.network = network);
-        point!("run-pod.addresses-taken");
-        pod.save(&self.records)?;
-        point!("run-pod.recorded");
+        let planned = async { self.plan_and_record(pod) };
+        self.phase(Phase::PodRecord, planned).await?;
         let labels = self.selinux.of_pod(&pod.record());
         let hostname = hostname(&config)?;
         let run_dir = self.pod_run_dir(pod.id());
         make_private_dir(&run_dir)?;
         point!("run-pod.run-dir-made");
-        let cgroups = self.make_pod_cgroups(pod);
-        let shim = self.spawn_shim(pod, &run_dir);
+        let cgroups = self.phase(Phase::PodCgroups, self.make_pod_cgroups(pod));
+        let shim = async { self.spawn_shim(pod, &run_dir) };
+        let shim = self.phase(Phase::Shim, shim).await;
         // While the shim comes up.
-        let files = files::make(&run_dir, &config, &hostname, labels.as_ref());
+        let files = async { files::make(&run_dir, &config, &hostname, labels.as_ref()) };
+        let files = self.phase(Phase::PodFiles, files).await;
         point!("run-pod.files-written");
         // It comes to its end whatever became of the others: nothing is made while it is taken down.
         let cgroup_dirs = cgroups.await;
         let (shim, (), cgroup_dirs) = (shim?, files?, cgroup_dirs?);
         let request = start_request(&config, hostname, cgroup_dirs, labels)?;
-        let welcome = shim.hello().await?;
-        point!("run-pod.shim-welcomed");
-        let (body, fds) = shim.call(request::Body::StartPod(request)).await?;
+        let answers = async {
+            let welcome = shim.hello().await?;
+            point!("run-pod.shim-welcomed");
+            let started = shim.call(request::Body::StartPod(request)).await?;
+            Ok::<_, Error>((welcome, started))
+        };
+        let (welcome, (body, fds)) = self.phase(Phase::Namespaces, answers).await?;
         let reply::Body::PodStarted(started) = body else {
             return Err(unexpected(&body));
         };
         point!("run-pod.pause-started");
-        self.wire(pod, fds).await?;
+        self.phase(Phase::Network, self.wire(pod, fds)).await?;
         point!("run-pod.wired");
         pod.update(|record| {
             record.state = PodState::Ready;
@@ -133,6 +135,18 @@ impl Engine {
         });
         pod.save(&self.records)?;
         point!("run-pod.ready");
+        Ok(())
+    }
+
+    /// Chooses what the pod alone is to have, and writes down that it has.
+    fn plan_and_record(&self, pod: &Pod) -> Result<()> {
+        self.choose_level(pod)?;
+        // Nothing may fail between taking addresses and the record that says whose they are.
+        let network = self.plan_wiring(pod)?;
+        pod.update(|record| record.network = network);
+        point!("run-pod.addresses-taken");
+        pod.save(&self.records)?;
+        point!("run-pod.recorded");
         Ok(())
     }
 

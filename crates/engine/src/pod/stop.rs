@@ -154,6 +154,7 @@ impl Engine {
             self.lose_container(&container, "the pod was stopped");
         }
         if result.is_err() {
+            self.metrics.teardown_failed();
             self.left.notify_one();
         }
         result

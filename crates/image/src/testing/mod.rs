@@ -37,13 +37,13 @@ impl TestStore {
     }
 
     pub(crate) fn open(&self) -> Images {
-        Images::open(Config {
+        let config = Config {
             images_dir: self.path("images"),
             layers_dir: self.path("layers"),
             containers_dir: self.path("containers"),
             settings: self.settings.clone(),
-        })
-        .unwrap()
+        };
+        Images::open(config, crisp_metrics::Pulls::default()).unwrap()
     }
 
     pub(crate) fn path(&self, path: &str) -> PathBuf {
