@@ -183,6 +183,7 @@ fn config(slot: &Slot) -> Table {
     let (instance, cgroup_parent, bridge) = (slot.instance(), slot.cgroup(), slot.bridge());
     let [ipv4, ipv6] = slot.pod_cidrs();
     let (cni_conf_dir, cni_bin_dir) = (path("cni/net.d"), path("cni/bin"));
+    let metrics_address = slot.metrics_address().to_string();
     let cni_tools = tools::program("tools").join("cni").display().to_string();
     toml! {
         root_dir = root_dir
@@ -199,5 +200,7 @@ fn config(slot: &Slot) -> Table {
         bin_dirs = [cni_bin_dir, cni_tools]
         [image]
         registry_config_dirs = [certs_dir]
+        [metrics]
+        address = metrics_address
     }
 }

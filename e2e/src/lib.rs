@@ -32,6 +32,7 @@ mod node;
 mod pod;
 mod records;
 mod registry;
+mod scrape;
 mod slot;
 mod terminal;
 pub mod tools;
@@ -56,6 +57,7 @@ pub use pod::{
     security, sh,
 };
 pub use registry::Registry;
+pub use scrape::{Sample, Scrape};
 pub use slot::Slot;
 pub use terminal::Terminal;
 pub use wait::{eventually, unless_interrupted, until, until_within};

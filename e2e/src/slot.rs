@@ -2,6 +2,7 @@
 
 use crate::leftovers;
 use std::fs::{self, File, TryLockError};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// More than tests ever run side by side.
@@ -102,6 +103,11 @@ impl Slot {
             format!("10.212.{}.0/24", self.number),
             format!("fd00:c414:{:x}::/64", self.number),
         ]
+    }
+
+    /// Where its daemon tells its metrics: every address of 127.0.0.0/8 is the host's own.
+    pub(crate) fn metrics_address(&self) -> SocketAddr {
+        ([127, 87, self.number, 1], 9469).into()
     }
 
     pub(crate) fn pod_cidrs(&self) -> [String; 2] {

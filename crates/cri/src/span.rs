@@ -93,13 +93,19 @@ async fn until_answered<Out, E>(
     mut under_way: UnderWay,
 ) -> Result<http::Response<Out>, E> {
     let answer = answer.await?;
-    let failure = answer.extensions().get::<Status>();
-    under_way.code = Some(failure.map_or(Code::Ok, Status::code));
-    match failure {
+    let failure = failure(&answer);
+    under_way.code = Some(failure.as_ref().map_or(Code::Ok, Status::code));
+    match &failure {
         Some(status) => log_failure(status),
         None => tracing::debug!("answered"),
     }
     Ok(answer)
+}
+
+/// Services leave their status beside the headers; what is routed to none has only those.
+fn failure<Out>(answer: &http::Response<Out>) -> Option<Status> {
+    let beside = answer.extensions().get().cloned();
+    beside.or_else(|| Status::from_header_map(answer.headers()))
 }
 
 /// An RPC that is counted when this is dropped: with its answer, or because its caller gave up.

@@ -65,7 +65,7 @@ const IMAGE_RPCS: [&str; 6] = [
 ];
 
 /// How an RPC answers a message that has nothing but an unknown field, if that.
-async fn answer(channel: &Channel, path: &str, unknown: &str) -> Result<Code> {
+pub(crate) async fn answer(channel: &Channel, path: &str, unknown: &str) -> Result<Code> {
     let mut client = Grpc::new(channel.clone());
     client.ready().await?;
     let message = Later {
