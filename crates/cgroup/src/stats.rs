@@ -94,6 +94,8 @@ pub struct PidsStats {
     pub current: u64,
     /// How many there may be; None: no limit.
     pub max: Option<u64>,
+    /// How often a fork failed because of the limit; None before Linux 4.3.
+    pub refused_forks: Option<u64>,
 }
 
 /// One block device.
@@ -168,8 +170,12 @@ impl Cgroup {
         let Some(current) = self.number(Controller::Pids, "pids.current")? else {
             return Ok(None);
         };
-        let max = self.limit(Controller::Pids, "pids.max")?;
-        Ok(Some(PidsStats { current, max }))
+        let events = self.content(Controller::Pids, "pids.events")?;
+        Ok(Some(PidsStats {
+            current,
+            max: self.limit(Controller::Pids, "pids.max")?,
+            refused_forks: events.map(|events| parse::FlatKeyed(&events).or_zero("max")),
+        }))
     }
 
     fn hugetlb_stats(&self) -> Result<Vec<HugetlbStats>, Error> {

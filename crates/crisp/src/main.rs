@@ -7,6 +7,7 @@
 mod check;
 mod client;
 mod config;
+mod facts;
 mod image;
 mod inspect;
 mod manifest;
@@ -15,7 +16,10 @@ mod output;
 mod pod;
 mod reload;
 mod serve;
+mod tasks;
 mod text;
+mod top;
+mod usage;
 
 use clap::{Parser, Subcommand};
 use client::Target;
@@ -41,8 +45,10 @@ enum Command {
     Config(config::Arguments),
     /// Run, list and remove pods, see their logs and run commands in them.
     Pod(pod::Arguments),
-    /// Show all that is known of a pod or container: processes, network, mounts, limits, usage.
+    /// Show all that is known of a pod or container: what holds it back, processes, network, mounts, limits, usage.
     Inspect(inspect::Arguments),
+    /// Show what pods and containers use, and what holds them back, anew every few seconds.
+    Top(top::Arguments),
     /// List, fetch, import and remove images.
     Image(image::Arguments),
 }
@@ -55,6 +61,7 @@ fn main() -> ExitCode {
         Command::Config(arguments) => config::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Pod(arguments) => pod::run(&arguments, &target),
         Command::Inspect(arguments) => inspect::run(&arguments, &target),
+        Command::Top(arguments) => top::run(&arguments, &target),
         Command::Image(arguments) => image::run(&arguments, &target),
     };
     match done {

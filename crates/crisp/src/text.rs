@@ -84,6 +84,12 @@ fn highest_bit(amount: u64) -> u8 {
     u8::try_from(amount.checked_ilog2().unwrap_or(0)).expect("64 bits have numbers below 64")
 }
 
+/// A name of a client's choosing, which cannot write to the terminal.
+pub(crate) fn printable(name: &str) -> String {
+    let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    name.chars().map(shown).collect()
+}
+
 /// How long something took or is ago, in its largest unit: `48s`, `5m`, `3h`, `12d`.
 pub(crate) fn age(duration: Duration) -> String {
     match duration.as_secs() {
@@ -161,6 +167,11 @@ mod tests {
         ] {
             assert_eq!(age(Duration::from_secs(seconds)), text);
         }
+    }
+
+    #[test]
+    fn names_cannot_write_to_the_terminal() {
+        assert_eq!(printable("a\x1b[31mb\n"), "a\u{fffd}[31mb\u{fffd}");
     }
 
     #[test]

@@ -44,6 +44,28 @@ pub fn set_size(terminal: impl AsFd, columns: u16, rows: u16) -> nix::Result<()>
     Errno::result(result).map(drop)
 }
 
+/// The size of a terminal in characters: columns and rows, zero where it is not known.
+///
+/// # Errors
+/// `ENOTTY` for what is no terminal.
+pub fn size(terminal: impl AsFd) -> nix::Result<(u16, u16)> {
+    let mut size = libc::winsize {
+        ws_col: 0,
+        ws_row: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCGWINSZ fills a winsize, which lives in this frame.
+    let result = unsafe {
+        libc::ioctl(
+            terminal.as_fd().as_raw_fd(),
+            libc::TIOCGWINSZ,
+            &raw mut size,
+        )
+    };
+    Errno::result(result).map(|_| (size.ws_col, size.ws_row))
+}
+
 /// Makes a terminal that no session has the controlling one of the caller, a session leader without
 /// one.
 ///

@@ -79,6 +79,7 @@ fn stats() -> Stats {
         pids: Some(PidsStats {
             current: 51,
             max: None,
+            refused_forks: None,
         }),
         io: Some(vec![IoStats {
             major: 8,

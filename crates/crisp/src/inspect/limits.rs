@@ -1,6 +1,6 @@
 //! Limits beside what is used of them. Pure.
 
-use super::facts::{Cgroup, Cpu, Limits, Stats};
+use crate::facts::{Cgroup, Cpu, Limits, Stats};
 use crate::text::{bytes, number};
 use std::time::Duration;
 

@@ -1,15 +1,12 @@
-//! The processes of a cgroup as a tree, from proc(5).
+//! Processes as a tree, from proc(5).
 
 use crate::text::Table;
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The longest command that is shown, in letters.
 const COMMAND_MAX: usize = 100;
-
-/// How deep cgroups are nested at most where processes are looked for.
-const DEPTH_MAX: usize = 8;
 
 /// A process as the host sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,31 +17,6 @@ pub(super) struct Process {
     own_pid: Option<u32>,
     uid: u32,
     command: String,
-}
-
-/// The pids in a cgroup and all below it; the directories are the same cgroup in several hierarchies.
-pub(super) fn pids(directories: &[PathBuf]) -> BTreeSet<u32> {
-    let mut pids = BTreeSet::new();
-    if let Some(dir) = directories
-        .iter()
-        .find(|dir| dir.join("cgroup.procs").exists())
-    {
-        collect(dir, DEPTH_MAX, &mut pids);
-    }
-    pids
-}
-
-fn collect(dir: &Path, depth: usize, pids: &mut BTreeSet<u32>) {
-    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
-    if depth == 0 {
-        return;
-    }
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            collect(&entry.path(), depth - 1, pids);
-        }
-    }
 }
 
 /// A process; none when it has just ended.
@@ -182,16 +154,5 @@ mod tests {
             text.contains("└─ sh\n") && text.contains("   └─ sleep\n"),
             "{text}"
         );
-    }
-
-    #[test]
-    fn processes_of_nested_cgroups_are_found() {
-        let root = tempfile::tempdir().unwrap();
-        let nested = root.path().join("a/b");
-        fs::create_dir_all(&nested).unwrap();
-        fs::write(root.path().join("cgroup.procs"), "").unwrap();
-        fs::write(nested.join("cgroup.procs"), "5\n3\n").unwrap();
-        let found = pids(&["/nonexistent".into(), root.path().to_owned()]);
-        assert_eq!(found.into_iter().collect::<Vec<_>>(), [3, 5]);
     }
 }

@@ -1,8 +1,8 @@
 //! A pod or container as text.
 
-use super::facts::{Cgroup, Cni, ContainerFacts, Network, PodFacts};
 use super::namespaces::{self, Namespaces};
 use super::{limits, mounts, processes};
+use crate::facts::{Cgroup, Cni, ContainerFacts, Network, PodFacts};
 use crate::text::Table;
 use crisp_model::{ContainerState, Exited, Protocol};
 use std::collections::BTreeSet;
@@ -15,11 +15,16 @@ const INDENT: usize = 2;
 /// The longest command that is shown, in letters.
 const COMMAND_MAX: usize = 100;
 
+/// What holds a pod or container back, a line for each reason; none: it does not run.
+pub(super) type Held = Option<Vec<String>>;
+
 /// A pod with its containers.
-pub(super) fn pod(pod: &PodFacts) -> String {
+pub(super) fn pod(pod: &PodFacts, held: &Held) -> String {
     let metadata = &pod.config.metadata;
     let mut text = format!("pod {}/{}\n", metadata.namespace, metadata.name);
-    text.push_str(&fields(pod_fields(pod)));
+    let mut all = pod_fields(pod);
+    all.extend(held_fields(held));
+    text.push_str(&fields(all));
     let pause = pod.pid.map(|pid| namespaces::of(Some(pid)));
     if let Some(pause) = &pause {
         section(
@@ -31,25 +36,28 @@ pub(super) fn pod(pod: &PodFacts) -> String {
     section(&mut text, "processes", &tree(&pod.cgroup, pod.shim_pid));
     for one in &pod.containers {
         text.push('\n');
-        text.push_str(&container_text(one, &pause.clone().unwrap_or_default()));
+        let pause = pause.clone().unwrap_or_default();
+        text.push_str(&container_text(one, &pause, &None));
     }
     text
 }
 
 /// A container.
-pub(super) fn container(container: &ContainerFacts, pod: &PodFacts) -> String {
+pub(super) fn container(container: &ContainerFacts, pod: &PodFacts, held: &Held) -> String {
     let pause = pod
         .pid
         .map(|pid| namespaces::of(Some(pid)))
         .unwrap_or_default();
-    let mut text = container_text(container, &pause);
+    let mut text = container_text(container, &pause, held);
     section(&mut text, "processes", &tree(&container.cgroup, None));
     text
 }
 
-fn container_text(container: &ContainerFacts, pod: &Namespaces) -> String {
+fn container_text(container: &ContainerFacts, pod: &Namespaces, held: &Held) -> String {
     let mut text = format!("container {}\n", container.name);
-    text.push_str(&fields(container_fields(container)));
+    let mut all = container_fields(container);
+    all.extend(held_fields(held));
+    text.push_str(&fields(all));
     if let Some(pid) = container.pid {
         let own = namespaces::of(Some(pid));
         section(
@@ -174,6 +182,15 @@ fn container_fields(container: &ContainerFacts) -> Vec<Field> {
     fields
 }
 
+fn held_fields(held: &Held) -> Vec<Field> {
+    let told = held.as_ref().map(|reasons| match reasons.as_slice() {
+        [] => vec!["by nothing that is seen".to_owned()],
+        reasons => reasons.to_vec(),
+    });
+    let lines = told.into_iter().flatten();
+    lines.map(|line| ("held back", line)).collect()
+}
+
 fn cgroup_fields(cgroup: &Cgroup) -> Vec<Field> {
     let mut fields = vec![("cgroup", cgroup.path.clone())];
     if cgroup.directories.is_empty() {
@@ -284,7 +301,7 @@ fn command(container: &ContainerFacts) -> String {
 fn tree(cgroup: &Cgroup, shim_pid: Option<u32>) -> Table {
     let pids = shim_pid
         .into_iter()
-        .chain(processes::pids(&cgroup.directories));
+        .chain(crate::tasks::pids(&cgroup.directories));
     let processes: Vec<_> = pids.filter_map(processes::read).collect();
     processes::tree(&processes)
 }
@@ -328,7 +345,7 @@ mod tests {
     #[test]
     fn a_container_that_ended_tells_how() {
         assert_eq!(
-            container_text(&exited(), &Vec::new()),
+            container_text(&exited(), &Vec::new(), &None),
             "container main\n\
              \x20 id        c1\n\
              \x20 state     exited 1m ago with code 137: OOMKilled\n\
@@ -337,6 +354,21 @@ mod tests {
              \x20 command   \"a b\"\n\
              \x20 log       /logs/0.log\n\
              \x20 cgroup    /crisp/p1/c1\n"
+        );
+    }
+
+    #[test]
+    fn what_holds_a_container_back_is_told_with_it() {
+        let held = |reasons: &[&str]| Some(reasons.iter().map(|r| (*r).to_owned()).collect());
+        let text = container_text(&exited(), &Vec::new(), &held(&["pids 9/9", "1 zombie"]));
+        assert!(
+            text.ends_with("  held back   pids 9/9\n              1 zombie\n"),
+            "{text}"
+        );
+        let text = container_text(&exited(), &Vec::new(), &held(&[]));
+        assert!(
+            text.ends_with("  held back   by nothing that is seen\n"),
+            "{text}"
         );
     }
 
@@ -375,7 +407,7 @@ mod tests {
         for (name, value) in place.as_object().unwrap() {
             facts[name] = value.clone();
         }
-        pod(&serde_json::from_value(facts).unwrap())
+        pod(&serde_json::from_value(facts).unwrap(), &None)
     }
 
     #[test]
