@@ -143,6 +143,14 @@ impl Node {
         run(self.crisp_command(arguments).stdin(File::open(input)?)).await
     }
 
+    /// Starts the daemon's own command line on a terminal of its own.
+    ///
+    /// # Errors
+    /// The command cannot be started.
+    pub fn crisp_on_terminal(&self, arguments: &[&str]) -> Result<Terminal> {
+        Terminal::open(self.crisp_command(arguments).as_std())
+    }
+
     fn crisp_command(&self, arguments: &[&str]) -> Command {
         let mut crisp = Command::new(tools::program("dist/crisp"));
         crisp

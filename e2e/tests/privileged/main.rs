@@ -11,6 +11,7 @@ mod crictl;
 mod errors;
 mod events;
 mod exec;
+mod explain;
 mod figures;
 mod files;
 mod handlers;

@@ -89,8 +89,8 @@ impl PodLook {
 }
 
 impl PodUsage<'_> {
-    /// What holds the pod's containers back, each with its name, and what holds back the pod as a whole,
-    /// with an empty one. What a container is told of is not told of the pod again.
+    /// What holds the pod's containers back, each with its name, and limits that hold back the pod as a
+    /// whole, with an empty one. What a container is told of is not told of the pod again.
     pub(crate) fn reasons(&self) -> Vec<(String, Reason)> {
         let now = SystemTime::now();
         let of_containers = self.containers.iter().flat_map(|(facts, usage)| {
@@ -105,7 +105,8 @@ impl PodUsage<'_> {
         let mut all: Vec<(String, Reason)> = of_containers.collect();
         let told: Vec<_> = all.iter().map(|(_, reason)| discriminant(reason)).collect();
         let of_pod = reasons(&self.pod, None).into_iter();
-        let new = of_pod.filter(|reason| !told.contains(&discriminant(reason)));
+        let new =
+            of_pod.filter(|reason| reason.is_of_a_limit() && !told.contains(&discriminant(reason)));
         all.extend(new.map(|reason| (String::new(), reason)));
         all
     }

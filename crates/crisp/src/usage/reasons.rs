@@ -238,6 +238,27 @@ impl fmt::Display for Reason {
     }
 }
 
+impl Reason {
+    /// Whether it comes of a limit, of which a pod can have one of its own: all else in a pod is that of
+    /// its containers.
+    pub(super) fn is_of_a_limit(&self) -> bool {
+        match self {
+            Self::OomKills(_)
+            | Self::MemoryNear { .. }
+            | Self::Throttled { .. }
+            | Self::PidsFull { .. }
+            | Self::RefusedForks(_) => true,
+            Self::CrashLoop { .. }
+            | Self::StartFailed(_)
+            | Self::MemoryWait(_)
+            | Self::CpuWait(_)
+            | Self::IoWait(_)
+            | Self::Blocked { .. }
+            | Self::Zombies(_) => false,
+        }
+    }
+}
+
 fn blocked(f: &mut fmt::Formatter<'_>, threads: usize, place: &str) -> fmt::Result {
     write!(f, "{} in D state", count(threads, "task"))?;
     if place.is_empty() {
