@@ -7,6 +7,7 @@
 #   hack/bench.sh --crisp DIR                 another build of crisp beside it: DIR has crisp and crisp-shim
 #   hack/bench.sh --json FILE                 and keeps all figures…
 #   hack/bench.sh draw FILE.json FILE.svg     …to draw them
+#   hack/bench.sh publish                     with --containerd, into docs/bench.json, docs/bench.svg and README.md
 #   hack/bench.sh --help                      tells all options
 #
 #   --no-build                                as the first option: with the binaries that there are
@@ -14,7 +15,7 @@
 # Nothing is taken from public registries: images are made here, and a registry on loopback serves them
 # under public names. A runtime of --endpoint has to look for <registry>/hosts.toml in the directory that
 # --mirrors names. What the runtimes write is on a file system of its own, ext4 with a journal, which is
-# gone in the end. All of it takes some 20 minutes with one peer; --quick, --only and --pods take less.
+# gone in the end. All of it takes some 15 minutes with one peer; --quick, --only and --pods take less.
 set -euo pipefail
 # shellcheck source=hack/tools.sh
 . "$(dirname "$0")/tools.sh"
@@ -34,12 +35,17 @@ bench() {
 # An empty file system, for what the runtimes write.
 make_disk() {
     work=$(mktemp -d)
-    # The kernel may still be ending who used it.
-    trap 'umount --lazy "$work/disk"; rm -r "$work"' EXIT
+    trap remove_disk EXIT
     truncate -s $disk_bytes "$work/image"
     mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 "$work/image"
     mkdir "$work/disk"
     mount -o loop,discard "$work/image" "$work/disk"
+}
+
+remove_disk() {
+    # The kernel may still be ending who used it.
+    ! mountpoint --quiet "$work/disk" || umount --lazy "$work/disk"
+    rm -r --one-file-system "$work"
 }
 
 if [ "${1:-}" = --no-build ]; then
@@ -47,8 +53,15 @@ if [ "${1:-}" = --no-build ]; then
 else
     build
 fi
+published=
 case ${1:-} in
-    draw | --help | -h)
+    publish)
+        shift
+        published=$root/docs/bench
+        mkdir -p "$root/docs"
+        set -- --containerd --json "$published.json" "$@"
+        ;;
+    draw | table | --help | -h)
         bench "$@"
         exit
         ;;
@@ -60,3 +73,7 @@ oci_runtimes
 [[ " $* " != *" --containerd "* ]] || containerd
 make_disk
 TMPDIR=$work/disk bench "$@"
+if [ -n "$published" ]; then
+    bench draw "$published.json" "$published.svg"
+    bench table "$published.json" "$root/README.md"
+fi

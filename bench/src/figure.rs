@@ -62,6 +62,11 @@ impl Figure {
             p99: at(99)?,
         })
     }
+
+    /// The p99, of so many samples that it says more than one of them.
+    pub(crate) fn tail(&self) -> Option<f64> {
+        (self.samples >= 20).then_some(self.p99)
+    }
 }
 
 /// The index of a percentile among sorted samples.
@@ -75,8 +80,8 @@ impl fmt::Display for Figure {
         let mut text = three_digits(self.median);
         if self.samples > 1 {
             text += &format!(" ({}–{}", three_digits(self.p25), three_digits(self.p75));
-            if self.samples >= 20 {
-                text += &format!(", p99 {}", three_digits(self.p99));
+            if let Some(p99) = self.tail() {
+                text += &format!(", p99 {}", three_digits(p99));
             }
             text.push(')');
         }

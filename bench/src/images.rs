@@ -5,6 +5,8 @@ use crisp_e2e::{Containerd, Entry, Image, Layer, PackedLayer, Registry, catalog,
 use serde_json::json;
 use std::fs;
 
+/// Whose images they are said to be.
+pub(crate) const REGISTRY: &str = "docker.io";
 /// busybox, the [`WORKLOAD`] and [`LINES`].
 pub(crate) const WORK: &str = "docker.io/bench/work:1";
 /// Five layers of [`BIG_MB`] together, and nothing to run.
@@ -14,7 +16,8 @@ pub(crate) const BIG: &str = "docker.io/bench/big:1";
 pub(crate) const WORKLOAD: [&str; 2] = ["/bin/workload", "pause"];
 /// A file with lines of a hundred bytes.
 pub(crate) const LINES: &str = "/lines";
-pub(crate) const LINES_BYTES: usize = 8 << 20;
+pub(crate) const LINES_BYTES: usize = LINES_COUNT * LINE_BYTES;
+const LINES_COUNT: usize = 80_000;
 const LINE_BYTES: usize = 100;
 
 /// The size of [`BIG`]'s layers before compression, in MB.
@@ -51,7 +54,7 @@ pub(crate) fn publish() {
 
 fn lines() -> Vec<u8> {
     let line = |number| format!("{number:<width$}\n", width = LINE_BYTES - 1).into_bytes();
-    (0..LINES_BYTES / LINE_BYTES).flat_map(line).collect()
+    (0..LINES_COUNT).flat_map(line).collect()
 }
 
 /// Files that gzip makes about half as large, as it does those of usual images.

@@ -1,12 +1,14 @@
 //! Measures container runtimes side by side, by what a kubelet asks of them. `hack/bench.sh` prepares
 //! what it needs.
 //!
-//! * [`runtime`] is a runtime that is measured, and what is asked of it; [`images`] is what it runs.
+//! * [`runtime`] is a runtime that is measured, and what is asked of it; [`images`] is what it runs, and
+//!   [`mirror`] how a runtime of somebody else's finds that.
 //! * [`measure`] has a module for each group of measurements. They take turns: with several runtimes
 //!   every sample of one is followed by one of each other, so that whatever else the machine does
 //!   meets all alike.
 //! * [`floor`] does the bare system calls that no runtime can do without.
-//! * [`figure`] makes figures of samples, [`report`] shows and keeps them, [`chart`] draws them.
+//! * [`figure`] makes figures of samples, [`report`] shows and keeps them, [`chart`] draws them, and
+//!   [`table`] has those of a page.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -20,10 +22,12 @@ mod figure;
 mod floor;
 mod images;
 mod measure;
+mod mirror;
 mod options;
 mod processes;
 mod report;
 mod runtime;
+mod table;
 mod websocket;
 
 use anyhow::{Context, Result};
@@ -31,7 +35,9 @@ use clap::Parser;
 use crisp_e2e::unless_interrupted;
 use options::{Command, Options};
 use report::Report;
+use runtime::Runtime;
 use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -40,6 +46,7 @@ fn main() -> ExitCode {
         // Before there is any other thread, which could not be cloned.
         Some(Command::Floor { rounds }) => measure_floor(*rounds),
         Some(Command::Draw { json, svg }) => draw(json, svg),
+        Some(Command::Table { json, page }) => renew_table(json, page),
         None => measure(&options),
     };
     match result {
@@ -56,32 +63,49 @@ fn measure_floor(rounds: usize) -> Result<()> {
     Ok(())
 }
 
-fn draw(json: &std::path::Path, svg: &std::path::Path) -> Result<()> {
+fn draw(json: &Path, svg: &Path) -> Result<()> {
+    Ok(fs::write(svg, chart::draw(&read_report(json)?))?)
+}
+
+fn renew_table(json: &Path, page: &Path) -> Result<()> {
+    let figures = table::draw(&read_report(json)?);
+    println!("{figures}");
+    let text = fs::read_to_string(page).with_context(|| page.display().to_string())?;
+    let text = table::put(&figures, &text).with_context(|| page.display().to_string())?;
+    Ok(fs::write(page, text)?)
+}
+
+fn read_report(json: &Path) -> Result<Report> {
     let text = fs::read_to_string(json).with_context(|| json.display().to_string())?;
-    let report: Report = serde_json::from_str(&text)?;
-    Ok(fs::write(svg, chart::draw(&report))?)
+    Ok(serde_json::from_str(&text)?)
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn measure(options: &Options) -> Result<()> {
-    unless_interrupted(measure_all(options)).await?
+    images::publish();
+    let _mirror = options.mirror()?;
+    let runtimes = unless_interrupted(options.start_runtimes()).await??;
+    let measured = unless_interrupted(measure_all(options, &runtimes)).await;
+    let measured = measured.and_then(|done| done);
+    for runtime in runtimes {
+        match &measured {
+            Ok(()) => runtime.finish().await?,
+            Err(_) => runtime.abandon().await,
+        }
+    }
+    measured
 }
 
-async fn measure_all(options: &Options) -> Result<()> {
-    images::publish();
-    let runtimes = options.start_runtimes().await?;
-    let mut report = Report::new(&runtimes)?;
+async fn measure_all(options: &Options, runtimes: &[Runtime]) -> Result<()> {
+    let mut report = Report::new(runtimes)?;
     println!("{}", report.head());
     for group in options.groups() {
-        let rows = measure::group(group, &runtimes, &options.effort()).await;
+        let rows = measure::group(group, runtimes, &options.effort()).await;
         report.add(rows.with_context(|| format!("{group:?}"))?);
         println!("{}", report.table_of_last());
         if let Some(path) = &options.json {
             fs::write(path, serde_json::to_string_pretty(&report)?)?;
         }
-    }
-    for runtime in runtimes {
-        runtime.finish().await?;
     }
     Ok(())
 }

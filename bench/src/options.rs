@@ -1,6 +1,7 @@
 //! What was asked for on the command line.
 
 use crate::measure::{Effort, Group};
+use crate::mirror::Mirror;
 use crate::runtime::Runtime;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -15,8 +16,8 @@ pub(crate) struct Options {
     /// Another runtime, which listens there already; may be repeated.
     #[arg(long, value_name = "[NAME=]unix:///PATH")]
     endpoint: Vec<String>,
-    /// Where those runtimes look for <registry>/hosts.toml: it is written there for docker.io and other
-    /// public registries.
+    /// Where those runtimes look for <registry>/hosts.toml: there is one for docker.io meanwhile, and must
+    /// not be one before.
     #[arg(long, value_name = "DIR")]
     mirrors: Option<PathBuf>,
     /// Another build of crisp: a directory with crisp and crisp-shim; may be repeated.
@@ -31,9 +32,12 @@ pub(crate) struct Options {
     /// What to measure; everything, if not said.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Group>,
-    /// The most pods at a time.
+    /// The most pods at a time of the first runtime.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pods: usize,
+    /// The most pods at a time of each other.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    peer_pods: usize,
     /// A fifth of the samples, and ten seconds instead of a minute to be idle.
     #[arg(long)]
     quick: bool,
@@ -51,6 +55,9 @@ pub(crate) enum Command {
     },
     /// Draws figures that --json has kept.
     Draw { json: PathBuf, svg: PathBuf },
+    /// Prints figures that --json has kept as a table in Markdown, and puts it into a page, in place of
+    /// the one between the lines <!-- figures --> and <!-- end of figures -->.
+    Table { json: PathBuf, page: PathBuf },
 }
 
 impl Options {
@@ -63,7 +70,12 @@ impl Options {
     }
 
     pub(crate) fn effort(&self) -> Effort {
-        Effort::new(self.quick, self.pods)
+        Effort::new(self.quick, self.pods, self.peer_pods)
+    }
+
+    /// What leads the runtimes of `--endpoint` to the images, as long as it is kept.
+    pub(crate) fn mirror(&self) -> Result<Option<Mirror>> {
+        self.mirrors.as_deref().map(Mirror::put).transpose()
     }
 
     /// All that are measured, this tree's first.
@@ -79,9 +91,6 @@ impl Options {
         }
         if self.containerd {
             runtimes.push(Runtime::containerd().await?);
-        }
-        if let Some(dir) = &self.mirrors {
-            crisp_e2e::Registry::shared().mirror(dir)?;
         }
         for endpoint in &self.endpoint {
             runtimes.push(Runtime::endpoint(endpoint).await?);

@@ -4,6 +4,7 @@ use crate::figure::{Figure, Row, three_digits};
 use crate::runtime::Runtime;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::fs;
 
 /// Columns of the table.
@@ -58,13 +59,7 @@ impl Report {
 
     /// The machine, the runtimes, and the titles of the columns.
     pub(crate) fn head(&self) -> String {
-        let Machine {
-            cpu,
-            cores,
-            kernel,
-            load,
-        } = &self.machine;
-        let mut text = format!("{cores} cores of {cpu}, Linux {kernel}, load {load}\n");
+        let mut text = format!("{}\n", self.machine);
         for runtime in &self.runtimes {
             text += &format!("{}: {}\n", runtime.name, runtime.version);
         }
@@ -114,6 +109,18 @@ fn line(start: &str, columns: impl Iterator<Item = String>) -> String {
     format!("{start}{}", columns.join(" "))
         .trim_end()
         .to_owned()
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            cpu,
+            cores,
+            kernel,
+            load,
+        } = self;
+        write!(f, "{cores} cores of {cpu}, Linux {kernel}, load {load}")
+    }
 }
 
 impl Machine {

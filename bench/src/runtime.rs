@@ -1,7 +1,7 @@
 //! A runtime that is measured, and what is asked of it.
 
 use crate::images::{BIG, WORK, WORKLOAD};
-use crate::processes::{Tree, rss_bytes};
+use crate::processes::{Tree, pss_bytes, rss_bytes};
 use anyhow::{Context, Result};
 use crisp_cri_api::v1::image_service_client::ImageServiceClient;
 use crisp_cri_api::v1::runtime_service_client::RuntimeServiceClient;
@@ -21,19 +21,38 @@ const GRACE_S: i64 = 30;
 /// Where `--endpoint` runtimes have their pods' cgroups and logs.
 const FOREIGN_CGROUP: &str = "/crisp-bench";
 
+/// The label of all pods, by which they are found again.
+const LABEL: (&str, &str) = ("app", "crisp-bench");
+
 #[derive(Debug)]
 pub(crate) struct Runtime {
     pub(crate) name: String,
     pub(crate) version: String,
     /// The process that serves the CRI.
     pub(crate) daemon: i32,
-    /// Its memory before it had any pod.
-    pub(crate) rss_at_first_bytes: u64,
+    /// Before it had any image or pod.
+    pub(crate) at_first: Memory,
     channel: Channel,
     cgroup_parent: String,
     log_dir: PathBuf,
     pods: AtomicUsize,
     host: Host,
+}
+
+/// A daemon's memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Memory {
+    pub(crate) rss_bytes: u64,
+    pub(crate) pss_bytes: u64,
+}
+
+impl Memory {
+    pub(crate) fn of(daemon: i32) -> Result<Self> {
+        Ok(Self {
+            rss_bytes: rss_bytes(daemon)?,
+            pss_bytes: pss_bytes(daemon)?,
+        })
+    }
 }
 
 /// Who started it, and ends it.
@@ -121,7 +140,7 @@ impl Runtime {
             version: format!("{own_name} {}", version.runtime_version),
             name: if name.is_empty() { own_name } else { name },
             daemon,
-            rss_at_first_bytes: rss_bytes(daemon)?,
+            at_first: Memory::of(daemon)?,
             channel,
             cgroup_parent,
             log_dir,
@@ -134,14 +153,47 @@ impl Runtime {
 
     /// Removes what measurements left, images for one; of crisp, nothing may be left.
     pub(crate) async fn finish(self) -> Result<()> {
-        for image in [WORK, BIG] {
-            self.remove_image(image).await?;
-        }
+        self.remove_images().await?;
         match self.host {
             Host::Crisp(node) => node.finish().await,
             Host::Containerd(_) => Ok(()),
             Host::Endpoint => Ok(fs::remove_dir_all(&self.log_dir)?),
         }
+    }
+
+    /// Removes what a measurement that failed has left to a runtime that goes on. Those that were started
+    /// here end with all that they have.
+    pub(crate) async fn abandon(self) {
+        if matches!(self.host, Host::Endpoint)
+            && let Err(error) = self.sweep().await
+        {
+            eprintln!("{}: something is left: {error:#}", self.name);
+        }
+    }
+
+    async fn sweep(&self) -> Result<()> {
+        let (label, value) = LABEL;
+        let request = ListPodSandboxRequest {
+            filter: Some(PodSandboxFilter {
+                label_selector: [(label.to_owned(), value.to_owned())].into(),
+                ..PodSandboxFilter::default()
+            }),
+        };
+        let pods = self.client().list_pod_sandbox(request).await?.into_inner();
+        for pod in pods.items {
+            // Its containers go with it.
+            self.stop_pod(&pod.id).await?;
+            self.remove_pod(&pod.id).await?;
+        }
+        self.remove_images().await?;
+        Ok(fs::remove_dir_all(&self.log_dir)?)
+    }
+
+    async fn remove_images(&self) -> Result<()> {
+        for image in [WORK, BIG] {
+            self.remove_image(image).await?;
+        }
+        Ok(())
     }
 
     pub(crate) fn client(&self) -> RuntimeServiceClient<Channel> {
@@ -178,6 +230,8 @@ impl Runtime {
             &self.log_dir,
             &self.cgroup_parent,
         );
+        let (label, value) = LABEL;
+        config.labels.insert(label.to_owned(), value.to_owned());
         if network == Network::Host {
             config.hostname.clear();
             let linux = config.linux.get_or_insert_default();
@@ -241,9 +295,9 @@ impl Runtime {
         Ok(())
     }
 
-    pub(crate) async fn stop_pod(&self, pod: &Pod) -> Result<()> {
+    pub(crate) async fn stop_pod(&self, pod: &str) -> Result<()> {
         let request = StopPodSandboxRequest {
-            pod_sandbox_id: pod.id.clone(),
+            pod_sandbox_id: pod.to_owned(),
         };
         self.client().stop_pod_sandbox(request).await?;
         Ok(())
@@ -257,9 +311,9 @@ impl Runtime {
         Ok(())
     }
 
-    pub(crate) async fn remove_pod(&self, pod: &Pod) -> Result<()> {
+    pub(crate) async fn remove_pod(&self, pod: &str) -> Result<()> {
         let request = RemovePodSandboxRequest {
-            pod_sandbox_id: pod.id.clone(),
+            pod_sandbox_id: pod.to_owned(),
         };
         self.client().remove_pod_sandbox(request).await?;
         Ok(())
@@ -268,9 +322,21 @@ impl Runtime {
     /// Stops and removes a pod and its container, as the kubelet does.
     pub(crate) async fn end_pod(&self, started: &Started) -> Result<()> {
         self.stop(&started.container).await?;
-        self.stop_pod(&started.pod).await?;
+        self.stop_pod(&started.pod.id).await?;
         self.remove(&started.container).await?;
-        self.remove_pod(&started.pod).await
+        self.remove_pod(&started.pod.id).await
+    }
+
+    pub(crate) async fn list_pods(&self) -> Result<()> {
+        let request = ListPodSandboxRequest::default();
+        self.client().list_pod_sandbox(request).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn list_containers(&self) -> Result<()> {
+        let request = ListContainersRequest::default();
+        self.client().list_containers(request).await?;
+        Ok(())
     }
 
     pub(crate) async fn container_status(&self, container: &str) -> Result<ContainerStatus> {

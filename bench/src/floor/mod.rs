@@ -6,7 +6,7 @@ mod container;
 mod network;
 
 use crate::figure::{Row, Samples, Unit};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use container::Layers;
 use crisp_cgroup::{Cgroup, CgroupPath, Hierarchies};
 use crisp_e2e::catalog;
@@ -15,6 +15,8 @@ use crisp_sys::process::{self, Child, SingleThreaded, Spawn, Spawned};
 use network::Network;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::CloneFlags;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::waitpid;
 use nix::unistd::pause;
 use std::fs::{self, File};
@@ -24,6 +26,7 @@ use std::time::Instant;
 
 /// Measures in this process.
 pub(crate) fn measure(rounds: usize) -> Result<Vec<Row>> {
+    let interrupts = hold_interrupts()?;
     let mut host = Host::prepare()?;
     let mut samples = Samples::new(1);
     let mut add = |what: &str, since: Instant| {
@@ -39,8 +42,19 @@ pub(crate) fn measure(rounds: usize) -> Result<Vec<Row>> {
         let begin = Instant::now();
         host.end(pod, container)?;
         add("pod stop and remove", begin);
+        ensure!(interrupts.read_signal()?.is_none(), "interrupted");
     }
     Ok(samples.into_rows())
+}
+
+/// Who interrupts or terminates it is heeded between two rounds, when nothing is half made.
+fn hold_interrupts() -> Result<SignalFd> {
+    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
+    signals.thread_block()?;
+    Ok(SignalFd::with_flags(
+        &signals,
+        SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
+    )?)
 }
 
 /// What there is before the first pod, and is removed in the end.
@@ -57,7 +71,6 @@ struct Host {
 struct Pod {
     pause: Spawned,
     cgroups: Cgroups,
-    netns: PathBuf,
 }
 
 /// The pod's, of the pause process, and of the container.
@@ -96,16 +109,17 @@ impl Host {
         let pause = self
             .spawn_pause(&cgroups.pause)
             .context("the pause process")?;
-        let netns = self.dir.join("netns");
+        let netns = self.netns();
         File::create(&netns)?;
         let source = PathBuf::from(format!("/proc/{}/ns/net", pause.pid));
         mount(Some(&source), &netns, none(), MsFlags::MS_BIND, none())?;
         self.network.connect(&netns, &self.witness)?;
-        Ok(Pod {
-            pause,
-            cgroups,
-            netns,
-        })
+        Ok(Pod { pause, cgroups })
+    }
+
+    /// Where the pod's network namespace is mounted.
+    fn netns(&self) -> PathBuf {
+        self.dir.join("netns")
     }
 
     fn start_container(&self, pod: &Pod) -> Result<Spawned> {
@@ -118,8 +132,8 @@ impl Host {
             process::kill(&spawned.pidfd);
             waitpid(spawned.pid, None)?;
         }
-        umount2(&pod.netns, MntFlags::MNT_DETACH)?;
-        fs::remove_file(&pod.netns)?;
+        umount2(&self.netns(), MntFlags::MNT_DETACH)?;
+        fs::remove_file(self.netns())?;
         let Cgroups {
             pod,
             pause,
@@ -155,9 +169,12 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // Of a run that failed, processes are left to whoever looks into it.
+        // Of a run that failed, a pod is there yet.
+        let cgroup = self.hierarchies.open(&self.cgroup);
+        let _ = cgroup.kill();
+        let _ = umount2(&self.netns(), MntFlags::MNT_DETACH);
         let _ = self.network.remove();
-        let _ = self.hierarchies.open(&self.cgroup).remove();
+        let _ = cgroup.remove();
         let _ = fs::remove_dir_all(&self.dir);
     }
 }

@@ -7,11 +7,18 @@ use crate::processes::cpu_time;
 use crate::runtime::{Network, Runtime, Started};
 use anyhow::{Result, ensure};
 use crisp_cri_api::v1::{ContainerState, ContainerStatus};
-use std::fs;
+use crisp_e2e::until_within;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
 use std::time::Duration;
 
 /// How often the container writes [`LINES`].
 const TIMES: usize = 32;
+/// What it writes then.
+const LAST: &str = "no more of them";
+/// As long as a runtime may take for all of it, and for what is left when the container has ended.
+const BOUND: Duration = Duration::from_secs(300);
 const STEP: Duration = Duration::from_millis(50);
 
 pub(super) async fn measure(runtimes: &[Runtime], effort: &Effort) -> Result<Vec<Row>> {
@@ -41,7 +48,7 @@ pub(super) async fn measure(runtimes: &[Runtime], effort: &Effort) -> Result<Vec
 /// How long the container took, in seconds, and what the runtime used of the cpus meanwhile.
 async fn write(runtime: &Runtime) -> Result<(f64, Duration)> {
     let pod = runtime.run_pod(runtime.new_pod(Network::Own)?).await?;
-    let script = format!("sleep 0.2; for i in $(seq {TIMES}); do cat {LINES}; done");
+    let script = format!("sleep 0.2; for i in $(seq {TIMES}); do cat {LINES}; done; echo {LAST}");
     let container = runtime
         .create_with(&pod, &["/bin/sh", "-c", &script])
         .await?;
@@ -53,12 +60,11 @@ async fn write(runtime: &Runtime) -> Result<(f64, Duration)> {
     ]
     .concat();
     let before = cpu_time(&processes);
-    let status = wait(runtime, &started.container).await?;
+    let status = ended(runtime, &started.container).await?;
     let log = runtime.log_path(&started.pod);
     // What is in pipes when the container ends is written a little later.
-    while fs::metadata(&log)?.len() < (TIMES * LINES_BYTES) as u64 {
-        tokio::time::sleep(STEP).await;
-    }
+    let whole = async || ends_with(&log, LAST).unwrap_or(false).then_some(());
+    until_within(BOUND, STEP, "the log is whole", whole).await?;
     let cpu = cpu_time(&processes).saturating_sub(before);
     runtime.end_pod(&started).await?;
     fs::remove_file(log)?;
@@ -66,17 +72,29 @@ async fn write(runtime: &Runtime) -> Result<(f64, Duration)> {
     Ok((seconds, cpu))
 }
 
-async fn wait(runtime: &Runtime, container: &str) -> Result<ContainerStatus> {
-    loop {
-        let status = runtime.container_status(container).await?;
-        if status.state() == ContainerState::ContainerExited {
-            ensure!(
-                status.exit_code == 0,
-                "the writer ended with {}",
-                status.exit_code
-            );
-            return Ok(status);
-        }
-        tokio::time::sleep(STEP).await;
-    }
+async fn ended(runtime: &Runtime, container: &str) -> Result<ContainerStatus> {
+    let ask = async || {
+        let status = runtime.container_status(container).await;
+        let running = |status: &ContainerStatus| status.state() == ContainerState::ContainerRunning;
+        (!status.as_ref().is_ok_and(running)).then_some(status)
+    };
+    let status = until_within(BOUND, STEP, "the writer ends", ask).await??;
+    ensure!(
+        status.exit_code == 0,
+        "the writer ended with {}",
+        status.exit_code
+    );
+    Ok(status)
+}
+
+/// Whether the file's last line, which is longer than that, ends so.
+fn ends_with(file: &Path, text: &str) -> io::Result<bool> {
+    let end = format!("{text}\n");
+    let mut file = File::open(file)?;
+    file.seek(SeekFrom::End(
+        -i64::try_from(end.len()).expect("a short text"),
+    ))?;
+    let mut last = String::new();
+    file.read_to_string(&mut last)?;
+    Ok(last == end)
 }

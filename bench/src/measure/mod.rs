@@ -1,6 +1,7 @@
 //! The groups of measurements, a module each.
 
 mod exec;
+mod idle;
 mod log;
 mod pull;
 mod scale;
@@ -17,13 +18,16 @@ use std::time::Duration;
 /// What belongs together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Group {
+    /// What a daemon and pods that do nothing take. It comes first: a daemon that has had pods already has
+    /// memory for others.
+    Idle,
     /// The start of a pod with one container, and its end.
     Start,
     /// Commands in a container.
     Exec,
     /// Pods started per second.
     Throughput,
-    /// Memory, cpu and answers by the number of pods.
+    /// Answers and starts by the number of pods.
     Scale,
     /// Pull and unpack.
     Pull,
@@ -32,7 +36,8 @@ pub(crate) enum Group {
 }
 
 impl Group {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Idle,
         Self::Start,
         Self::Exec,
         Self::Throughput,
@@ -49,26 +54,34 @@ pub(crate) struct Effort {
     pub(crate) rounds: usize,
     /// Samples of what takes seconds.
     pub(crate) long_rounds: usize,
-    /// The most pods at a time.
+    /// Samples of what takes many pods.
+    pub(crate) crowds: usize,
+    /// The most pods at a time, of the first runtime.
     pub(crate) pods: usize,
+    /// And of each other.
+    pub(crate) peer_pods: usize,
     /// How long it is watched what idle pods cost.
     pub(crate) idle: Duration,
 }
 
 impl Effort {
-    pub(crate) fn new(quick: bool, pods: usize) -> Self {
+    pub(crate) fn new(quick: bool, pods: usize, peer_pods: usize) -> Self {
         if quick {
             Self {
                 rounds: 20,
                 long_rounds: 1,
+                crowds: 1,
                 pods,
+                peer_pods,
                 idle: Duration::from_secs(10),
             }
         } else {
             Self {
                 rounds: 100,
                 long_rounds: 5,
+                crowds: 3,
                 pods,
+                peer_pods,
                 idle: Duration::from_secs(60),
             }
         }
@@ -77,6 +90,7 @@ impl Effort {
 
 pub(crate) async fn group(group: Group, runtimes: &[Runtime], effort: &Effort) -> Result<Vec<Row>> {
     match group {
+        Group::Idle => idle::measure(runtimes, effort).await,
         Group::Start => start::measure(runtimes, effort).await,
         Group::Exec => exec::measure(runtimes, effort).await,
         Group::Throughput => throughput::measure(runtimes, effort).await,
@@ -85,6 +99,9 @@ pub(crate) async fn group(group: Group, runtimes: &[Runtime], effort: &Effort) -
         Group::Log => log::measure(runtimes, effort).await,
     }
 }
+
+/// Clients that start and end many pods, where it is not measured how long that takes.
+const CLIENTS: usize = 8;
 
 /// Runs as many pods, by so many clients at a time.
 async fn start_pods(runtime: &Runtime, pods: usize, clients: usize) -> Result<Vec<Started>> {

@@ -68,9 +68,9 @@ async fn end(
     mut tell: impl FnMut(&str, f64),
 ) -> Result<()> {
     let ((), stop_ms) = timed(runtime.stop(container)).await?;
-    let ((), stop_pod_ms) = timed(runtime.stop_pod(pod)).await?;
+    let ((), stop_pod_ms) = timed(runtime.stop_pod(&pod.id)).await?;
     let ((), remove_ms) = timed(runtime.remove(container)).await?;
-    let ((), remove_pod_ms) = timed(runtime.remove_pod(pod)).await?;
+    let ((), remove_pod_ms) = timed(runtime.remove_pod(&pod.id)).await?;
     tell("StopContainer", stop_ms);
     tell("StopPodSandbox", stop_pod_ms);
     tell("RemoveContainer", remove_ms);

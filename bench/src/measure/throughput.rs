@@ -5,14 +5,14 @@ use crate::figure::{Row, Samples, Unit};
 use crate::runtime::{Runtime, timed};
 use anyhow::Result;
 
-const CLIENTS: [usize; 3] = [1, 8, 32];
+const CLIENTS: [usize; 4] = [1, 8, 16, 32];
 /// Of each sample.
-const PODS: usize = 96;
+const PODS: usize = 64;
 
 pub(super) async fn measure(runtimes: &[Runtime], effort: &Effort) -> Result<Vec<Row>> {
     let mut samples = Samples::new(runtimes.len());
     for clients in CLIENTS {
-        for _ in 0..effort.long_rounds {
+        for _ in 0..effort.crowds {
             for (number, runtime) in runtimes.iter().enumerate() {
                 let (pods, start_ms) = timed(start_pods(runtime, PODS, clients)).await?;
                 let ((), end_ms) = timed(end_pods(runtime, &pods, clients)).await?;
