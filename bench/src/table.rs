@@ -1,7 +1,7 @@
 //! Figures as a table in Markdown: those of a report that a reader of the README asks for first.
 
 use crate::figure::{Figure, Row, three_digits};
-use crate::report::Report;
+use crate::report::{Named, Report};
 use anyhow::{Context, Result};
 
 /// The lines of a page between which the table is.
@@ -52,10 +52,7 @@ const ROWS: [&str; 38] = [
 
 /// The machine, and the table with a column for each runtime.
 pub(crate) fn draw(report: &Report) -> String {
-    let columns = report.runtimes.iter();
-    let titles: Vec<String> = columns
-        .map(|runtime| format!(" {} ({}) |", runtime.name, runtime.version))
-        .collect();
+    let titles: Vec<String> = report.runtimes.iter().map(title).collect();
     let rule = "---|".repeat(titles.len());
     let mut text = format!(
         "{}\n\n| |{}\n|---|{rule}\n",
@@ -64,15 +61,26 @@ pub(crate) fn draw(report: &Report) -> String {
     );
     let all = || report.groups.iter().flatten();
     for what in ROWS {
-        text.extend(all().find(|row| row.what == what).map(line));
+        let row = all().find(|row| row.what == what);
+        text.extend(row.map(|row| line(row, titles.len())));
     }
     text
 }
 
-fn line(row: &Row) -> String {
-    let cells = row.figures.iter().map(|figure| match figure {
-        Some(figure) => format!(" {} |", cell(figure)),
-        None => " |".to_owned(),
+fn title(runtime: &Named) -> String {
+    let Named { name, version } = runtime;
+    if version.starts_with(name) {
+        format!(" {version} |")
+    } else {
+        format!(" {name} ({version}) |")
+    }
+}
+
+/// The last columns of a row may have no figure.
+fn line(row: &Row, columns: usize) -> String {
+    let cells = (0..columns).map(|column| match row.figures.get(column) {
+        Some(Some(figure)) => format!(" {} |", cell(figure)),
+        _ => " |".to_owned(),
     });
     // What belongs to the line above is indented by what Markdown does not drop.
     let what = row.what.replace("  ", "… ");
@@ -108,7 +116,8 @@ mod tests {
             unit: Unit::Milliseconds,
             figures: vec![Figure::of(&[1.0, 2.0, 3.0]), None, Figure::of(&[5.0; 20])],
         };
-        assert_eq!(line(&row), "| … of it, ms | 2.00 | | 5.00 (p99 5.00) |\n");
+        let line = line(&row, 4);
+        assert_eq!(line, "| … of it, ms | 2.00 | | 5.00 (p99 5.00) | |\n");
     }
 
     #[test]
