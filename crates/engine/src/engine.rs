@@ -320,6 +320,7 @@ impl Engine {
     /// Moves a container to its next state, in memory and on disk. What cannot happen in its state,
     /// such as a second report of its end, changes nothing.
     pub(crate) fn transition(&self, container: &Container, event: ContainerEvent) {
+        let _telling = container.telling();
         let Some(state) = container.apply(event) else {
             return;
         };
@@ -365,11 +366,11 @@ impl Engine {
 
     /// The pause process, which holds the pod's namespaces, has ended.
     pub(crate) fn pause_exited(&self, pod: &Pod) {
-        if pod.state() != PodState::Ready {
+        let _telling = pod.telling();
+        if !pod.lose_pause() {
             return;
         }
         tracing::error!(pod = %pod.id(), "the pause process ended; the pod is not ready any more");
-        pod.update(|record| record.state = PodState::NotReady);
         self.save_pod_or_tell(pod);
         self.announce(EventKind::Stopped, pod.id().as_str(), pod.id());
     }

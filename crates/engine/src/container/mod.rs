@@ -36,6 +36,7 @@ pub(crate) struct Container {
     file: RecordFile,
     /// As in the record; for those who wait for a change.
     state: watch::Sender<ContainerState>,
+    telling: Mutex<()>,
     /// Held by whoever creates, starts, updates or removes it.
     pub(crate) operation: tokio::sync::Mutex<()>,
     pub(crate) making: Making,
@@ -51,6 +52,7 @@ impl Container {
             pod: record.pod.clone(),
             state: watch::Sender::new(record.state.clone()),
             record: Mutex::new(record),
+            telling: Mutex::default(),
             file: RecordFile::default(),
             operation: tokio::sync::Mutex::default(),
             making,
@@ -110,6 +112,12 @@ impl Container {
         }
         self.state.send_replace(record.state.clone());
         Some(record.state.clone())
+    }
+
+    /// Held by whoever changes its state, or has removed it, until that is told: what is told comes in
+    /// the order in which it happened.
+    pub(crate) fn telling(&self) -> MutexGuard<'_, ()> {
+        self.telling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for its creation, and for a start that is under way: what these make is to be taken away too.

@@ -31,6 +31,7 @@ impl Engine {
             return Ok(());
         }
         self.take_away(container).await?;
+        let _telling = container.telling();
         self.announce(EventKind::Deleted, container.id().as_str(), container.pod());
         Ok(())
     }

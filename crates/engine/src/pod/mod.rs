@@ -20,6 +20,7 @@ use crate::shim::Shim;
 use crate::view::PodView;
 use crate::wiring::Wiring;
 use crisp_model::{PodConfig, PodId, PodMetadata, PodState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A pod in memory.
@@ -29,6 +30,8 @@ pub(crate) struct Pod {
     record: Mutex<PodRecord>,
     file: RecordFile,
     shim: Mutex<Option<Arc<Shim>>>,
+    telling: Mutex<()>,
+    pause_ended: AtomicBool,
     /// Held by whoever starts, stops or removes it, or adds a container.
     pub(crate) operation: tokio::sync::Mutex<()>,
     pub(crate) making: Making,
@@ -41,6 +44,8 @@ impl Pod {
             record: Mutex::new(record),
             file: RecordFile::default(),
             shim: Mutex::default(),
+            telling: Mutex::default(),
+            pause_ended: AtomicBool::default(),
             operation: tokio::sync::Mutex::default(),
             making,
         })
@@ -91,6 +96,38 @@ impl Pod {
     /// Removes the record from the disk, with those of its containers.
     pub(crate) fn erase(&self, records: &Records) -> Result<()> {
         self.file.remove(|| records.remove_pod(&self.id))
+    }
+
+    /// Held by whoever changes its state, or has removed it, until that is told: what is told comes in
+    /// the order in which it happened.
+    pub(crate) fn telling(&self) -> MutexGuard<'_, ()> {
+        self.telling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes it not ready; whether it was ready till now.
+    pub(crate) fn end_ready(&self) -> bool {
+        let mut record = self.locked();
+        std::mem::replace(&mut record.state, PodState::NotReady) == PodState::Ready
+    }
+
+    /// The pause process has ended; whether the pod was ready till now. One that still starts finds
+    /// it out when it gets ready.
+    pub(crate) fn lose_pause(&self) -> bool {
+        self.pause_ended.store(true, Ordering::Relaxed);
+        self.state() == PodState::Ready && self.end_ready()
+    }
+
+    /// Makes it ready, unless its pause process has ended already.
+    ///
+    /// # Errors
+    /// It has.
+    pub(crate) fn get_ready(&self) -> Result<()> {
+        if self.pause_ended.load(Ordering::Relaxed) {
+            let what = "lost the pause process before the pod was ready";
+            return Err(Error::Shim(what.to_owned()));
+        }
+        self.update(|record| record.state = PodState::Ready);
+        Ok(())
     }
 
     /// The connection to its shim; none: it was not started, or is gone.

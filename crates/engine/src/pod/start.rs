@@ -79,17 +79,11 @@ impl Engine {
     async fn start_pod(&self, pod: &Arc<Pod>) {
         let _operation = pod.operation.lock().await;
         let result = self.make_pod(pod).await;
-        match &result {
-            Ok(()) => {
-                self.announce(EventKind::Created, pod.id().as_str(), pod.id());
-                self.announce(EventKind::Started, pod.id().as_str(), pod.id());
-            }
-            Err(_) => {
-                point!("run-pod.failed");
-                // The client sees what is left as a pod that is not ready, until it is taken down.
-                if let Err(left) = self.forget_pod(pod).await {
-                    tracing::warn!(pod = %pod.id(), error = chain(&left), "something of a failed pod is left");
-                }
+        if result.is_err() {
+            point!("run-pod.failed");
+            // The client sees what is left as a pod that is not ready, until it is taken down.
+            if let Err(left) = self.forget_pod(pod).await {
+                tracing::warn!(pod = %pod.id(), error = chain(&left), "something of a failed pod is left");
             }
         }
         pod.making.finish(result);
@@ -129,12 +123,15 @@ impl Engine {
         self.phase(Phase::Network, self.wire(pod, fds)).await?;
         point!("run-pod.wired");
         pod.update(|record| {
-            record.state = PodState::Ready;
             record.pause_pid = Some(started.pause_pid);
             record.shim_pid = Some(welcome.shim_pid);
         });
+        let _telling = pod.telling();
+        pod.get_ready()?;
         pod.save(&self.records)?;
         point!("run-pod.ready");
+        self.announce(EventKind::Created, pod.id().as_str(), pod.id());
+        self.announce(EventKind::Started, pod.id().as_str(), pod.id());
         Ok(())
     }
 

@@ -8,7 +8,6 @@ use crate::events::EventKind;
 use crate::record::remove_dir;
 use crisp_cgroup::CgroupPath;
 use crisp_crash::point;
-use crisp_model::PodState;
 use crisp_shim_api::message::{Shutdown, request};
 use crisp_shim_api::{PodPaths, ShimPid};
 use nix::errno::Errno;
@@ -57,6 +56,7 @@ impl Engine {
             }
             engine.stop_pod_locked(&pod).await?;
             engine.forget_torn_down(&pod).await?;
+            let _telling = pod.telling();
             engine.announce(EventKind::Deleted, pod.id().as_str(), pod.id());
             Ok(())
         })
@@ -64,9 +64,8 @@ impl Engine {
     }
 
     async fn stop_pod_locked(&self, pod: &Arc<Pod>) -> Result<()> {
-        let was_ready = pod.state() == PodState::Ready;
         // From here on no container is created or started in it.
-        pod.update(|record| record.state = PodState::NotReady);
+        let was_ready = pod.end_ready();
         self.save_pod_or_tell(pod);
         point!("stop-pod.recorded");
         self.end_stopped(pod).await?;
