@@ -15,6 +15,7 @@ mod audit;
 pub mod catalog;
 mod child;
 mod cni;
+mod collector;
 mod command;
 mod containerd;
 mod crash;
@@ -40,6 +41,7 @@ mod wait;
 mod web;
 
 pub use archive::{docker_archive, oci_archive};
+pub use collector::{Collector, Span, attribute};
 pub use command::{Forward, Output, fed};
 pub use containerd::Containerd;
 pub use daemon::oci_handlers;

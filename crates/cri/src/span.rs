@@ -71,6 +71,7 @@ where
     fn call(&mut self, request: http::Request<In>) -> Self::Future {
         let path = request.uri().path();
         let (span, under_way) = (rpc_span(path), UnderWay::new(path, self.engine.clone()));
+        crisp_traces::continue_trace(&span, request.headers());
         let answer = span.in_scope(|| self.inner.call(request));
         Box::pin(until_answered(answer, under_way).instrument(span))
     }

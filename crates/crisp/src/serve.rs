@@ -5,20 +5,20 @@ use crate::reload::Hangups;
 use anyhow::{Context, Result, bail};
 use crisp_engine::{Config, Engine};
 use crisp_metrics::Endpoint;
+use crisp_traces::Exporter;
 use nix::fcntl::{Flock, FlockArg};
 use std::convert::Infallible;
 use std::fs::{self, File, Permissions};
 use std::future::pending;
 use std::io::{self, IsTerminal};
 use std::os::unix::fs::PermissionsExt;
-
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{Level, Subscriber};
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::filter::{LevelFilter, Targets, filter_fn};
+use tracing_subscriber::layer::{Filter, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -37,10 +37,6 @@ pub(crate) fn run(arguments: &Arguments, target: &Target) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the daemon needs root: start it with sudo, or as a systemd service");
     }
-    tracing_subscriber::registry()
-        .with(ours(arguments.log))
-        .with(log_lines())
-        .init();
     let workers = std::thread::available_parallelism()
         .map_or(1, usize::from)
         .min(WORKERS_MAX);
@@ -49,10 +45,51 @@ pub(crate) fn run(arguments: &Arguments, target: &Target) -> Result<()> {
         .enable_all()
         .build()
         .context("starting the runtime's threads")?;
+    let exporter = {
+        let _entered = runtime.enter();
+        span_exporter(&config)?
+    };
+    observe(arguments.log, exporter.as_ref());
     let served = runtime.block_on(serve(config, target, &socket));
+    if let Some(exporter) = exporter {
+        exporter.end();
+    }
     // A thread may wait for a disk, or for a program; the next daemon deals with what they leave.
     runtime.shutdown_background();
     served
+}
+
+/// What sends traces; none: nobody asked for it.
+fn span_exporter(config: &Config) -> Result<Option<Exporter>> {
+    let settings = &config.tracing;
+    let start = |endpoint: &String| Exporter::start(endpoint, settings.samples_per_million);
+    Ok(settings.endpoint.as_ref().map(start).transpose()?)
+}
+
+/// Has log lines of `level` written, and spans exported.
+fn observe(level: Level, exporter: Option<&Exporter>) {
+    let registry = tracing_subscriber::registry();
+    match exporter {
+        // What the log does not show costs nothing then.
+        None => registry.with(ours(level)).with(log_lines()).init(),
+        Some(exporter) => registry
+            .with(log_lines().with_filter(ours(level)))
+            .with(exporter.layer().with_filter(traced()))
+            .init(),
+    }
+}
+
+/// Our own spans down to the phases of a start, and in them what the log has by default.
+fn traced<S>() -> impl Filter<S> {
+    filter_fn(|of| {
+        let level = if of.is_span() {
+            Level::DEBUG
+        } else {
+            Level::INFO
+        };
+        of.target().starts_with("crisp") && *of.level() <= level
+    })
+    .with_max_level_hint(LevelFilter::DEBUG)
 }
 
 /// Our own lines from `level` on; of the libraries below us only what is wrong.

@@ -37,6 +37,7 @@ pub struct Config {
     pub image: crisp_image::Settings,
     pub streaming: StreamingSettings,
     pub metrics: MetricsSettings,
+    pub tracing: TracingSettings,
     pub handlers: BTreeMap<String, HandlerSettings>,
 }
 
@@ -74,6 +75,30 @@ pub struct StreamingSettings {
 pub struct MetricsSettings {
     /// None: there is no endpoint.
     pub address: Option<SocketAddr>,
+}
+
+/// Section `[tracing]`: the collector of traces.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TracingSettings {
+    /// None: traces go nowhere.
+    pub endpoint: Option<String>,
+    pub samples_per_million: u32,
+}
+
+impl TracingSettings {
+    fn check(&self) -> Result<(), (String, String)> {
+        let wrong = |key: &str, reason: &str| Err((format!("tracing.{key}"), reason.to_owned()));
+        match &self.endpoint {
+            Some(endpoint) if !endpoint.starts_with("http://") => {
+                wrong("endpoint", "a URL as http://127.0.0.1:4317 is needed")
+            }
+            _ if self.samples_per_million > 1_000_000 => {
+                wrong("samples_per_million", "is more than 1000000, which are all")
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl StreamingSettings {
@@ -170,6 +195,7 @@ impl Default for Config {
             image: crisp_image::Settings::default(),
             streaming: StreamingSettings::default(),
             metrics: MetricsSettings::default(),
+            tracing: TracingSettings::default(),
             handlers: BTreeMap::new(),
         }
     }
@@ -304,6 +330,7 @@ impl Config {
             return Err(("instance".to_owned(), reason));
         }
         self.streaming.check()?;
+        self.tracing.check()?;
         for (name, handler) in &self.handlers {
             handler.check(name)?;
         }
@@ -363,6 +390,13 @@ mod tests {
         );
         let error = parse("pod_pids_limit = \"many\"\n").unwrap_err();
         assert!(error.contains("line 1"), "{error}");
+        for (setting, value) in [
+            ("endpoint", "\"127.0.0.1:4317\""),
+            ("samples_per_million", "1000001"),
+        ] {
+            let error = parse(&format!("[tracing]\n{setting} = {value}\n")).unwrap_err();
+            assert!(error.contains(&format!("tracing.{setting}")), "{error}");
+        }
         let error = parse("run_dir = \"here\"\n").unwrap_err();
         assert!(
             error.contains("run_dir") && error.contains("absolute"),

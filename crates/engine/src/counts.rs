@@ -45,7 +45,7 @@ impl Engine {
         phase: Phase,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        let span = tracing::debug_span!("phase", otel.name = phase.name());
+        let span = tracing::debug_span!("phase", phase = phase.name());
         self.metrics.time(phase, work).instrument(span).await
     }
 }

@@ -35,6 +35,7 @@ mod selinux;
 mod services;
 mod streams;
 mod systemd;
+mod traces;
 mod upgrade;
 mod uplink;
 mod users;
