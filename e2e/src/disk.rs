@@ -1,9 +1,10 @@
-//! A disk without room.
+//! Disks: one without room, and one with quotas.
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A file that takes room on a disk as long as this lives.
 #[derive(Debug)]
@@ -38,4 +39,22 @@ impl Drop for Filler {
     fn drop(&mut self) {
         fs::remove_file(&self.0).expect("it was made");
     }
+}
+
+/// Mounts a new ext4 of so many MiB, with quotas of projects in force; its image is beside it.
+pub(crate) fn mount_with_quotas(at: &Path, size_mib: u32) -> Result<()> {
+    let image = at.with_extension("ext4");
+    fs::create_dir_all(at)?;
+    File::create(&image)?.set_len(u64::from(size_mib) << 20)?;
+    let features = ["-q", "-O", "quota,project", "-E", "quotatype=prjquota"];
+    run(Command::new("mkfs.ext4").args(features).arg(&image))?;
+    run(Command::new("mount")
+        .args(["-o", "loop,prjquota"])
+        .args([image.as_path(), at]))
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {output:?}");
+    Ok(())
 }

@@ -3,6 +3,7 @@
 use crate::audit;
 use crate::catalog::BUSYBOX;
 use crate::daemon::{Daemon, oci_handlers};
+use crate::disk::mount_with_quotas;
 use crate::kernel::Process;
 use crate::leftovers;
 use crate::pod::{Pod, pod_config};
@@ -70,6 +71,28 @@ impl Node {
                 .expect("root can mount");
         })
         .await
+    }
+
+    /// A daemon that has the busybox image, and an ext4 of so many MiB for all that it keeps, with quotas of
+    /// projects in force.
+    ///
+    /// # Errors
+    /// The kernel has no quotas; the daemon does not come up, or cannot pull.
+    ///
+    /// # Panics
+    /// Without root.
+    pub async fn start_on_disk_with_quotas(
+        size_mib: u32,
+        edit: impl FnOnce(&mut Table),
+    ) -> Result<Self> {
+        let mut mounted = Ok(());
+        let node = Self::start_with(|config| {
+            let root = config["root_dir"].as_str().expect("each node has its own");
+            mounted = mount_with_quotas(Path::new(root), size_mib);
+            edit(config);
+        })
+        .await?;
+        mounted.map(|()| node)
     }
 
     /// A daemon without any image.

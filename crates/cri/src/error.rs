@@ -102,6 +102,7 @@ fn image_code(error: &ImageError) -> Code {
         ImageError::Refused { .. }
         | ImageError::InvalidConfig { .. }
         | ImageError::NoSuchPath { .. }
+        | ImageError::NoQuotas { .. }
         | ImageError::SnapshotExists { .. } => Code::FailedPrecondition,
         ImageError::NoSpace { .. } => Code::ResourceExhausted,
         ImageError::Io { .. } => Code::Internal,

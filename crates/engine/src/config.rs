@@ -28,6 +28,7 @@ pub struct Config {
     pub sandbox_image: String,
     pub pod_pids_limit: i64,
     pub container_pids_limit: i64,
+    pub container_disk_limit_bytes: u64,
     pub unset_seccomp_profile: UnsetSeccomp,
     pub enable_selinux: bool,
     pub cdi_dirs: Vec<PathBuf>,
@@ -123,6 +124,7 @@ pub struct HandlerSettings {
     pub args: Vec<String>,
     pub pod_pids_limit: Option<i64>,
     pub container_pids_limit: Option<i64>,
+    pub container_disk_limit_bytes: Option<u64>,
 }
 
 impl HandlerSettings {
@@ -186,6 +188,7 @@ impl Default for Config {
             sandbox_image: "registry.k8s.io/pause:3.10.1".into(),
             pod_pids_limit: 16_384,
             container_pids_limit: 0,
+            container_disk_limit_bytes: 0,
             unset_seccomp_profile: UnsetSeccomp::Unconfined,
             enable_selinux: false,
             cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
@@ -304,6 +307,21 @@ impl Config {
             pod: limit(settings.pod_pids_limit, self.pod_pids_limit),
             container: limit(settings.container_pids_limit, self.container_pids_limit),
         }
+    }
+
+    /// What a container may write under a runtime handler, as [`Self::pids_limits`]; none: no limit.
+    #[must_use]
+    pub fn container_disk_limit(&self, handler: &str) -> Option<u64> {
+        let settings = self.handlers.get(handler);
+        let own = settings.and_then(|settings| settings.container_disk_limit_bytes);
+        Some(own.unwrap_or(self.container_disk_limit_bytes)).filter(|bytes| *bytes > 0)
+    }
+
+    /// Whether what any container writes is limited.
+    #[must_use]
+    pub fn limits_disk(&self) -> bool {
+        self.handler_names()
+            .any(|handler| self.container_disk_limit(handler).is_some())
     }
 
     fn check(&self) -> Result<(), (String, String)> {
@@ -447,5 +465,12 @@ mod tests {
         assert_eq!(limits("gone"), general);
         assert!(config.has_handler("") && config.has_handler("small"));
         assert!(!config.has_handler("gone"));
+        assert!(!config.limits_disk());
+        let config = parse(
+            "container_disk_limit_bytes = 5\n[handlers.large]\ncontainer_disk_limit_bytes = 0\n",
+        );
+        let config = config.unwrap();
+        assert_eq!(config.container_disk_limit(""), Some(5));
+        assert_eq!(config.container_disk_limit("large"), None);
     }
 }

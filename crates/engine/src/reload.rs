@@ -6,10 +6,11 @@ use toml::{Table, Value};
 
 /// The settings and sections that what is made from then on goes by. All others need a restart: also
 /// one that should be listed here and is not.
-const RELOADABLE: [&str; 13] = [
+const RELOADABLE: [&str; 14] = [
     "sandbox_image",
     "pod_pids_limit",
     "container_pids_limit",
+    "container_disk_limit_bytes",
     "unset_seccomp_profile",
     "cdi_dirs",
     "criu",

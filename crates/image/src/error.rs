@@ -55,6 +55,13 @@ pub enum Error {
     #[error("{}: {reason}", path.display())]
     InvalidConfig { path: PathBuf, reason: String },
 
+    /// What a container writes is to be limited, and the file system that takes it cannot.
+    #[error(
+        "{} cannot be limited: its file system is no ext4 or xfs with quotas of projects in force (mount option prjquota)",
+        path.display()
+    )]
+    NoQuotas { path: PathBuf },
+
     /// The container already has a snapshot, of another image.
     #[error("container {container} has a snapshot of image {image}")]
     SnapshotExists { container: String, image: String },
@@ -86,6 +93,7 @@ impl Error {
             Self::NotVerified { .. } => "not_verified",
             Self::NoSpace { .. } => "no_space",
             Self::InvalidConfig { .. } => "invalid_config",
+            Self::NoQuotas { .. } => "no_quotas",
             Self::SnapshotExists { .. } => "snapshot_exists",
             Self::Io { .. } => "io",
         }

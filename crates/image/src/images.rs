@@ -264,18 +264,20 @@ impl Images {
             .read_blob(image.digest(), MAX_CONFIG_BYTES)
     }
 
-    /// Makes the directories for what a container writes. Repeating it gives the same.
+    /// Makes the directories for what a container writes, its volumes included, of which the file system
+    /// takes at most `limit_bytes`. Repeating it gives the same.
     ///
     /// # Errors
     /// [`Error::NotFound`] for the image, [`Error::SnapshotExists`] if the container has one of another,
-    /// and those of making directories.
+    /// [`Error::NoQuotas`] if there is to be a limit and cannot be one, and those of making directories.
     pub async fn prepare(
         &self,
         container: &ContainerId,
         image: &ImageId,
+        limit_bytes: Option<u64>,
     ) -> Result<Snapshot, Error> {
         let (container, image) = (container.clone(), image.clone());
-        self.blocking(move |store| store.prepare(&container, &image))
+        self.blocking(move |store| store.prepare(&container, &image, limit_bytes))
             .await
     }
 

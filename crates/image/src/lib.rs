@@ -47,6 +47,7 @@ mod manifest;
 mod platform;
 mod progress;
 mod pull;
+mod quota;
 mod reference;
 mod registry;
 mod snapshot;

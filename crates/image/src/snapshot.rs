@@ -15,7 +15,7 @@
 use crate::content::make_empty_dir;
 use crate::layers::{Layer, Layers};
 use crate::unpack::RootAttributes;
-use crate::{Error, ImageId, tree};
+use crate::{Error, ImageId, quota, tree};
 use crisp_crash::point;
 use crisp_model::ContainerId;
 use nix::errno::Errno;
@@ -84,6 +84,7 @@ impl Snapshots {
             layers,
             records: Mutex::default(),
         };
+        snapshots.lift_staged_limits();
         make_empty_dir(&snapshots.staging_dir())?;
         for entry in fs::read_dir(dir).map_err(|error| Error::io("list", dir, error))? {
             let entry = entry.map_err(|error| Error::io("list", dir, error))?;
@@ -96,6 +97,15 @@ impl Snapshots {
             }
         }
         Ok(snapshots)
+    }
+
+    fn lift_staged_limits(&self) {
+        let entries = fs::read_dir(self.staging_dir()).into_iter().flatten();
+        for entry in entries.flatten() {
+            if let Err(error) = quota::lift(&entry.path()) {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a limit stays");
+            }
+        }
     }
 
     fn adopt(&self, id: ContainerId) {
@@ -129,13 +139,15 @@ impl Snapshots {
             .collect()
     }
 
-    /// Makes a snapshot over `stack`, topmost first. The layers count as used from here on, so nothing
-    /// removes them while the directories are made.
+    /// Makes a snapshot over `stack`, topmost first, that takes at most `limit_bytes` of what the container
+    /// writes. The layers count as used from here on, so nothing removes them while the directories are
+    /// made.
     pub(crate) fn prepare(
         &self,
         container: &ContainerId,
         image: &ImageId,
         stack: &[Arc<Layer>],
+        limit_bytes: Option<u64>,
     ) -> Result<Snapshot, Error> {
         let record = Record {
             version: VERSION,
@@ -156,7 +168,7 @@ impl Snapshots {
                 None => records.insert(container.clone(), record.clone()),
             };
         }
-        self.make(container, &record, root_attributes(stack))
+        self.make(container, &record, root_attributes(stack), limit_bytes)
             .inspect_err(|_| {
                 self.records().remove(container);
             })?;
@@ -168,11 +180,33 @@ impl Snapshots {
         container: &ContainerId,
         record: &Record,
         root: Option<RootAttributes>,
+        limit_bytes: Option<u64>,
+    ) -> Result<(), Error> {
+        let staged = self.staged_dir(container);
+        let made = stage(&staged, container, limit_bytes)
+            .and_then(|()| self.fill(container, record, root));
+        made.inspect_err(|_| {
+            let removed = quota::lift(&staged).and_then(|()| remove_staged(&staged));
+            if let Err(error) = removed {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a half-made snapshot is left"
+                );
+            }
+        })
+    }
+
+    /// Makes what a snapshot has in its directory, which is staged, and shows it.
+    fn fill(
+        &self,
+        container: &ContainerId,
+        record: &Record,
+        root: Option<RootAttributes>,
     ) -> Result<(), Error> {
         let staged = self.staged_dir(container);
         let upper = staged.join("fs");
         let write = || -> std::io::Result<()> {
-            for path in [&staged, &upper, &staged.join("work")] {
+            for path in [&upper, &staged.join("work")] {
                 DirBuilder::new().mode(0o700).create(path)?;
             }
             if let Some(root) = root {
@@ -188,12 +222,7 @@ impl Snapshots {
             point!("snapshot.renamed");
             Ok(())
         };
-        write().map_err(|error| {
-            if let Err(errno) = tree::remove(&staged) {
-                tracing::warn!(path = %staged.display(), error = %errno, "cannot remove a half-made snapshot");
-            }
-            Error::io("make the snapshot", &staged, error)
-        })
+        write().map_err(|error| Error::io("make the snapshot", &staged, error))
     }
 
     /// Counts the layers of another image, topmost first, as used for as long as the snapshot is there.
@@ -285,7 +314,8 @@ impl Snapshots {
             result => result.map_err(|error| Error::io("rename", &path, error))?,
         }
         point!("snapshot.hidden");
-        tree::remove(&staged).map_err(|errno| Error::io("remove", &staged, errno))
+        quota::lift(&staged)?;
+        remove_staged(&staged)
     }
 
     fn snapshot(&self, container: &ContainerId, record: &Record) -> Snapshot {
@@ -316,6 +346,22 @@ impl Snapshots {
     fn snapshot_dir(&self, container: &ContainerId) -> PathBuf {
         self.dir.join(container.as_str())
     }
+}
+
+/// Makes the directory of a snapshot, empty. Its limit goes for all that is made in it.
+fn stage(staged: &Path, container: &ContainerId, limit_bytes: Option<u64>) -> Result<(), Error> {
+    DirBuilder::new()
+        .mode(0o700)
+        .create(staged)
+        .map_err(|error| Error::io("make the snapshot", staged, error))?;
+    match limit_bytes {
+        Some(limit_bytes) => quota::limit(staged, container, limit_bytes),
+        None => Ok(()),
+    }
+}
+
+fn remove_staged(staged: &Path) -> Result<(), Error> {
+    tree::remove(staged).map_err(|errno| Error::io("remove", staged, errno))
 }
 
 fn read_record(dir: &Path) -> Option<Record> {
@@ -385,8 +431,12 @@ mod tests {
         }
 
         fn prepare(&self, container: &ContainerId, name: &str) -> Result<Snapshot, Error> {
-            self.snapshots
-                .prepare(container, &image(name), std::slice::from_ref(&self.layer))
+            self.snapshots.prepare(
+                container,
+                &image(name),
+                std::slice::from_ref(&self.layer),
+                None,
+            )
         }
     }
 

@@ -255,14 +255,16 @@ impl Store {
         Ok(())
     }
 
-    /// Makes a container's snapshot. Blocks.
+    /// Makes a container's snapshot, for at most so much of what it writes. Blocks.
     pub(crate) fn prepare(
         &self,
         container: &ContainerId,
         image: &ImageId,
+        limit_bytes: Option<u64>,
     ) -> Result<Snapshot, Error> {
         let (_pins, stack) = self.pinned_stack(image)?;
-        self.snapshots.prepare(container, image, &stack)
+        self.snapshots
+            .prepare(container, image, &stack, limit_bytes)
     }
 
     /// Lends an image to a container that has a snapshot: what is to be mounted. Blocks.

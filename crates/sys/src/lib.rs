@@ -14,6 +14,7 @@ pub mod mount;
 pub mod namespace;
 pub mod path;
 pub mod process;
+pub mod quota;
 pub mod security;
 mod segments;
 pub mod socket;

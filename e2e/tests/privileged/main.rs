@@ -27,6 +27,7 @@ mod namespaces;
 mod network;
 mod older;
 mod processes;
+mod quota;
 mod reload;
 mod resize;
 mod restart;

@@ -9,6 +9,7 @@ use crisp_sys::mount::{
     Attributes, Change, FsContext, Overlay, Recursion, Upper, change, clone_mount,
 };
 use crisp_sys::process::{SingleThreaded, Spawn, spawn};
+use crisp_sys::quota::enforces_projects;
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::statvfs::statvfs;
@@ -39,6 +40,9 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
             findings.push(overlay(&scratch));
             findings.push(appended_layers(&scratch));
             findings.push(mapped_ids(scratch.path()));
+            if config.limits_disk() {
+                findings.push(disk_limits(scratch.path()));
+            }
         }
         Err(error) => findings.push(Finding::missing(
             "overlayfs",
@@ -172,6 +176,21 @@ fn map(dir: &Path, process: &Path) -> io::Result<()> {
         ..Change::default()
     };
     Ok(change(&mount, &mapped, Recursion::This)?)
+}
+
+fn disk_limits(dir: &Path) -> Finding {
+    let subject = "project quotas";
+    let on = dir.parent().unwrap_or(dir).display();
+    let tried = File::open(dir).and_then(|dir| Ok(enforces_projects(&dir)?));
+    match tried {
+        Ok(true) => Finding::fine(subject, format!("in force on {on}")),
+        Ok(false) | Err(_) => Finding::missing(
+            subject,
+            format!("none in force on {on}"),
+            "containers are refused, as container_disk_limit_bytes is set",
+            "put root_dir on an ext4 (mkfs.ext4 -O quota,project) or xfs and mount it with prjquota, or set it to 0",
+        ),
+    }
 }
 
 fn space(dir: &Path) -> Vec<Finding> {

@@ -87,7 +87,8 @@ impl Engine {
         let (config, record) = (self.config(), container.record());
         container.save(&self.records)?;
         point!("create.recorded");
-        let snapshot = self.images.prepare(&record.id, &image.id);
+        let disk_limit = config.container_disk_limit(&pod.record().handler);
+        let snapshot = self.images.prepare(&record.id, &image.id, disk_limit);
         let snapshot = self.phase(Phase::Snapshot, snapshot);
         let host = host_files(&record, config.cdi_dirs.clone(), &self.looks);
         let host = self.phase(Phase::HostFiles, host);

@@ -64,7 +64,7 @@ async fn a_whole_store_has_no_faults() {
     assert_eq!(check(&images, Repair::No).await, Report::default());
     let pulled = pull(&images, &server.reference("app:1")).await.unwrap();
     let container = ContainerId::generate();
-    images.prepare(&container, &pulled.id).await.unwrap();
+    images.prepare(&container, &pulled.id, None).await.unwrap();
     let seen = Arc::new(Mutex::new(0));
     let told = seen.clone();
     let report = images.check(Repair::No, move |bytes| *lock(&told) = bytes);
@@ -193,7 +193,7 @@ async fn what_cannot_be_fetched_again_stays_as_it_is() {
     not_repaired().await;
     assert!(
         images
-            .prepare(&ContainerId::generate(), &pulled.id)
+            .prepare(&ContainerId::generate(), &pulled.id, None)
             .await
             .is_ok()
     );
@@ -206,7 +206,7 @@ async fn a_container_keeps_the_layer_that_it_has_and_the_next_one_gets_a_whole_o
     let images = store.open();
     let pulled = pull(&images, &server.reference("app:1")).await.unwrap();
     let [old, new] = [ContainerId::generate(), ContainerId::generate()];
-    let snapshot = images.prepare(&old, &pulled.id).await.unwrap();
+    let snapshot = images.prepare(&old, &pulled.id, None).await.unwrap();
     let damaged = snapshot.lower_dirs[1].join("etc/passwd");
     overwrite(&damaged);
     let report = check(&images, Repair::No).await;
@@ -226,7 +226,7 @@ async fn a_container_keeps_the_layer_that_it_has_and_the_next_one_gets_a_whole_o
         "{report:?}"
     );
     assert!(read(&damaged).contains('?'));
-    let fresh = images.prepare(&new, &pulled.id).await.unwrap();
+    let fresh = images.prepare(&new, &pulled.id, None).await.unwrap();
     assert_eq!(read(&fresh.lower_dirs[1].join("etc/passwd")), "root");
 
     drop(images);

@@ -14,14 +14,16 @@ async fn layers_stay_as_long_as_an_image_or_a_snapshot_needs_them() {
     let first = pull(&images, &server.reference("app:1")).await.unwrap();
     let second = pull(&images, &server.reference("app:2")).await.unwrap();
     let container = ContainerId::generate();
-    let snapshot = images.prepare(&container, &first.id).await.unwrap();
+    let snapshot = images.prepare(&container, &first.id, None).await.unwrap();
 
     images.remove(&first.tags[0]).await.unwrap();
     images.remove(&first.tags[0]).await.unwrap();
     assert_eq!(images.list(), std::slice::from_ref(&second));
     assert_eq!(read(&snapshot.lower_dirs[0].join("own")), "1");
     assert!(matches!(
-        images.prepare(&ContainerId::generate(), &first.id).await,
+        images
+            .prepare(&ContainerId::generate(), &first.id, None)
+            .await,
         Err(Error::NotFound { .. })
     ));
 
@@ -44,7 +46,7 @@ async fn only_the_snapshots_of_known_containers_are_kept() {
     let image = pull(&images, &server.reference("app")).await.unwrap();
     let [kept, lost] = [ContainerId::generate(), ContainerId::generate()];
     for container in [&kept, &lost] {
-        let snapshot = images.prepare(container, &image.id).await.unwrap();
+        let snapshot = images.prepare(container, &image.id, None).await.unwrap();
         fs::write(snapshot.upper_dir.join("file"), vec![1; 10_000]).unwrap();
     }
     assert_eq!(images.container_usage().unwrap().inodes, 4);
@@ -154,7 +156,7 @@ async fn after_a_power_cut_no_image_is_made_of_layers_that_may_be_torn() {
     let images = store.open();
     let image = pull(&images, &server.reference("app:1")).await.unwrap();
     let container = ContainerId::generate();
-    let snapshot = images.prepare(&container, &image.id).await.unwrap();
+    let snapshot = images.prepare(&container, &image.id, None).await.unwrap();
     until_synced(&store).await;
     drop(images);
     // As file systems leave files whose content had not reached the disk.
@@ -223,7 +225,7 @@ async fn nothing_is_collected_that_a_container_or_a_pull_has() {
             let image = pull(&images, &references[n]).await.unwrap();
             let container = ContainerId::generate();
             // Another one may have removed the image by now.
-            let prepared = images.prepare(&container, &image.id).await;
+            let prepared = images.prepare(&container, &image.id, None).await;
             if (seed + round).is_multiple_of(2) {
                 images.remove(&image.id.to_string()).await.unwrap();
             }

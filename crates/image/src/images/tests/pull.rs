@@ -47,7 +47,7 @@ async fn an_image_with_layers_of_all_kinds_is_pulled_and_used() {
     assert_eq!(images.config_json(&pulled.id).unwrap(), image.config.bytes);
 
     let container = ContainerId::generate();
-    let snapshot = images.prepare(&container, &pulled.id).await.unwrap();
+    let snapshot = images.prepare(&container, &pulled.id, None).await.unwrap();
     assert_eq!(snapshot.lower_dirs.len(), 3);
     assert_eq!(read(&snapshot.lower_dirs[0].join("etc/passwd")), "top");
     assert_eq!(read(&snapshot.lower_dirs[2].join("etc/passwd")), "base");
@@ -238,7 +238,7 @@ async fn an_image_without_layers_has_an_empty_root() {
     let images = store.open();
     let image = pull(&images, &server.reference("app")).await.unwrap();
     let snapshot = images
-        .prepare(&ContainerId::generate(), &image.id)
+        .prepare(&ContainerId::generate(), &image.id, None)
         .await
         .unwrap();
     assert_eq!(fs::read_dir(&snapshot.lower_dirs[0]).unwrap().count(), 0);
@@ -259,7 +259,7 @@ async fn layers_below_an_opaque_root_are_left_out_and_a_layer_counts_once() {
     let images = store.open();
     let image = pull(&images, &server.reference("app")).await.unwrap();
     let snapshot = images
-        .prepare(&ContainerId::generate(), &image.id)
+        .prepare(&ContainerId::generate(), &image.id, None)
         .await
         .unwrap();
     let names: Vec<_> = snapshot
