@@ -280,6 +280,42 @@ fn privileged_quota_holds_a_busy_process_down() {
 }
 
 #[test]
+fn privileged_burst_is_what_an_idle_process_has_saved() {
+    let scratch = Scratch::on_this_host();
+    let cgroup = scratch.child("container");
+    apply(
+        &cgroup,
+        r#"{"cpu": {"quota": 50000, "period": 100000, "burst": 40000}}"#,
+    )
+    .unwrap();
+    let file = match scratch.hierarchies.version() {
+        Version::V1 => "cpu.cfs_burst_us",
+        Version::V2 => "cpu.max.burst",
+    };
+    let set = cgroup
+        .dirs()
+        .iter()
+        .find_map(|dir| fs::read_to_string(dir.join(file)).ok());
+    assert_eq!(set.as_deref().map(str::trim), Some("40000"));
+    // Works for a moment, more than one period's quota, and rests.
+    let script = "while :; do i=0; while [ $i -lt 60000 ]; do i=$((i + 1)); done; sleep 0.5; done";
+    let _saver = Shell::start(&cgroup, script);
+    let bursts = || {
+        let stat = cgroup.dirs().iter().find_map(|dir| {
+            let stat = fs::read_to_string(dir.join("cpu.stat")).ok()?;
+            let count = stat
+                .lines()
+                .find_map(|line| line.strip_prefix("nr_bursts "))?;
+            count.parse::<u64>().ok()
+        });
+        stat.unwrap_or(0)
+    };
+    until("it takes more than its quota in one period", || {
+        bursts() > 0
+    });
+}
+
+#[test]
 fn privileged_shares_divide_one_cpu_as_they_are_weighed() {
     let scratch = Scratch::on_this_host();
     let wanted = match scratch.hierarchies.version() {

@@ -8,6 +8,7 @@ mod cni;
 mod containers;
 mod costs;
 mod crictl;
+mod enforcement;
 mod errors;
 mod events;
 mod exec;
