@@ -162,13 +162,14 @@ impl Starting {
         error
     }
 
-    /// Gives up and kills what there is. A second stage that is not known yet ends by itself: it
-    /// executes nothing when it cannot report.
-    pub fn abandon(mut self) {
+    /// Gives up and kills what there is, after which [`Self::has_poststop_hooks`] holds. A second stage
+    /// that is not known yet ends by itself: it executes nothing when it cannot report.
+    pub fn abandon(&mut self) {
         // The report of a second stage may lie unread in the socket.
         loop {
             match report::next(self.socket.as_fd()) {
                 Ok(Report::Spawned(spawned)) => self.process = Some(spawned),
+                Ok(Report::PoststopHooks) => self.poststop_hooks = true,
                 Ok(Report::End) | Err(_) => break,
                 Ok(_) => {}
             }

@@ -315,6 +315,22 @@ impl Container {
         }
     }
 
+    /// Kills what there is of a start that is under way, and gives who waits for it. For what is run then
+    /// nobody waits.
+    pub(crate) fn abandon_start(&mut self, witness: &SingleThreaded) -> Option<Waiters> {
+        let State::Starting { start, waiters } = &mut self.state else {
+            return None;
+        };
+        self.cgroup.kill();
+        let start = start.get_mut();
+        start.abandon();
+        if start.has_poststop_hooks() {
+            self.poststop = Poststop::Hooks(self.bundle.clone());
+        }
+        self.poststop.begin(&self.id, witness);
+        Some(waiters.clone())
+    }
+
     /// Of a container that has failed to start, nobody waits for the hooks: there is no end of it to tell.
     pub(crate) fn begin_poststop_unheard(&self, witness: &SingleThreaded) {
         if let Poststop::Hooks(_) = self.poststop {

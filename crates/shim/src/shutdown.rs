@@ -1,7 +1,7 @@
 //! The end of a shim: everything in the pod is killed, pause last.
 
 use crate::connection::{ReplyTo, Waiters};
-use crate::container::{self, Container};
+use crate::container::Container;
 use crate::exec::{self, Exec};
 use crate::failure::RequestError;
 use crate::journal::journal;
@@ -127,11 +127,9 @@ impl Shim {
 
     /// Gives up the start of a container, which was forgotten. One that waits for a file system that hangs
     /// dies when that answers.
-    pub(crate) fn abandon_start(&mut self, container: Container) {
-        container.cgroup.kill();
-        let (what, id) = ("container", container.id);
-        if let container::State::Starting { start, waiters } = container.state {
-            start.into_inner().abandon();
+    pub(crate) fn abandon_start(&mut self, mut container: Container) {
+        if let Some(waiters) = container.abandon_start(&self.witness) {
+            let (what, id) = ("container", container.id);
             let error = RequestError::NotRunning { what, id };
             waiters.iter().for_each(|to| self.refuse(to, &error));
         }

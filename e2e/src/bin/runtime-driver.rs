@@ -65,7 +65,7 @@ fn run(job: &Value, witness: &SingleThreaded) -> Result<Value> {
         seccomp: filter(&seccomp),
         shm: shm.as_ref().map(AsFd::as_fd),
     };
-    let starting = start(plan, witness)?;
+    let mut starting = start(plan, witness)?;
     if job["abandon"] == true {
         starting.abandon();
         return wait_for_all();

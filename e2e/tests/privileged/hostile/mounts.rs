@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{
-    ContainerConfig, ContainerState, ImageFsInfoRequest, ListContainerStatsRequest, Mount,
+    ContainerConfig, ContainerState, Device, ImageFsInfoRequest, ListContainerStatsRequest, Mount,
 };
-use crisp_e2e::{Container, Fuse, Node, Pod, Process, sh, until};
+use crisp_e2e::{Container, Fuse, Node, Pod, Process, oci_handlers, sh, until};
 use std::path::Path;
 use tonic::{Code, Status};
 
@@ -116,6 +116,85 @@ async fn privileged_start_on_a_mount_that_hangs_is_given_up() -> Result<()> {
         .start("again", mounting(&dead.dir().join("dir")))
         .await?;
     ensure!(again.sh("echo started").await? == "started");
+    drop(dead);
+    node.finish().await
+}
+
+async fn ensure_forgotten_by(node: &Node, handler: &str, dead: &Fuse) -> Result<()> {
+    let pod = node.run_pod_with_handler(handler, handler, |_| ()).await?;
+    let container = pod
+        .create("main", mounting(&dead.dir().join("dir")))
+        .await?;
+    dead.hang();
+    error(container.start().await)?;
+    let state = node.run_dir().join("pods").join(&pod.id).join("oci");
+    until("the runtime has forgotten it", async || {
+        let mut known = std::fs::read_dir(&state).ok()?;
+        known.next().is_none().then_some(())
+    })
+    .await?;
+    container.remove().await.map_err(Into::into)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_start_that_is_given_up_is_forgotten_by_its_runtime() -> Result<()> {
+    let node = Node::start_with(|config| {
+        config.insert("handlers".to_owned(), oci_handlers().into());
+    })
+    .await?;
+    let scratch = node.scratch()?;
+    let dead = [
+        Fuse::mount(&scratch.join("runc"))?,
+        Fuse::mount(&scratch.join("crun"))?,
+    ];
+    let (runc, crun) = tokio::join!(
+        ensure_forgotten_by(&node, "runc", &dead[0]),
+        ensure_forgotten_by(&node, "crun", &dead[1])
+    );
+    dead.iter().for_each(Fuse::recover);
+    runc?;
+    crun?;
+    drop(dead);
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_device_and_log_directory_that_hang_are_refused_by_their_paths() -> Result<()> {
+    let node = Node::start().await?;
+    let dead = Fuse::mount(&node.scratch()?.join("dead"))?;
+    let (device, logs) = (dead.dir().join("device"), dead.dir().join("logs"));
+    let pod = node
+        .run_pod("pod", |config| {
+            config.log_directory = logs.display().to_string();
+        })
+        .await?;
+    let container = pod.create("main", |_| ()).await?;
+    dead.hang();
+    let refused = error(container.start().await)?;
+    ensure!(refused.code() == Code::DeadlineExceeded, "{refused}");
+    let path = logs.display().to_string();
+    ensure!(refused.message().contains(&path), "{refused}");
+    let daemon = Process(node.daemon_pid().context("no daemon")?.try_into()?);
+    let mut threads = usize::MAX;
+    for attempt in 0..40 {
+        let refused = pod.create("other", |config| {
+            config.devices.push(Device {
+                host_path: device.display().to_string(),
+                container_path: "/dev/device".to_owned(),
+                permissions: String::new(),
+            });
+        });
+        let refused = error(refused.await)?;
+        ensure!(refused.code() == Code::DeadlineExceeded, "{refused}");
+        let path = device.display().to_string();
+        ensure!(refused.message().contains(&path), "{refused}");
+        if attempt == 0 {
+            threads = daemon.threads()? + 20;
+        }
+    }
+    ensure!(daemon.threads()? < threads, "each attempt holds a thread");
+    ensure_all_else_goes_on(&node, "other").await?;
+    dead.recover();
     drop(dead);
     node.finish().await
 }

@@ -3,6 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{ContainerState, StopContainerRequest};
 use crisp_e2e::{Cgroup, Container, Node, Pod, Process, eventually, sh};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::time::Duration;
 use tonic::{Code, Request};
 
@@ -74,6 +76,25 @@ async fn privileged_stop_is_finished_by_the_next_daemon() -> Result<()> {
     ensure!(long.status().await?.state() == ContainerState::ContainerRunning);
     ensure!(refusals(&long)? == 1, "asked twice");
     long.stop(0).await?;
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_shim_that_hangs_has_the_whole_stop_before_it() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("stubborn", |_| ()).await?;
+    let container = start_stubborn(&pod, "main").await?;
+    let process = container.process().await?;
+    let shim = Pid::from_raw(process.parent()?.0);
+    kill(shim, Signal::SIGSTOP)?;
+    let stopping = tokio::time::timeout(Duration::from_secs(5), container.stop(1));
+    ensure!(stopping.await.is_err(), "the shim does not hang");
+    // What kills is on its way to the shim by now, and needs no daemon any more.
+    node.kill()?;
+    kill(shim, Signal::SIGCONT)?;
+    eventually("the container is killed", || !process.runs()).await?;
+    node.restart().await?;
+    ensure!(container.wait_exit().await?.exit_code == 137);
     node.finish().await
 }
 
