@@ -9,6 +9,7 @@
 use crate::attributes::Attributes;
 use crate::layers::{Layer, Layers};
 use crate::stack::{Directory, Node, Part};
+use crate::sums::Coverage;
 use crate::unpack::Unpacked;
 use crate::{Digest, Error};
 use nix::fcntl::{OFlag, openat};
@@ -63,6 +64,9 @@ pub(crate) fn make(
     let staged = layers.stage()?;
     let root = staged.open_fs_dir()?;
     write(&root, &plan).map_err(|errno| Error::io("write", staged.fs_dir(), errno))?;
+    // There are no files: that there are none is what is checked.
+    let sums_written = staged.sums()?.finish();
+    sums_written.map_err(|error| Error::io("write the checksums in", staged.fs_dir(), error))?;
     let inodes = plan.len() as u64;
     staged
         .commit(
@@ -70,6 +74,7 @@ pub(crate) fn make(
             &Unpacked {
                 bytes: inodes * 4096,
                 inodes,
+                sums: Coverage::Whole,
                 ..Unpacked::default()
             },
         )
@@ -170,6 +175,7 @@ mod tests {
     use crate::tar::tests::{end, entry};
     use crate::unpack::unpack;
     use std::fs;
+    use std::ops::ControlFlow;
     use std::os::unix::fs::PermissionsExt;
 
     const DIR: u8 = b'5';
@@ -231,6 +237,20 @@ mod tests {
         assert_eq!(mode(fixup.join("var/deep")), 0o700);
         assert!(!fixup.join("plain").exists() && !fixup.join("new").exists());
         assert_eq!(fs::read_dir(fixup.join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_missing_of_it_is_found() {
+        let store = Store::new();
+        let base = store.add(&[entry("tmp/", DIR, "", 0o1777, b"")]);
+        let upper = store.add(&[entry("tmp/file", FILE, "", 0o644, b"")]);
+        let made = make(&store.layers, &[upper, base], Digest::of(b"fixup")).unwrap();
+        let layer = made.unwrap();
+        let verify = || store.layers.verify(&layer, |_| ControlFlow::Continue(()));
+        assert_eq!(layer.record.sums, Coverage::Whole);
+        assert_eq!(verify(), [""; 0]);
+        fs::remove_dir(store.layers.lower_dir(layer.number).join("tmp")).unwrap();
+        assert_eq!(verify().len(), 1);
     }
 
     #[test]
