@@ -9,8 +9,9 @@
 #   --no-build    with the binaries that are in target/dist already
 #
 # Calls are given up early and repeated. The daemon is killed, and told to end; shims, pause processes and
-# first processes of containers are killed; the disk of images and records is filled; CNI plugins come,
-# go, hang and fail. The seed decides what each of those who take part does next, in time it differs.
+# first processes of containers are killed, and shims stand still; containers take more memory than they
+# may; the disk of images and records is filled; CNI plugins come, go, hang and fail. The seed decides what
+# each of those who take part does next, in time it differs. Interrupted, it removes all it has made.
 # The last line counts what was done; the exit status is 0 when nothing was violated. TRACE is a file for
 # what was asked and answered, a line each; the daemon's log is put beside it after a violation.
 set -euo pipefail
@@ -29,6 +30,7 @@ esac
 [ $# -ge 2 ] || die "needs SECONDS and a SEED; --help tells more"
 need_node
 cni_plugins
+oci_runtimes
 crictl
 "${build[@]}"
 cargo build --locked --quiet -p crisp-e2e --bin chaos

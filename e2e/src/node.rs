@@ -55,15 +55,17 @@ impl Node {
         Ok(node)
     }
 
-    /// A daemon that has the busybox image, and a file system of so many MiB for all that it keeps.
+    /// A daemon that has the busybox image, and a file system of so many MiB for all that it keeps; with
+    /// settings changed.
     ///
     /// # Errors
     /// It does not come up, or cannot pull.
     ///
     /// # Panics
     /// Without root.
-    pub async fn start_on_small_disk(size_mib: u32) -> Result<Self> {
+    pub async fn start_on_small_disk(size_mib: u32, edit: impl FnOnce(&mut Table)) -> Result<Self> {
         Self::start_with(|config| {
+            edit(config);
             let root = config["root_dir"].as_str().expect("each node has its own");
             fs::create_dir_all(root).expect("the slot can be written");
             let (none, size) = (MsFlags::empty(), format!("size={size_mib}m"));

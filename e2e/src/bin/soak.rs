@@ -8,7 +8,7 @@
 #![expect(clippy::print_stdout, reason = "the figures are for a person")]
 
 use anyhow::{Context, Result, ensure};
-use crisp_e2e::{Container, Figures, Node, Pod, Process};
+use crisp_e2e::{Container, Figures, Node, Pod, Process, unless_interrupted};
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -27,6 +27,10 @@ async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let pods: u64 = arguments.next().context(usage)?.parse().context(usage)?;
     let execs: u64 = arguments.next().context(usage)?.parse().context(usage)?;
+    unless_interrupted(soak(pods, execs)).await?
+}
+
+async fn soak(pods: u64, execs: u64) -> Result<()> {
     let node = Node::start().await?;
     let pod = node.run_pod("resident", |_| ()).await?;
     let container = pod.start("main", |_| ()).await?;

@@ -9,7 +9,24 @@ use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::*;
 use crisp_e2e::sh;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::Child;
+use tokio::time::timeout;
 use tonic::{Code, Status};
+
+/// Says a line to who is attached to, and waits until it comes back.
+async fn repeated(mut crictl: Child, line: &str) -> Result<()> {
+    let mut input = crictl.stdin.take().context("its input is a pipe")?;
+    input.write_all(format!("{line}\n").as_bytes()).await?;
+    let output = crictl.stdout.take().context("its output is a pipe")?;
+    let mut lines = BufReader::new(output).lines();
+    while let Some(heard) = lines.next_line().await? {
+        if heard == line {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("it ended: {:?}", crictl.wait_with_output().await?)
+}
 
 impl Container {
     /// Runs a command that says something on both streams and ends with a code.
@@ -118,6 +135,28 @@ impl Container {
             output.stdout == input && output.stderr.contains("err\n") && output.code != Some(0);
         let excused = self.may_have_ended(pod) || kubelet.world.faults.disturbed_since(start);
         ensure!(right || excused, "exec stream in {}: {output:?}", self.id());
+        Ok(())
+    }
+
+    /// Tells it something, and hears it repeat that, as by `kubectl attach`.
+    pub(crate) async fn attach(&mut self, kubelet: &mut Kubelet, pod: &Resident) -> Result<()> {
+        let start = Instant::now();
+        let line = format!("told {}", kubelet.random.between(0, 1000));
+        let crictl = kubelet
+            .world
+            .node
+            .start_crictl(&["attach", "-i", self.id()])?;
+        let heard = match timeout(BOUND, repeated(crictl, &line)).await {
+            Ok(heard) => heard,
+            Err(_) => Err(anyhow::anyhow!("{line:?} is not heard for {BOUND:?}")),
+        };
+        kubelet.note(format_args!("attach {}: {heard:?}", self.id()));
+        let excused = self.may_have_ended(pod) || kubelet.world.faults.disturbed_since(start);
+        ensure!(
+            heard.is_ok() || excused,
+            "attach to {}: {heard:?}",
+            self.id()
+        );
         Ok(())
     }
 

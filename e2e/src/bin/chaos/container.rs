@@ -352,6 +352,11 @@ impl Container {
             "it may end by one of {expected:?}"
         );
         let by_itself = self.stop.is_none() && !self.is_struck(pod) && !self.start_failed;
+        let is_greedy = matches!(self.workload, Workload::Greedy);
+        ensure!(
+            !by_itself || is_greedy == (end.reason == "OOMKilled"),
+            "its end has another cause"
+        );
         if let (true, Some(lines)) = (by_itself, self.workload.lines()) {
             let counted = self.logs.count()?;
             ensure!(

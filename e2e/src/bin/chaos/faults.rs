@@ -6,6 +6,10 @@ use std::time::{Duration, Instant};
 /// How long a call may take, and a thing that has to come about, once nothing is wrong.
 pub(crate) const BOUND: Duration = Duration::from_secs(30);
 
+/// The same where faults come again and again, over all moments at which nothing was wrong: what hangs is
+/// not to be hidden by a daemon that is restarted before anybody can tell.
+const BOUND_IN_PIECES: Duration = Duration::from_secs(60);
+
 /// How often it is looked at whether a wait is over its bound.
 const STEP: Duration = Duration::from_millis(200);
 
@@ -18,6 +22,16 @@ pub(crate) struct Faults {
 struct State {
     ongoing: u32,
     calm_since: Instant,
+    /// How long nothing was wrong, up to the last fault.
+    calm_before: Duration,
+}
+
+/// The beginning of something that has to come to its end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Begun {
+    at: Instant,
+    /// How long nothing had been wrong by then.
+    calm: Duration,
 }
 
 /// Something is wrong for as long as this lives.
@@ -29,6 +43,7 @@ impl Faults {
         let state = State {
             ongoing: 0,
             calm_since: Instant::now(),
+            calm_before: Duration::ZERO,
         };
         Self {
             state: Mutex::new(state),
@@ -36,8 +51,18 @@ impl Faults {
     }
 
     pub(crate) fn begin(&self) -> Fault<'_> {
-        self.lock().ongoing += 1;
+        let mut state = self.lock();
+        state.calm_before = state.calm();
+        state.ongoing += 1;
         Fault(self)
+    }
+
+    /// Something begins now.
+    pub(crate) fn start(&self) -> Begun {
+        Begun {
+            at: Instant::now(),
+            calm: self.lock().calm(),
+        }
     }
 
     /// Whether something was wrong at any time since `start`.
@@ -46,22 +71,34 @@ impl Faults {
         state.ongoing > 0 || state.calm_since > start
     }
 
-    /// Whether something that began at `start` should have come to its end, which without faults takes
-    /// it `BOUND` and `extra`.
-    pub(crate) fn is_overdue(&self, start: Instant, extra: Duration) -> bool {
+    /// Whether something should have come to its end by now, which without faults takes it [`BOUND`] and
+    /// `extra`.
+    pub(crate) fn is_overdue(&self, begun: Begun, extra: Duration) -> bool {
         let state = self.lock();
-        state.ongoing == 0 && state.calm_since.max(start).elapsed() > BOUND + extra
+        let at_once =
+            state.ongoing == 0 && state.calm_since.max(begun.at).elapsed() > BOUND + extra;
+        at_once || state.calm() - begun.calm > BOUND_IN_PIECES + extra
     }
 
     /// Comes back when that is so.
-    pub(crate) async fn overdue(&self, start: Instant, extra: Duration) {
-        while !self.is_overdue(start, extra) {
+    pub(crate) async fn overdue(&self, begun: Begun, extra: Duration) {
+        while !self.is_overdue(begun, extra) {
             tokio::time::sleep(STEP).await;
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// How long nothing was wrong so far.
+    fn calm(&self) -> Duration {
+        match self.ongoing {
+            0 => self.calm_before + self.calm_since.elapsed(),
+            _ => self.calm_before,
+        }
     }
 }
 
@@ -87,5 +124,17 @@ mod tests {
         drop(second);
         assert!(faults.disturbed_since(before));
         assert!(!faults.disturbed_since(Instant::now()));
+    }
+
+    #[test]
+    fn what_is_disturbed_again_and_again_is_overdue_all_the_same() {
+        let faults = Faults::new();
+        let begun = faults.start();
+        assert!(!faults.is_overdue(begun, Duration::ZERO));
+        faults.lock().calm_before += BOUND_IN_PIECES;
+        drop(faults.begin());
+        assert!(faults.is_overdue(begun, Duration::ZERO));
+        assert!(!faults.is_overdue(begun, BOUND));
+        assert!(!faults.is_overdue(faults.start(), Duration::ZERO));
     }
 }

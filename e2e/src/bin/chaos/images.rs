@@ -28,6 +28,7 @@ pub(crate) async fn turn_over(mut kubelet: Kubelet, image: String) -> Result<()>
             return Ok(());
         }
         let _step = world.steps.read().await;
+        let mut kubelet = kubelet.fork();
         if kubelet.random.chance(20) {
             // As for a container whose image is always to be pulled.
             pull(&mut kubelet, BUSYBOX).await?;

@@ -1,6 +1,6 @@
 //! A client as a kubelet is one: it loses patience, asks again, and expects an answer in the end.
 
-use crate::faults::BOUND;
+use crate::faults::Begun;
 use crate::random::Random;
 use crate::world::{World, add_one};
 use anyhow::{Result, bail, ensure};
@@ -26,6 +26,8 @@ pub(crate) struct Kubelet {
     pub(crate) random: Random,
     /// In the trace.
     pub(crate) who: String,
+    /// Tells its ports of the host from those of others.
+    pub(crate) number: u16,
 }
 
 /// A connection to the daemon, which dials again when the daemon was restarted.
@@ -138,6 +140,17 @@ pub(crate) fn no_refusal(_: &Status) -> bool {
 }
 
 impl Kubelet {
+    /// The same one, for something that takes as many decisions as time brings about.
+    pub(crate) fn fork(&mut self) -> Self {
+        Self {
+            world: self.world.clone(),
+            client: self.client.clone(),
+            random: self.random.fork(),
+            who: self.who.clone(),
+            number: self.number,
+        }
+    }
+
     /// Asks until there is an answer, or a refusal that is accepted.
     ///
     /// # Errors
@@ -148,8 +161,10 @@ impl Kubelet {
         accepts: impl Fn(&Status) -> bool,
         ask: impl AsyncFn(Client, Patience) -> Result<T, Status>,
     ) -> Result<Settled<T>> {
-        let begun = Instant::now();
+        let begun = self.world.faults.start();
         let mut patience = Patience::choose(&mut self.random);
+        // How often it has to ask is not for the seed to decide.
+        let mut pauses = self.random.fork();
         let (mut repeated, mut failed) = (false, false);
         loop {
             let start = Instant::now();
@@ -173,14 +188,14 @@ impl Kubelet {
             }
             patience = Patience::Endless;
             repeated = true;
-            tokio::time::sleep(self.random.milliseconds(10, 300)).await;
+            tokio::time::sleep(pauses.milliseconds(10, 300)).await;
         }
     }
 
     async fn attempt<T>(
         &self,
         want: &Want,
-        begun: Instant,
+        begun: Begun,
         patience: Patience,
         ask: &impl AsyncFn(Client, Patience) -> Result<T, Status>,
     ) -> Result<Result<T, Status>> {
@@ -190,7 +205,7 @@ impl Kubelet {
         let answer = tokio::select! {
             answer = tokio::time::timeout(patience.drop_after(), asking) => answer,
             () = world.faults.overdue(begun, want.takes) => {
-                bail!("{}: no answer for {BOUND:?} without a fault", want.what)
+                bail!("{}: no answer, and nothing is wrong", want.what)
             }
         };
         let gave_up = |_| Err(Status::cancelled("the client has lost patience"));
@@ -205,7 +220,7 @@ impl Kubelet {
     }
 
     /// A refusal has to have a reason: something is wrong with the node, or was a moment ago.
-    fn excuse(&self, want: &Want, start: Instant, begun: Instant, status: &Status) -> Result<()> {
+    fn excuse(&self, want: &Want, start: Instant, begun: Begun, status: &Status) -> Result<()> {
         let faults = &self.world.faults;
         // A connection that a fault has broken is noticed later.
         let broken = status.code() == Code::Unavailable && !faults.is_overdue(begun, want.takes);

@@ -14,6 +14,7 @@ pub(crate) async fn look(mut kubelet: Kubelet) -> Result<()> {
     while !world.is_ending() {
         world.pause(kubelet.random.milliseconds(200, 1500)).await;
         let _step = world.steps.read().await;
+        let mut kubelet = kubelet.fork();
         compare_pods(&mut kubelet).await?;
         compare_containers(&mut kubelet).await?;
         ask_for_figures(&mut kubelet).await?;

@@ -1,8 +1,8 @@
 //! Does to a node what several kubelets do, at random, while things break at random, and checks all
 //! the while what must hold: see `e2e/chaos.sh`.
 //!
-//! Usage: `chaos SECONDS SEED [TRACE]`. The seed decides what each of those who take part does next; what
-//! comes of it depends on who is faster. TRACE is a file for what was done and answered, a line each.
+//! Usage: `chaos SECONDS SEED [TRACE]`. The seed decides what each of those who take part does next, however
+//! often it has to ask; what comes of it depends on who is faster. TRACE is a file for what was done and answered, a line each.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "the result is for a person")]
@@ -25,7 +25,7 @@ mod workload;
 mod world;
 
 use anyhow::{Context, Result, ensure};
-use crisp_e2e::Figures;
+use crisp_e2e::{Figures, unless_interrupted};
 use kubelet::{Client, Kubelet};
 use pod::Pod;
 use random::Random;
@@ -55,8 +55,9 @@ async fn main() -> Result<ExitCode> {
         "seed {seed}, {seconds} seconds, trace in {}",
         trace.display()
     );
-    let run = run(Duration::from_secs(seconds), seed, &trace);
-    match LocalSet::new().run_until(run).await {
+    let run = unless_interrupted(run(Duration::from_secs(seconds), seed, &trace));
+    // Whoever interrupts it has all of it removed: what is left of the work is dropped with the set.
+    match LocalSet::new().run_until(run).await? {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(violation) => {
             println!("VIOLATION with seed {seed}: {violation:#}");
@@ -101,7 +102,7 @@ async fn populate(world: &Arc<World>, seed: u64) -> Result<JoinSet<Result<()>>> 
     let mut everybody = JoinSet::new();
     everybody.spawn_local(monkey::run(world.clone(), Random::new(seed, 0)));
     everybody.spawn_local(lists::listen(world.clone()));
-    let mut stream = 0;
+    let mut stream: u16 = 0;
     for number in 0..CLIENTS {
         let client = Client::connect(world).await?;
         let mut member = |who: String| {
@@ -109,8 +110,9 @@ async fn populate(world: &Arc<World>, seed: u64) -> Result<JoinSet<Result<()>>> 
             Kubelet {
                 world: world.clone(),
                 client: client.clone(),
-                random: Random::new(seed, stream),
+                random: Random::new(seed, stream.into()),
                 who,
+                number: stream,
             }
         };
         everybody.spawn_local(lists::look(member(format!("{number}-lists"))));
@@ -131,7 +133,8 @@ async fn live(mut kubelet: Kubelet) -> Result<()> {
             number += 1;
         }
         let name = format!("{}-{number}", kubelet.who);
-        Pod::live(&mut kubelet, &name).await.with_context(|| name)?;
+        let life = Pod::live(&mut kubelet.fork(), &name).await;
+        life.with_context(|| name)?;
     }
     Ok(())
 }

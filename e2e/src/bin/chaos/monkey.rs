@@ -7,7 +7,8 @@ use crate::random::Random;
 use crate::world::{World, add_one};
 use anyhow::{Context, Result};
 use crisp_e2e::{Filler, Process};
-use crisp_sys::process::{kill, pidfd_open};
+use crisp_sys::process::{kill, pidfd_open, pidfd_send_signal};
+use nix::libc::{SIGCONT, SIGSTOP};
 use nix::unistd::Pid;
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -37,8 +38,9 @@ async fn break_something(world: &World, random: &mut Random) -> Result<()> {
     match random.between(0, 100) {
         0..30 => kill_daemon(world, random).await,
         30..38 => end_daemon(world, random).await,
-        38..53 => strike_pod(world, random),
-        53..65 => strike_container(world, random),
+        38..50 => strike_pod(world, random),
+        50..55 => stop_shim(world, random).await,
+        55..65 => strike_container(world, random),
         65..77 => fill_disk(world, random).await,
         77..90 => disturb_plugins(world, random).await,
         _ => {
@@ -100,6 +102,27 @@ fn strike_pod(world: &World, random: &mut Random) -> Result<()> {
     world.population.release_addresses(&pod.id);
     pod.doom();
     kill(&pidfd);
+    Ok(())
+}
+
+/// Has the shim of a pod stand still for a while: what is asked of it is answered later.
+async fn stop_shim(world: &World, random: &mut Random) -> Result<()> {
+    let residents = world.population.residents();
+    if residents.is_empty() {
+        return Ok(());
+    }
+    let pod = random.pick(&residents);
+    let pidfd = shim_of(world, pod)?.and_then(|shim| belonging(shim, &pod.id));
+    let Some(pidfd) = pidfd else {
+        return Ok(());
+    };
+    let _fault = world.begin_fault(WHO, format_args!("the shim of pod {} stands still", pod.id));
+    add_one(&world.tally.other_faults);
+    // One that has ended stands still anyhow.
+    let _ = pidfd_send_signal(&pidfd, SIGSTOP);
+    tokio::time::sleep(random.milliseconds(100, 3000)).await;
+    let _ = pidfd_send_signal(&pidfd, SIGCONT);
+    world.note(WHO, "the shim goes on");
     Ok(())
 }
 

@@ -2,7 +2,6 @@
 
 use crate::container::Container;
 use crate::container::Stage;
-use crate::faults::BOUND;
 use crate::kubelet::{Kubelet, Want, no_refusal};
 use crate::population::Resident;
 use crate::traces;
@@ -10,12 +9,12 @@ use crate::workload::Workload;
 use crate::world::add_one;
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::*;
-use crisp_e2e::{container_config, own_users};
+use crisp_e2e::{container_config, own_users, resources};
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 use tonic::Code;
 
 const CONTAINERS_MAX: usize = 4;
@@ -40,7 +39,7 @@ impl Pod {
             }
             {
                 let _step = world.steps.read().await;
-                pod.step(kubelet).await?;
+                pod.step(&mut kubelet.fork()).await?;
             }
             if pod.resident.is_doomed() {
                 break;
@@ -55,7 +54,11 @@ impl Pod {
         let world = kubelet.world.clone();
         let _step = world.steps.read().await;
         let config = choose_config(kubelet, name)?;
-        let id = run_pod(kubelet, &config).await?;
+        let handler = match kubelet.random.chance(15) {
+            true => "runc",
+            false => "",
+        };
+        let id = run_pod(kubelet, &config, handler).await?;
         add_one(&world.tally.pods);
         let status = status_of(kubelet, &id)
             .await?
@@ -93,8 +96,9 @@ impl Pod {
             _ if !container.lasts() => container.observe(kubelet, pod).await,
             (_, 50..65) => container.exec(kubelet, pod).await,
             (_, 65..68) => container.exec_too_long(kubelet, pod).await,
-            (_, 68..75) => container.exec_stream(kubelet, pod).await,
-            (_, 75..85) => container.compare_log(kubelet, pod).await,
+            (_, 68..74) => container.exec_stream(kubelet, pod).await,
+            (_, 74..78) => container.attach(kubelet, pod).await,
+            (_, 78..85) => container.compare_log(kubelet, pod).await,
             (_, 85..92) => container.rotate_log(kubelet, pod).await,
             _ => container.update(kubelet, pod).await,
         }
@@ -113,6 +117,10 @@ impl Pod {
         });
         config.log_path = format!("{name}/{attempt}.log");
         config.command = workload.command();
+        config.stdin = workload.listens();
+        if let Some(limit) = workload.memory_limit_bytes() {
+            resources(&mut config).memory_limit_in_bytes = limit;
+        }
         config.envs.push(KeyValue {
             key: "NAME".to_owned(),
             value: format!("{name}-{attempt}"),
@@ -175,20 +183,17 @@ impl Pod {
 
     /// A pod whose shim or pause process was killed is told as such, and its containers as ended.
     async fn await_end(&mut self, kubelet: &mut Kubelet) -> Result<()> {
-        let start = Instant::now();
+        let (mut kubelet, begun) = (kubelet.fork(), kubelet.world.faults.start());
         loop {
-            let status = status_of(kubelet, &self.resident.id)
+            let status = status_of(&mut kubelet, &self.resident.id)
                 .await?
                 .context("a pod is not known")?;
             if status.state() == PodSandboxState::SandboxNotready {
                 return Ok(());
             }
             ensure!(
-                !kubelet
-                    .world
-                    .faults
-                    .is_overdue(start, std::time::Duration::ZERO),
-                "a pod whose shim or pause process was killed is ready for {BOUND:?}: {status:?}"
+                !kubelet.world.faults.is_overdue(begun, Duration::ZERO),
+                "a pod whose shim or pause process was killed is still ready: {status:?}"
             );
             tokio::time::sleep(kubelet.random.milliseconds(50, 200)).await;
         }
@@ -242,13 +247,26 @@ fn choose_config(kubelet: &mut Kubelet, name: &str) -> Result<PodSandboxConfig> 
     if kubelet.random.chance(20) {
         own_users(&mut config);
     }
+    if kubelet.random.chance(20) {
+        let port = 21_000 + u16::from(kubelet.world.node.number()) * 64 + kubelet.number;
+        // On the host's network it is the host's already.
+        config.port_mappings.push(PortMapping {
+            container_port: port.into(),
+            host_port: port.into(),
+            ..PortMapping::default()
+        });
+    }
     fs::create_dir_all(&config.log_directory)?;
     Ok(config)
 }
 
 /// Runs a pod. Twice at the same time it is still one. What a failed attempt has left under its name is
 /// taken away first, as the kubelet does.
-async fn run_pod(kubelet: &mut Kubelet, config: &PodSandboxConfig) -> Result<String> {
+async fn run_pod(
+    kubelet: &mut Kubelet,
+    config: &PodSandboxConfig,
+    handler: &str,
+) -> Result<String> {
     let twice = kubelet.random.chance(10);
     loop {
         let settled = kubelet
@@ -259,7 +277,7 @@ async fn run_pod(kubelet: &mut Kubelet, config: &PodSandboxConfig) -> Result<Str
                     let run = async || {
                         let request = RunPodSandboxRequest {
                             config: Some(config.clone()),
-                            runtime_handler: String::new(),
+                            runtime_handler: handler.to_owned(),
                         };
                         let answer = client
                             .runtime()

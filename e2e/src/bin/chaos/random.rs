@@ -17,6 +17,12 @@ impl Random {
         Self(start ^ mix(stream.wrapping_mul(GAMMA)))
     }
 
+    /// A stream of its own for something that takes as many decisions as time brings about: whoever has it
+    /// decides the same afterwards.
+    pub(crate) fn fork(&mut self) -> Self {
+        Self(mix(self.next()))
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(GAMMA);
         mix(self.0)
@@ -65,5 +71,20 @@ mod tests {
         assert_eq!(take(1, 2), take(1, 2));
         assert_ne!(take(1, 2), take(1, 3));
         assert_ne!(take(1, 2), take(2, 2));
+    }
+
+    #[test]
+    fn what_a_fork_decides_changes_nothing_for_others() {
+        let after_fork = |decisions| {
+            let mut random = Random::new(1, 2);
+            let mut fork = random.fork();
+            for _ in 0..decisions {
+                fork.next();
+            }
+            random.next()
+        };
+        assert_eq!(after_fork(0), after_fork(5));
+        let mut random = Random::new(1, 2);
+        assert_ne!(random.fork().next(), random.fork().next());
     }
 }

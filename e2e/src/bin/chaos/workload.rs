@@ -11,8 +11,8 @@ pub(crate) const TOLD: &str = "cat /dev/shm/$NAME";
 
 #[derive(Debug, Clone)]
 pub(crate) enum Workload {
-    /// Counts until it is stopped. Once it has counted it answers SIGTERM by exiting with a code; none:
-    /// it ignores it.
+    /// Counts until it is stopped, and repeats what it is told on its input. Once it has counted it answers
+    /// SIGTERM by exiting with a code; none: it ignores it.
     Count { stopped: Option<i32> },
     /// Counts so far and exits with a code.
     Lines {
@@ -24,6 +24,8 @@ pub(crate) enum Workload {
     Wide { count: u64, code: i32 },
     /// A signal ends it.
     Crash { signal: i32 },
+    /// Takes more memory than it may have.
+    Greedy,
     /// A program that its image does not have.
     Absent,
 }
@@ -50,9 +52,10 @@ impl Workload {
                 count: random.between(1, 20),
                 code,
             },
-            17..19 => Self::Crash {
+            17 => Self::Crash {
                 signal: *random.pick(&[6, 11, 15]),
             },
+            18 => Self::Greedy,
             _ => Self::Absent,
         }
     }
@@ -64,8 +67,9 @@ impl Workload {
                     Some(code) => format!("trap 'exit {code}' TERM"),
                     None => "trap '' TERM".to_owned(),
                 };
+                // A shell gives what runs behind it no input but by another descriptor.
                 sh(&format!(
-                    "{trap}; i=0; while :; do echo $i; {TELL} sleep 0.1; done"
+                    "{trap}; exec 3<&0; cat <&3 & i=0; while :; do echo $i; {TELL} sleep 0.1; done"
                 ))
             }
             Self::Lines {
@@ -85,8 +89,20 @@ impl Workload {
                 "i=0; while [ $i -lt {count} ]; do printf '%d %040000d\\n' $i 0; {TELL} done; exit {code}"
             )),
             Self::Crash { signal } => sh(&format!("sh -c 'kill -{signal} $$'; exit $?")),
+            // A line without an end, which it has to keep whole.
+            Self::Greedy => sh("exec tail /dev/zero"),
             Self::Absent => vec!["/absent".to_owned()],
         }
+    }
+
+    /// Whether it reads its input.
+    pub(crate) fn listens(&self) -> bool {
+        matches!(self, Self::Count { .. })
+    }
+
+    /// The memory that it may have; none: as much as there is.
+    pub(crate) fn memory_limit_bytes(&self) -> Option<i64> {
+        matches!(self, Self::Greedy).then_some(16 << 20)
     }
 
     /// The code that it ends with by itself; none: it does not.
@@ -95,6 +111,7 @@ impl Workload {
             Self::Count { .. } | Self::Absent => None,
             Self::Lines { code, .. } | Self::Wide { code, .. } => Some(*code),
             Self::Crash { signal } => Some(128 + signal),
+            Self::Greedy => Some(137),
         }
     }
 
@@ -103,7 +120,7 @@ impl Workload {
         match self {
             Self::Count { .. } => None,
             Self::Lines { count, .. } | Self::Wide { count, .. } => Some(*count),
-            Self::Crash { .. } | Self::Absent => Some(0),
+            Self::Crash { .. } | Self::Greedy | Self::Absent => Some(0),
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::faults::{Fault, Faults};
 use crate::plugins::Plugins;
 use crate::population::Population;
 use anyhow::{Context, Result};
-use crisp_e2e::Node;
+use crisp_e2e::{Node, oci_handlers};
 use std::fmt;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -43,7 +43,10 @@ pub(crate) struct Tally {
 
 impl World {
     pub(crate) async fn open(trace: &Path) -> Result<Self> {
-        let node = Node::start_on_small_disk(DISK_MIB).await?;
+        let node = Node::start_on_small_disk(DISK_MIB, |config| {
+            config.insert("handlers".to_owned(), oci_handlers().into());
+        })
+        .await?;
         Ok(Self {
             plugins: Plugins::install(&node)?,
             node,

@@ -26,7 +26,7 @@ async fn privileged_pull_on_a_full_disk_leaves_nothing_and_succeeds_when_there_i
         .collect();
     let layer = Layer::new([Entry::file("large", large)]).gzip();
     Registry::shared().publish("test/large", "1", &Image::new(vec![busybox_layer(), layer]));
-    let node = Node::start_on_small_disk(DISK_MIB).await?;
+    let node = Node::start_on_small_disk(DISK_MIB, |_| ()).await?;
     let before = files(&node.root_dir());
     {
         let filler = Filler::hold(&node.root_dir(), ((DISK_MIB - 10) << 20) as usize)?;
@@ -47,7 +47,7 @@ async fn privileged_pull_on_a_full_disk_leaves_nothing_and_succeeds_when_there_i
 
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_full_disk_refuses_what_is_new_and_lets_go_of_what_is_there() -> Result<()> {
-    let node = Node::start_on_small_disk(DISK_MIB).await?;
+    let node = Node::start_on_small_disk(DISK_MIB, |_| ()).await?;
     let pod = node.run_pod("pod", |_| ()).await?;
     let running = pod.start("running", |_| ()).await?;
     let ending = pod.start("ending", |config| {
@@ -110,7 +110,7 @@ async fn privileged_full_disk_refuses_what_is_new_and_lets_go_of_what_is_there()
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_disk_that_containers_have_filled_is_made_room_on_by_the_kubelets_means()
 -> Result<()> {
-    let node = Node::start_on_small_disk(DISK_MIB).await?;
+    let node = Node::start_on_small_disk(DISK_MIB, |_| ()).await?;
     let own = Image::new(vec![
         busybox_layer(),
         Layer::new([Entry::file("own", vec![7; 1 << 20])]).gzip(),
