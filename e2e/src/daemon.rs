@@ -3,7 +3,7 @@
 use crate::registry::Registry;
 use crate::slot::Slot;
 use crate::wait::until;
-use crate::{child, tools};
+use crate::{child, reboot, tools};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use crisp_cri_api::v1::VersionRequest;
 use nix::sys::signal::{Signal, kill};
@@ -51,7 +51,7 @@ impl Daemon {
             .create(true)
             .append(true)
             .open(self.log_path())?;
-        let mut serve = child::command(&self.program);
+        let mut serve = reboot::command(&self.dir, &self.program);
         serve.arg("serve").arg("--config").arg(self.config_path());
         serve.env(crisp_crash::DIRECTORY, self.crash_dir());
         serve

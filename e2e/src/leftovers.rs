@@ -51,8 +51,19 @@ pub fn find(slot: &Slot, daemon: Option<u32>, files_before: &BTreeSet<PathBuf>) 
 
 /// Ends and removes everything of a slot.
 pub(crate) fn sweep(slot: &Slot) {
+    sweep_kernel(slot, &[]);
+    if let Err(error) = fs::remove_dir_all(slot.dir())
+        && error.kind() != ErrorKind::NotFound
+    {
+        eprintln!("{}: {error}", slot.dir().display());
+    }
+}
+
+/// The same but for files, and for mounts that are to stay.
+pub(crate) fn sweep_kernel(slot: &Slot, kept: &[PathBuf]) {
     end_processes(slot);
-    for path in mounts(slot).iter().rev() {
+    let mounts = mounts(slot);
+    for path in mounts.iter().rev().filter(|path| !kept.contains(path)) {
         let _ = umount2(path, MntFlags::MNT_DETACH);
     }
     for link in bridge_ports(slot) {
@@ -65,11 +76,6 @@ pub(crate) fn sweep(slot: &Slot) {
         run("nft", &["delete", "table", &family, &table]);
     }
     remove_cgroups(slot);
-    if let Err(error) = fs::remove_dir_all(slot.dir())
-        && error.kind() != ErrorKind::NotFound
-    {
-        eprintln!("{}: {error}", slot.dir().display());
-    }
 }
 
 /// Processes that are in a slot's cgroups, or hold or name a path below its directory.
@@ -168,16 +174,15 @@ pub(crate) fn nft_elements(slot: &Slot) -> Vec<String> {
     let listings = nft_tables(slot)
         .into_iter()
         .map(|(family, table)| run("nft", &["list", "table", &family, &table]));
-    let lines: Vec<String> = listings
-        .flat_map(|text| {
-            text.lines()
-                .map(|line| line.trim().to_owned())
-                .collect::<Vec<_>>()
-        })
-        .collect();
-    lines
-        .into_iter()
-        .filter(|line| line.starts_with("elements"))
+    listings.flat_map(|listing| elements_in(&listing)).collect()
+}
+
+/// The lines `elements = { … }` of a listing, each of which may be broken.
+fn elements_in(listing: &str) -> Vec<String> {
+    let behind = listing.split("elements = {").skip(1);
+    let inside = behind.filter_map(|rest| rest.split('}').next());
+    inside
+        .map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "))
         .collect()
 }
 

@@ -22,6 +22,7 @@ mod crash;
 mod daemon;
 mod disk;
 mod figures;
+mod front;
 mod fuse;
 mod image;
 mod kernel;
@@ -31,6 +32,7 @@ mod log;
 mod net;
 mod node;
 mod pod;
+mod reboot;
 mod records;
 mod registry;
 mod scrape;
@@ -47,6 +49,7 @@ pub use containerd::Containerd;
 pub use daemon::oci_handlers;
 pub use disk::Filler;
 pub use figures::Figures;
+pub use front::{Answer, Front};
 pub use fuse::Fuse;
 pub use image::{Digest, Flavour, Image};
 pub use kernel::{Cgroup, Process, cgroups_are_v2, xattr};
@@ -56,8 +59,9 @@ pub use net::{http_get, in_netns};
 pub use node::{Node, image_spec};
 pub use pod::{
     Container, Executed, Pod, container_config, own_users, pid_mode, pod_config, resources,
-    security, sh,
+    security, sh, with_host_port,
 };
+pub use reboot::allow_reboots;
 pub use registry::Registry;
 pub use scrape::{Sample, Scrape};
 pub use slot::Slot;

@@ -7,6 +7,7 @@ use crate::disk::mount_with_quotas;
 use crate::kernel::Process;
 use crate::leftovers;
 use crate::pod::{Pod, pod_config};
+use crate::reboot;
 use crate::registry::Registry;
 use crate::slot::Slot;
 use crate::tools;
@@ -236,6 +237,11 @@ impl Node {
         self.slot.dir()
     }
 
+    /// What is mounted below its directory, or on it, whatever the daemon does.
+    pub(crate) fn mounts_before(&self) -> &[PathBuf] {
+        &self.mounts_before
+    }
+
     /// The service for pods and containers.
     #[must_use]
     pub fn runtime(&self) -> RuntimeServiceClient<Channel> {
@@ -289,6 +295,19 @@ impl Node {
             image: Some(image_spec(image)),
         };
         self.images().remove_image(request).await.map(drop)
+    }
+
+    /// The file of a pod's record.
+    #[must_use]
+    pub fn pod_record(&self, pod: &str) -> PathBuf {
+        self.root_dir().join("pods").join(pod).join("pod.json")
+    }
+
+    /// The file of a container's record.
+    #[must_use]
+    pub fn container_record(&self, pod: &str, container: &str) -> PathBuf {
+        let containers = self.root_dir().join("pods").join(pod).join("containers");
+        containers.join(format!("{container}.json"))
     }
 
     /// Starts a pod. Its configuration is a usual one, as `edit` changes it.
@@ -508,7 +527,7 @@ impl Node {
     pub async fn audit_records_except(&self, unsettled: &[String]) -> Result<()> {
         let is_settled = |line: &String| !unsettled.iter().any(|id| line.contains(id));
         let differences = || {
-            let mut all = audit::differences(&self.slot, self.daemon_pid());
+            let mut all = self.differences();
             all.retain(is_settled);
             all
         };
@@ -517,6 +536,13 @@ impl Node {
         })
         .await;
         same.with_context(|| differences().join("\n"))
+    }
+
+    /// How all that differs from the records at this moment, a line for each: what is `missing` and what is
+    /// `unrecorded`.
+    #[must_use]
+    pub fn differences(&self) -> Vec<String> {
+        audit::differences(&self.slot, self.daemon_pid())
     }
 
     /// Removes everything without a look at it, and without the daemon's log being shown.
@@ -544,6 +570,7 @@ impl Node {
             self.certs_dir(),
             self.daemon.log_path(),
             self.daemon.crash_dir(),
+            self.dir().join(reboot::BOOT_ID),
             // Written with the first image; it lists none in the end.
             self.root_dir().join("images/index.json"),
             // The administrator's.

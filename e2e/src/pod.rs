@@ -101,6 +101,18 @@ pub fn own_users(config: &mut PodSandboxConfig) {
     });
 }
 
+/// Gives a pod a port of the host that no other node's pods ask for, for its port 80.
+pub fn with_host_port(node: &Node) -> impl Fn(&mut PodSandboxConfig) + use<> {
+    let host_port = 20_000 + i32::from(node.number());
+    move |config| {
+        config.port_mappings.push(PortMapping {
+            container_port: 80,
+            host_port,
+            ..PortMapping::default()
+        });
+    }
+}
+
 /// Gives a pod's containers this pid namespace.
 pub fn pid_mode(mode: NamespaceMode) -> impl Fn(&mut PodSandboxConfig) {
     move |config| {

@@ -4,9 +4,9 @@ use super::Story;
 use crate::finding::{Finding, stuck};
 use crate::kubelet::{Kubelet, Outcome};
 use crate::model::{ContainerModel, Flux, Known, PodModel};
-use crisp_cri_api::v1::{ContainerState, PortMapping};
+use crisp_cri_api::v1::ContainerState;
 use crisp_e2e::catalog::BUSYBOX;
-use crisp_e2e::{Container, Node, sh, until};
+use crisp_e2e::{Container, Node, sh, until, with_host_port};
 use std::collections::BTreeMap;
 use tonic::{Code, Status};
 
@@ -43,15 +43,10 @@ pub(crate) async fn try_run_pod(
     story: Story,
     attempt: u32,
 ) -> Result<PodModel, Status> {
-    let host_port = 20_000 + i32::from(node.number());
     let pod = node
         .run_pod_with_handler("life", story.handler(), |config| {
             config.metadata.get_or_insert_default().attempt = attempt;
-            config.port_mappings.push(PortMapping {
-                container_port: 80,
-                host_port,
-                ..PortMapping::default()
-            });
+            with_host_port(node)(config);
             story.edit_pod(config);
         })
         .await?;

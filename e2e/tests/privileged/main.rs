@@ -29,6 +29,7 @@ mod network;
 mod older;
 mod processes;
 mod quota;
+mod reboot;
 mod reload;
 mod resize;
 mod restart;

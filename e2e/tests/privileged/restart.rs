@@ -187,7 +187,7 @@ async fn privileged_stop_of_a_pod_goes_on_after_restart_and_tells_how_containers
 
     node.kill()?;
     // As when the daemon had died after this, which is the first thing that a stop does.
-    let record = node.root_dir().join("pods").join(&pod.id).join("pod.json");
+    let record = node.pod_record(&pod.id);
     let text = std::fs::read_to_string(&record)?;
     let stopped = text.replace(r#""state":"Ready""#, r#""state":"NotReady""#);
     ensure!(stopped != text, "{text}");
@@ -204,12 +204,8 @@ async fn privileged_stop_of_a_pod_goes_on_after_restart_and_tells_how_containers
 /// Has the daemon fail to write the record of a container until this is removed again, as a full disk has:
 /// its name is that of the file that is written first.
 fn block_record(node: &Node, pod: &Pod<'_>, container: &Container<'_>) -> Result<PathBuf> {
-    let records = node
-        .root_dir()
-        .join("pods")
-        .join(&pod.id)
-        .join("containers");
-    let blocker = records.join(format!("{}.new", container.id));
+    let record = node.container_record(&pod.id, &container.id);
+    let blocker = record.with_extension("new");
     std::fs::create_dir(&blocker)?;
     Ok(blocker)
 }
@@ -264,12 +260,7 @@ async fn privileged_start_that_failed_unseen_fails_again_by_the_same_cause() -> 
     ensure!(container.start().await.is_err());
     node.kill()?;
     // As when the daemon had died before the shim answered.
-    let records = node
-        .root_dir()
-        .join("pods")
-        .join(&pod.id)
-        .join("containers");
-    let path = records.join(format!("{}.json", container.id));
+    let path = node.container_record(&pod.id, &container.id);
     let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
     record["state"] = "Created".into();
     std::fs::write(&path, record.to_string())?;

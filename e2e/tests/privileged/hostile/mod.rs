@@ -5,6 +5,7 @@ mod exits;
 mod ghosts;
 mod logs;
 mod mounts;
+mod registries;
 mod retries;
 mod shims;
 mod stops;

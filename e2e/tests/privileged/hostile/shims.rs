@@ -5,6 +5,10 @@ use crisp_cri_api::v1::{ContainerState, PodSandboxState};
 use crisp_e2e::{Container, Node, Process, eventually, sh, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 async fn kill_shim(container: &Container<'_>) -> Result<Process> {
     let shim = container.process().await?.parent()?;
@@ -53,6 +57,46 @@ async fn privileged_pod_whose_shim_is_killed_while_the_daemon_is_dead_is_taken_d
     ensure!(!process.runs(), "the container's process is left");
     ensure!(pod.status().await?.state() == PodSandboxState::SandboxNotready);
     ensure!(other.sh("echo alive").await? == "alive");
+    node.finish().await
+}
+
+/// Changes what a record says.
+fn edit_record(path: &Path, edit: impl FnOnce(&mut Value)) -> Result<()> {
+    let mut record = serde_json::from_slice(&fs::read(path)?)?;
+    edit(&mut record);
+    Ok(fs::write(path, record.to_string())?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_process_that_has_the_numbers_of_dead_ones_is_left_alone() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("orphaned", |_| ()).await?;
+    let container = pod.start("main", |_| ()).await?;
+    node.kill()?;
+    node.shim(&pod.id)?.kill();
+    // As if it had got the number of each of them.
+    let mut stranger = Command::new("sleep").arg("1000000").spawn()?;
+    let pid = stranger.id();
+    edit_record(&node.pod_record(&pod.id), |record| {
+        record["shim_pid"] = pid.into();
+        record["pause_pid"] = pid.into();
+    })?;
+    edit_record(&node.container_record(&pod.id, &container.id), |record| {
+        record["state"]["Running"]["pid"] = pid.into();
+    })?;
+    let shim_pid = node.run_dir().join("pods").join(&pod.id).join("shim.pid");
+    fs::write(shim_pid, format!("{pid} 1\n"))?;
+    node.restart().await?;
+    let status = container.status().await?;
+    pod.remove().await?;
+    let is_alive = stranger.try_wait()?.is_none();
+    stranger.kill()?;
+    stranger.wait()?;
+    ensure!(
+        status.state() == ContainerState::ContainerExited,
+        "{status:?}"
+    );
+    ensure!(is_alive, "it was killed");
     node.finish().await
 }
 
@@ -124,7 +168,7 @@ async fn privileged_shim_that_does_not_answer_keeps_no_daemon_from_starting() ->
     ensure!(other.sh("echo alive").await? == "alive");
     ensure!(container.status().await?.state() == ContainerState::ContainerRunning);
     // As soon as it answers, the daemon hears what has happened.
-    std::fs::write(format!("/proc/{}/root/dev/shm/go", process.0), "")?;
+    fs::write(format!("/proc/{}/root/dev/shm/go", process.0), "")?;
     kill(shim, Signal::SIGCONT)?;
     ensure!(container.wait_exit().await?.exit_code == 4);
     node.finish().await
