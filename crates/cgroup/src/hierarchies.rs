@@ -1,5 +1,6 @@
 //! What this host has: its hierarchies, and which controllers they carry.
 
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -151,6 +152,22 @@ impl Hierarchies {
         Cgroup::new(self.clone(), path.clone())
     }
 
+    /// Every cgroup that has one of these names, wherever it is, in any hierarchy. Walks through all cgroups
+    /// of the host.
+    #[must_use]
+    pub fn find(&self, names: &HashSet<String>) -> BTreeSet<CgroupPath> {
+        let mut found = BTreeSet::new();
+        for mount in self.mounts() {
+            let dirs = file::descendants(&mount.dir).into_iter();
+            let paths = dirs.filter_map(|dir| {
+                let path = dir.strip_prefix(&mount.dir).ok()?.to_str()?;
+                CgroupPath::parse(path).ok()
+            });
+            found.extend(paths.filter(|path| names.contains(path.name())));
+        }
+        found
+    }
+
     /// The cgroup that a CRI `cgroup_parent` means, see [`CgroupPath::from_parent`].
     pub fn resolve_parent(&self, cgroup_parent: Option<&str>) -> Result<CgroupPath, Error> {
         CgroupPath::from_parent(cgroup_parent)
@@ -216,6 +233,18 @@ mod tests {
         assert_eq!(hierarchies.controllers().len(), 5);
         assert!(hierarchies.has(Controller::BlkIo));
         assert_eq!(hierarchies.lacks(), [Controller::HugeTlb]);
+    }
+
+    #[test]
+    fn cgroups_are_found_by_name_in_any_hierarchy() {
+        let root = tempfile::tempdir().unwrap();
+        for dir in ["cpu/a/x", "pids/a/x", "pids/b/c/x", "pids/x1"] {
+            fs::create_dir_all(root.path().join(dir)).unwrap();
+        }
+        let hierarchies = Hierarchies::at(root.path()).unwrap();
+        let found = hierarchies.find(&HashSet::from(["x".to_owned()]));
+        let expected = ["/a/x", "/b/c/x"].map(|path| CgroupPath::parse(path).unwrap());
+        assert_eq!(found, BTreeSet::from(expected));
     }
 
     #[test]

@@ -102,6 +102,12 @@ impl CgroupPath {
         self.0 == "/"
     }
 
+    /// Its own name, without its parents'; empty for the root's.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+
     /// With its slash at the start.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -119,7 +119,10 @@ pub const POINTS: &[&str] = &[
     "recover.lost-recorded",
     "recover.exits-read",
     "recover.pods-recovered",
-    "recover.run-dirs-removed",
+    "recover.orphan-ended",
+    "recover.orphan-run-dir-removed",
+    "recover.orphan-container-ended",
+    "recover.orphans-removed",
     "recover.done",
     // The shim.
     "shim.begun",

@@ -380,19 +380,7 @@ impl Engine {
     /// down, so that the client can start the pod again.
     fn shim_lost(&self, pod: &Arc<Pod>) {
         let (engine, pod) = (self.this(), pod.clone());
-        tokio::spawn(async move {
-            // Whoever starts or stops the pod at the moment may see to it.
-            let _operation = pod.operation.lock().await;
-            let is_lost = pod.shim().is_some_and(|shim| shim.is_closed());
-            if !is_lost || pod.state() == PodState::Starting {
-                return;
-            }
-            tracing::error!(pod = %pod.id(), "the connection to the shim broke");
-            engine.metrics.shim_lost();
-            if let Err(error) = engine.reconnect(&pod).await {
-                tracing::error!(pod = %pod.id(), error = chain(&error), "the pod is not taken down whole");
-            }
-        });
+        tokio::spawn(async move { engine.recover_lost(&pod).await });
     }
 }
 

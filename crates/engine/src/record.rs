@@ -215,13 +215,8 @@ pub(crate) struct Records {
     pod_cidrs: PathBuf,
 }
 
-/// What was found on disk at a start.
-#[derive(Debug, Default)]
-pub(crate) struct Found {
-    pub(crate) pods: Vec<(PodRecord, Vec<ContainerRecord>)>,
-    /// Directories whose pod has no record that can be read.
-    pub(crate) broken: Vec<PathBuf>,
-}
+/// A pod as it is found on disk, with its containers.
+type Found = (PodRecord, Vec<ContainerRecord>);
 
 impl Records {
     pub(crate) fn open(root_dir: &Path) -> Result<Self> {
@@ -268,18 +263,23 @@ impl Records {
         remove_dir(&self.pod_dir(id))
     }
 
-    /// Everything on disk. What was being written when the last daemon ended is removed.
-    pub(crate) fn read(&self) -> Result<Found> {
-        let mut found = Found::default();
+    /// Every pod on disk. What was being written when the last daemon ended is removed, and records of
+    /// containers that cannot be read; directories of pods without a record that can be stay.
+    pub(crate) fn read(&self) -> Result<Vec<Found>> {
+        let mut found = Vec::new();
         remove_unfinished(&self.pod_cidrs)?;
         for dir in entries(&self.pods_dir)? {
             remove_unfinished(&dir.join("pod.json"))?;
-            match read::<PodRecord>(&dir.join("pod.json")) {
-                Some(pod) => found.pods.push((pod, read_containers(&dir)?)),
-                None => found.broken.push(dir),
+            if let Some(pod) = read::<PodRecord>(&dir.join("pod.json")) {
+                found.push((pod, read_containers(&dir)?));
             }
         }
         Ok(found)
+    }
+
+    /// Where each pod has a directory by its id.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.pods_dir
     }
 
     fn pod_dir(&self, id: &PodId) -> PathBuf {
@@ -372,7 +372,10 @@ fn read_containers(pod_dir: &Path) -> Result<Vec<ContainerRecord>> {
     let mut all = Vec::new();
     for path in entries(&pod_dir.join("containers"))? {
         match path.extension().and_then(|e| e.to_str()) {
-            Some("json") => all.extend(read::<ContainerRecord>(&path)),
+            Some("json") => match read::<ContainerRecord>(&path) {
+                Some(record) => all.push(record),
+                None => remove_file(&path)?,
+            },
             Some(UNFINISHED) => remove_file(&path)?,
             _ => {}
         }
@@ -389,6 +392,12 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
         .collect()
 }
 
+/// The names of what is in a directory; none if it is not there.
+pub(crate) fn names(dir: &Path) -> Result<Vec<String>> {
+    let name = |path: PathBuf| path.file_name().map(|name| name.to_string_lossy().into());
+    Ok(entries(dir)?.into_iter().filter_map(name).collect())
+}
+
 #[cfg(test)]
 mod compatibility;
 #[cfg(test)]
@@ -397,6 +406,7 @@ mod properties;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     pub(super) fn pod() -> PodRecord {
         PodRecord::new(
@@ -437,12 +447,12 @@ mod tests {
         records.write_pod(&pod).unwrap();
         records.write_container(&container).unwrap();
         let found = records.read().unwrap();
-        assert_eq!(found.pods, [(pod.clone(), vec![container.clone()])]);
+        assert_eq!(found, [(pod.clone(), vec![container.clone()])]);
         records.remove_container(&pod.id, &container.id).unwrap();
         records.remove_container(&pod.id, &container.id).unwrap();
         records.remove_pod(&pod.id).unwrap();
         records.remove_pod(&pod.id).unwrap();
-        assert!(records.read().unwrap().pods.is_empty());
+        assert!(records.read().unwrap().is_empty());
     }
 
     #[test]
@@ -476,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_record_is_reported_and_stops_nothing() {
+    fn a_torn_record_stops_nothing_and_its_directory_stays() {
         let dir = tempfile::tempdir().unwrap();
         let records = Records::open(dir.path()).unwrap();
         let (torn, whole) = (pod(), pod());
@@ -489,7 +499,8 @@ mod tests {
         )
         .unwrap();
         let found = records.read().unwrap();
-        assert_eq!(found.pods.len(), 1);
-        assert_eq!(found.broken, [records.pod_dir(&torn.id)]);
+        assert_eq!(found.len(), 1);
+        let dirs = BTreeSet::from_iter(names(records.dir()).unwrap());
+        assert_eq!(dirs, BTreeSet::from([torn.id.into(), whole.id.into()]));
     }
 }

@@ -4,13 +4,15 @@
 //! forgotten: its client asks again. One whose shim is gone, or that another boot of the host made, is
 //! taken down and kept as not ready, its containers as exited, so that the client sees what happened.
 
+mod orphans;
+
 use crate::container::Container;
 use crate::engine::Engine;
+use crate::error::Result;
 use crate::error::chain;
-use crate::error::{Error, Result};
 use crate::making::Making;
 use crate::pod::Pod;
-use crate::record::{ContainerRecord, PodRecord, remove_dir};
+use crate::record::{ContainerRecord, PodRecord};
 use crate::shim::Shim;
 use crate::wiring::Wiring;
 use crisp_crash::point;
@@ -37,11 +39,8 @@ impl Engine {
     pub(crate) async fn recover(&self) -> Result<()> {
         point!("recover.begun");
         let found = self.records.read()?;
-        for dir in found.broken {
-            remove_dir(&dir)?;
-        }
-        for (pod, containers) in &found.pods {
-            self.load(pod.clone(), containers.clone());
+        for (pod, containers) in found {
+            self.load(pod, containers);
         }
         point!("recover.loaded");
         self.forget_checkpoints().await?;
@@ -86,6 +85,35 @@ impl Engine {
             }
             tokio::time::sleep(RECONNECT_INTERVAL).await;
         }
+    }
+
+    /// Takes up the shim again of a pod whose connection to it has broken. A shim that is there and does not
+    /// answer is tried again.
+    pub(crate) async fn recover_lost(&self, pod: &Arc<Pod>) {
+        // Whoever starts or stops the pod at the moment may see to it.
+        drop(pod.operation.lock().await);
+        if !self.has_lost_shim(pod) {
+            return;
+        }
+        tracing::error!(pod = %pod.id(), "the connection to the shim broke");
+        self.metrics.shim_lost();
+        while let Err(error) = self.reconnect_if_lost(pod).await {
+            tracing::error!(pod = %pod.id(), error = chain(&error), "a pod is not recovered whole");
+            tokio::time::sleep(RECONNECT_INTERVAL).await;
+        }
+    }
+
+    async fn reconnect_if_lost(&self, pod: &Arc<Pod>) -> Result<()> {
+        let _operation = pod.operation.lock().await;
+        match self.has_lost_shim(pod) {
+            true => self.reconnect(pod).await,
+            false => Ok(()),
+        }
+    }
+
+    fn has_lost_shim(&self, pod: &Pod) -> bool {
+        let is_lost = pod.shim().is_some_and(|shim| shim.is_closed());
+        is_lost && pod.state() != PodState::Starting && self.store.has_pod(pod)
     }
 
     fn load(&self, pod: PodRecord, containers: Vec<ContainerRecord>) {
@@ -167,7 +195,7 @@ impl Engine {
     }
 
     /// Takes a pod over as its shim has it; without a shim, takes it down.
-    pub(crate) async fn reconnect(&self, pod: &Arc<Pod>) -> Result<()> {
+    async fn reconnect(&self, pod: &Arc<Pod>) -> Result<()> {
         if self.take_up_shim(pod).await? {
             return Ok(());
         }
@@ -193,7 +221,7 @@ impl Engine {
                 return Err(error);
             }
         };
-        pod.set_shim(Some(shim));
+        pod.set_shim(Some(shim.clone()));
         point!("recover.shim-listed");
         for container in self.store.containers_of(pod.id()) {
             let process = list
@@ -207,6 +235,8 @@ impl Engine {
             self.pause_exited(pod);
         }
         self.take_away_half_made(pod).await?;
+        self.remove_orphaned_containers(pod, &shim, &list.processes)
+            .await?;
         Ok(true)
     }
 
@@ -276,9 +306,13 @@ impl Engine {
         self.save_pod_or_tell(pod);
         let record = pod.record();
         point!("recover.lost-recorded");
-        self.hear_exit_records(pod);
-        for container in self.store.containers_of(pod.id()) {
+        let containers = self.store.containers_of(pod.id());
+        for container in &containers {
             container.settled().await;
+        }
+        // Those of what was started meanwhile, too.
+        self.hear_exit_records(pod);
+        for container in containers {
             let message = match record.boot_id == self.host.boot_id {
                 true => "its shim ended and nobody saw how it ended",
                 false => "the host was restarted",
@@ -295,25 +329,6 @@ impl Engine {
             }
         }
         self.take_down_stopped(pod).await
-    }
-
-    /// Removes what no record speaks of.
-    async fn remove_orphans(&self) -> Result<()> {
-        let pods = self.store.pods();
-        let known: HashSet<_> = pods.iter().map(|pod| pod.id().clone()).collect();
-        let runs = self.config().run_dir.join("pods");
-        let entries = std::fs::read_dir(&runs).map_err(Error::io("read", &runs))?;
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let id = name.to_str().and_then(|n| n.parse().ok());
-            if id.is_none_or(|id| !known.contains(&id)) {
-                remove_dir(&entry.path())?;
-            }
-        }
-        point!("recover.run-dirs-removed");
-        let live = pods.iter().filter(|pod| pod.state() == PodState::Ready);
-        let live = live.map(|pod| pod.id().clone()).collect();
-        Ok(self.network.collect_garbage(&live).await?)
     }
 }
 

@@ -5,8 +5,14 @@
 
 use crate::PodPaths;
 use nix::unistd::Pid;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// How /proc shows the program of a shim: a sealed copy in memory.
+const SHIM_PROGRAM: &str = "/memfd:crisp-shim";
 
 /// One process, told apart from all others since boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +45,22 @@ impl ShimPid {
         }
     }
 
+    /// Every shim whose runtime directory is, or was, in `dir`, with the directory's name. It is known by its
+    /// program and its command line.
+    ///
+    /// The kernel does not tell the command line of a process while its memory is locked: this may wait.
+    #[must_use]
+    pub fn find_all(dir: &Path) -> Vec<(String, Self)> {
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let shim = |process: fs::DirEntry| {
+            let pid = Pid::from_raw(process.file_name().to_str()?.parse().ok()?);
+            let start_ticks = start_ticks(pid).ok()??;
+            let name = runtime_dir_in(dir, &process.path())?;
+            Some((name, Self { pid, start_ticks }))
+        };
+        processes.filter_map(shim).collect()
+    }
+
     /// Writes the file.
     ///
     /// # Errors
@@ -68,6 +90,22 @@ impl ShimPid {
             start_ticks: ticks.parse().ok()?,
         })
     }
+}
+
+/// The name of a shim's runtime directory in `dir`, by what /proc shows of the shim.
+fn runtime_dir_in(dir: &Path, process: &Path) -> Option<String> {
+    let program = fs::read_link(process.join("exe")).ok()?;
+    if !program.to_str()?.starts_with(SHIM_PROGRAM) {
+        return None;
+    }
+    let command_line = fs::read(process.join("cmdline")).ok()?;
+    let mut arguments = command_line.split(|byte| *byte == 0).skip(1);
+    if arguments.next()? != b"shim" {
+        return None;
+    }
+    let runtime_dir = Path::new(OsStr::from_bytes(arguments.next()?));
+    let name = runtime_dir.strip_prefix(dir).ok()?.to_str()?;
+    Some(name.to_owned())
 }
 
 fn start_ticks(pid: Pid) -> io::Result<Option<u64>> {

@@ -12,7 +12,7 @@ use crate::finding::Finding;
 use crate::kubelet::Kubelet;
 use anyhow::Result;
 use crisp_cri_api::v1::PodSandboxConfig;
-use crisp_e2e::{Node, oci_handlers, own_users};
+use crisp_e2e::{Node, allow_reboots, oci_handlers, own_users};
 use std::fmt;
 use toml::Table;
 
@@ -63,8 +63,10 @@ impl Story {
     }
 
     pub(crate) fn configure(self, config: &mut Table) {
-        if self == Self::Command {
-            config.insert("handlers".to_owned(), oci_handlers().into());
+        match self {
+            Self::Command => drop(config.insert("handlers".to_owned(), oci_handlers().into())),
+            Self::Wrecks => allow_reboots(config),
+            Self::Life | Self::Users | Self::Plugins | Self::Refusals => {}
         }
     }
 

@@ -7,6 +7,7 @@ use crate::kubelet::Kubelet;
 use crate::model::{Flux, Known, PodModel};
 use crisp_cri_api::v1::PodSandboxState;
 use crisp_e2e::{Node, until};
+use std::fs;
 use tonic::Status;
 
 const STORY: Story = Story::Wrecks;
@@ -18,7 +19,11 @@ pub(super) async fn play(k: &mut Kubelet) -> Result<(), Finding> {
     shim_that_ends(k).await?;
     life::remove_pod(k, QUIET).await?;
     shim_that_ended(k).await?;
-    life::remove_pod(k, "RemovePodSandbox of a pod that was lost").await
+    life::remove_pod(k, "RemovePodSandbox of a pod that was lost").await?;
+    host_that_lost_power(k).await?;
+    life::remove_pod(k, "RemovePodSandbox after a reboot of the host").await?;
+    unreadable_container(k).await?;
+    unreadable_pod(k).await
 }
 
 async fn half_made_pod(k: &mut Kubelet) -> Result<(), Finding> {
@@ -77,6 +82,44 @@ async fn shim_that_ended(k: &mut Kubelet) -> Result<(), Finding> {
     shim.kill();
     k.restart("a restart without a shim").await?;
     is_lost(k, &pod).await
+}
+
+async fn host_that_lost_power(k: &mut Kubelet) -> Result<(), Finding> {
+    run_pod(k, QUIET, STORY).await?;
+    add_containers(k).await?;
+    let pod = known_pod(k)?;
+    k.node.kill().map_err(stuck)?;
+    k.node.reboot().map_err(stuck)?;
+    // It may not have been synced yet.
+    k.model.images.clear();
+    k.restart("a restart after a reboot of the host").await?;
+    is_lost(k, &pod).await
+}
+
+/// The pod is as if there had never been such a container.
+async fn unreadable_container(k: &mut Kubelet) -> Result<(), Finding> {
+    pull(k, QUIET).await?;
+    run_pod(k, QUIET, STORY).await?;
+    add_containers(k).await?;
+    let (pod, container) = (known_pod(k)?, id_of(k, "last")?);
+    k.node.kill().map_err(stuck)?;
+    let record = k.node.container_record(&pod.id, &container);
+    fs::write(record, "{").map_err(stuck)?;
+    pod_of(k)?.containers.remove("last");
+    k.restart("a restart over a container's record that cannot be read")
+        .await?;
+    k.settle().await
+}
+
+/// It was never there.
+async fn unreadable_pod(k: &mut Kubelet) -> Result<(), Finding> {
+    let pod = known_pod(k)?;
+    k.node.kill().map_err(stuck)?;
+    fs::write(k.node.pod_record(&pod.id), "{").map_err(stuck)?;
+    k.model.pod = None;
+    k.restart("a restart over a pod's record that cannot be read")
+        .await?;
+    k.settle().await
 }
 
 async fn is_lost(k: &mut Kubelet, pod: &PodModel) -> Result<(), Finding> {

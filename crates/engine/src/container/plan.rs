@@ -44,7 +44,7 @@ impl Engine {
             image_id: image.id.to_string(),
             stop_signal: stop_signal(&config, &defaults)?,
             log_path: log_path(&pod_record.config, &config)?,
-            cgroup: format!("{}/{id}", pod_record.cgroup),
+            cgroup: pod.container_cgroup(&id),
             resources: config.resources.clone(),
             config: Arc::new(config),
             image: Arc::new(defaults),

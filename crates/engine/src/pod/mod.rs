@@ -12,6 +12,7 @@ mod wire;
 
 pub(crate) use retry::take_down_again;
 pub(crate) use start::hostname;
+pub(crate) use stop::kill_shim;
 
 use crate::error::{Error, Result};
 use crate::making::Making;
@@ -19,7 +20,7 @@ use crate::record::{PodRecord, RecordFile, Records};
 use crate::shim::Shim;
 use crate::view::PodView;
 use crate::wiring::Wiring;
-use crisp_model::{PodConfig, PodId, PodMetadata, PodState};
+use crisp_model::{ContainerId, PodConfig, PodId, PodMetadata, PodState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -53,6 +54,16 @@ impl Pod {
 
     pub(crate) fn id(&self) -> &PodId {
         &self.id
+    }
+
+    /// The name of a pod's cgroup. It has not the whole id, by which cAdvisor would take it for the pause's own.
+    pub(crate) fn cgroup_name(id: &PodId) -> String {
+        format!("crisp-{}", id.short())
+    }
+
+    /// The cgroup of a container in it.
+    pub(crate) fn container_cgroup(&self, container: &ContainerId) -> String {
+        format!("{}/{container}", self.locked().cgroup)
     }
 
     pub(crate) fn metadata(&self) -> PodMetadata {

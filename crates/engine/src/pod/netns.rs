@@ -15,6 +15,11 @@ pub(crate) fn path(netns_dir: &Path, pod: &PodId) -> PathBuf {
     netns_dir.join(format!("crisp-{pod}"))
 }
 
+/// The pod whose namespace has a file of this name.
+pub(crate) fn pod_of(name: &str) -> Option<PodId> {
+    name.strip_prefix("crisp-")?.parse().ok()
+}
+
 /// Binds a namespace to its file.
 pub(super) fn pin(netns: &OwnedFd, path: &Path) -> Result<()> {
     if let Some(dir) = path.parent() {

@@ -68,8 +68,7 @@ impl Engine {
             .as_ref()
             .unwrap_or(&settings.cgroup.default_parent);
         let parent = self.hierarchies.resolve_parent(Some(parent))?;
-        // Without the whole id, by which cAdvisor would take it for the pause's own.
-        let cgroup = parent.join(&format!("crisp-{}", id.short()))?;
+        let cgroup = parent.join(&Pod::cgroup_name(&id))?;
         let cgroup = cgroup.as_str().to_owned();
         let record = PodRecord::new(id, config, handler, &self.host.boot_id, None, cgroup);
         Ok(PodRecord { runtime, ..record })

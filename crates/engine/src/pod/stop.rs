@@ -189,14 +189,7 @@ impl Engine {
         }
         let paths = PodPaths::new(self.pod_run_dir(pod.id()));
         let shim = ShimPid::read(&paths).map_err(Error::io("read", paths.shim_pid()))?;
-        if let Some(shim) = shim.filter(ShimPid::is_alive) {
-            match kill(shim.pid(), Signal::SIGKILL) {
-                // It has ended meanwhile.
-                Ok(()) | Err(Errno::ESRCH) => {}
-                Err(error) => return Err(Error::Shim(format!("cannot be killed: {error}"))),
-            }
-        }
-        Ok(())
+        shim.map_or(Ok(()), |shim| kill_shim(&shim))
     }
 
     /// Kills what is in a cgroup and removes it.
@@ -221,5 +214,17 @@ impl Engine {
                 },
             );
         }
+    }
+}
+
+/// Kills a shim, if it has not ended.
+pub(crate) fn kill_shim(shim: &ShimPid) -> Result<()> {
+    if !shim.is_alive() {
+        return Ok(());
+    }
+    match kill(shim.pid(), Signal::SIGKILL) {
+        // It has ended meanwhile.
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(error) => Err(Error::Shim(format!("cannot be killed: {error}"))),
     }
 }

@@ -8,7 +8,7 @@ use crate::record::PodRecord;
 use crate::wiring::Wiring;
 use crisp_cni::Attachment;
 use crisp_crash::point;
-use crisp_model::NamespaceMode;
+use crisp_model::{NamespaceMode, PodConfig, PodId, PortMapping, Protocol};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -91,5 +91,32 @@ impl Engine {
         }
         point!("teardown.unwired");
         netns::unpin(&netns::path(&self.config().netns_dir, &record.id))
+    }
+
+    /// The same for a pod without a record. Nobody knows what wired it: plugins are told to take it off the
+    /// network that they make now; the built-in network looks for what has no pod by itself.
+    pub(crate) async fn unwire_orphan(&self, pod: &PodId) -> Result<()> {
+        let netns = netns::path(&self.config().netns_dir, pod);
+        if let Ok(Choice::Plugins(network)) = self.plugins.choose() {
+            let config = unknown_config();
+            let attachment = cni::attachment(network, pod, &config, netns.clone())?;
+            self.plugins.delete(&attachment).await?;
+        }
+        netns::unpin(&netns)
+    }
+}
+
+/// What plugins are told of a pod of which nobody knows anything. They take away what they have by the pod's
+/// id, but portmap up to 1.1.1 does only when it is told of any port.
+fn unknown_config() -> PodConfig {
+    let any_port = PortMapping {
+        protocol: Protocol::Tcp,
+        container_port: 1,
+        host_port: 1,
+        host_ip: None,
+    };
+    PodConfig {
+        port_mappings: vec![any_port],
+        ..PodConfig::default()
     }
 }

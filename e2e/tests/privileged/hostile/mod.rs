@@ -5,6 +5,7 @@ mod exits;
 mod ghosts;
 mod logs;
 mod mounts;
+mod orphans;
 mod registries;
 mod retries;
 mod shims;
