@@ -31,5 +31,7 @@ done
 need_node
 cni_plugins
 oci_runtimes
+criu
+crictl
 "${build[@]}"
 exec cargo run --quiet --locked -p crisp-e2e --bin run-crash -- "${options[@]}"

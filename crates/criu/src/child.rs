@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::log::last_words;
+use crisp_crash::point;
 use crisp_sys::process::pidfd_open;
 use crisp_sys::wait;
 use nix::sys::signal::{Signal, killpg};
@@ -35,6 +36,7 @@ impl Running {
             _ => Error::io("start the program that dumps")(error),
         })?;
         let pid = i32::try_from(child.id()).expect("the kernel's pids fit");
+        point!("criu.started");
         match pidfd_open(Pid::from_raw(pid)) {
             Ok(ended) => Ok(Self {
                 program,

@@ -13,6 +13,7 @@
 use crate::Error;
 use crate::child::{PATIENCE, Running, readable, reason};
 use crate::message::{Kind, Options, Request, Response};
+use crisp_crash::point;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use prost::Message;
@@ -199,6 +200,7 @@ impl<E> Talk<E> {
                         ..Request::default()
                     };
                     answer.set_kind(Kind::Notify);
+                    point!("criu.stepped");
                     self.send(&answer)?;
                 }
                 Kind::Dump => return Ok(()),

@@ -7,6 +7,7 @@ use crate::engine::{Engine, exit_reason};
 use crate::error::chain;
 use crate::error::{Error, Result};
 use crate::shim::{Shim, unexpected};
+use crisp_crash::point;
 use crisp_model::{ContainerState, PodState};
 use crisp_shim_api::message::open_socket::Family;
 use crisp_shim_api::message::{
@@ -147,6 +148,7 @@ impl Engine {
             exec_id: exec.id().to_owned(),
         };
         let (exited, fds) = exec.start(&shim).await?;
+        point!("stream.exec-started");
         let [stdin, stdout, stderr] = arrange(fds, wanted.stdin, wanted.terminal)?;
         let client = HangUp(wanted.terminal.then(|| control.clone()));
         let exit = async move {
@@ -154,6 +156,7 @@ impl Engine {
                 .await
                 .map_err(|_| Error::Shim("is gone".to_owned()))?;
             client.has_stayed();
+            point!("stream.exec-ended");
             Ok(exit_reason(&exit).exit_code())
         };
         Ok(Streams {
@@ -184,6 +187,7 @@ impl Engine {
         if !matches!(body, reply::Body::Attached(_)) {
             return Err(unexpected(&body));
         }
+        point!("stream.attached");
         let mut fds = fds.into_iter();
         let mut next = |asked: bool| if asked { fds.next() } else { None };
         let (stdin, stdout, stderr) = (
@@ -242,6 +246,7 @@ async fn connect(shim: &Shim, family: Family, address: SocketAddr) -> Result<Tcp
     let (_, fds) = shim.call(request::Body::OpenSocket(request)).await?;
     let socket = fds.into_iter().next();
     let socket = socket.ok_or_else(|| Error::Shim("gave no socket".to_owned()))?;
+    point!("stream.dialled");
     let socket = TcpSocket::from_std_stream(socket.into());
     let refused = |e: std::io::Error| {
         Error::FailedPrecondition(format!("connecting to {address} in the pod: {e}"))

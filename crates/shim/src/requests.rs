@@ -110,6 +110,7 @@ impl Shim {
             return Err(self.pod_not_running());
         };
         let socket = pause.open_socket(open.family(), &self.witness)?;
+        point!("shim.socket-opened");
         let answer = Answer {
             body: reply::Body::SocketOpened(SocketOpened {}),
             fds: vec![socket],
@@ -236,6 +237,7 @@ impl Shim {
                 },
             )
             .map_err(RequestError::internal("attach"))?;
+        point!("shim.attached");
         Ok(Some(Answer {
             body: reply::Body::Attached(Attached {}),
             fds,

@@ -1,7 +1,7 @@
 //! A pod's life, from the pull of its image to the removal of that.
 
 use super::requests::*;
-use super::{Story, lost};
+use super::{Story, lost, streams};
 use crate::finding::{Finding, stuck};
 use crate::kubelet::{Kubelet, Outcome};
 use crate::model::{Flux, Known};
@@ -29,6 +29,12 @@ pub(super) async fn play(story: Story, k: &mut Kubelet) -> Result<(), Finding> {
     done!(k, story, create(k, "CreateContainer", "count").await?);
     done!(k, story, start(k, "StartContainer", "count").await?);
     done!(k, story, exec(k).await?);
+    done!(k, story, streams::exec(k).await?);
+    done!(k, story, streams::attach(k).await?);
+    done!(k, story, streams::forward(k).await?);
+    if story == Story::Life {
+        done!(k, story, checkpoint(k).await?);
+    }
     done!(k, story, update_container(k).await?);
     done!(k, story, update_pod(k).await?);
     done!(k, story, reopen_log(k).await?);
@@ -68,6 +74,26 @@ async fn exec(k: &mut Kubelet) -> Result<Outcome<()>, Finding> {
         ("hi\n", 0) => Ok(Outcome::Done(())),
         _ => Err(Finding::Lost(format!("the output of a command: {done:?}"))),
     }
+}
+
+/// The container goes on, whoever dies.
+async fn checkpoint(k: &mut Kubelet) -> Result<Outcome<()>, Finding> {
+    let location = k.node.scratch().map_err(stuck)?.join("checkpoint.tar");
+    let request = CheckpointContainerRequest {
+        container_id: id_of(k, "count")?,
+        location: location.display().to_string(),
+        timeout: 0,
+    };
+    let checkpoint = async |node: &Node| {
+        let mut runtime = node.runtime();
+        runtime.checkpoint_container(request.clone()).await?;
+        match location.exists() {
+            true => Ok(()),
+            false => Err(Status::internal("there is no archive")),
+        }
+    };
+    k.step("CheckpointContainer", Flux::Nothing, checkpoint)
+        .await
 }
 
 async fn update_container(k: &mut Kubelet) -> Result<Outcome<()>, Finding> {

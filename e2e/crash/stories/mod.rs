@@ -4,6 +4,7 @@ mod life;
 mod lost;
 mod refusals;
 mod requests;
+mod streams;
 mod wrecks;
 
 pub(crate) use requests::QUIET;
@@ -12,7 +13,7 @@ use crate::finding::Finding;
 use crate::kubelet::Kubelet;
 use anyhow::Result;
 use crisp_cri_api::v1::PodSandboxConfig;
-use crisp_e2e::{Node, allow_reboots, oci_handlers, own_users};
+use crisp_e2e::{Node, allow_reboots, oci_handlers, own_users, tools};
 use std::fmt;
 use toml::Table;
 
@@ -66,7 +67,11 @@ impl Story {
         match self {
             Self::Command => drop(config.insert("handlers".to_owned(), oci_handlers().into())),
             Self::Wrecks => allow_reboots(config),
-            Self::Life | Self::Users | Self::Plugins | Self::Refusals => {}
+            Self::Life => {
+                let criu = tools::criu().display().to_string();
+                config.insert("criu".to_owned(), criu.into());
+            }
+            Self::Users | Self::Plugins | Self::Refusals => {}
         }
     }
 

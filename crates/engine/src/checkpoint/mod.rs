@@ -27,6 +27,7 @@ use crate::handlers::RuntimeCommand;
 use crate::pod::Pod;
 use crate::record::ContainerRecord;
 use archive::Archive;
+use crisp_crash::point;
 use crisp_criu::{Connections, Dump, Error as CriuError};
 use crisp_image::Bounds;
 use crisp_shim_api::PodPaths;
@@ -191,8 +192,11 @@ impl Checkpoint {
                 self.write_changes(&staging)
             }
         }?;
+        point!("checkpoint.dumped");
         let archive = self.describe(&staging, &deleted)?;
+        point!("checkpoint.described");
         archive.write(file, self.deadline)?;
+        point!("checkpoint.archived");
         // What it was made of may be taken away once it has ended.
         self.process.check_runs()?;
         self.in_time()?;
@@ -340,7 +344,9 @@ impl Checkpoint {
             until: self.deadline,
         };
         let images = &self.engine.images;
-        Ok(images.write_changes(&self.record.id, &left_out, file, bounds)?)
+        let deleted = images.write_changes(&self.record.id, &left_out, file, bounds)?;
+        point!("checkpoint.changes-written");
+        Ok(deleted)
     }
 
     /// Writes what is known of the container beside what was dumped of it.

@@ -11,6 +11,7 @@ use super::TIMEOUT_MAX;
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result, chain};
 use crate::record::{current_version, make_private_dir, read, remove_dir, remove_file, write};
+use crisp_crash::point;
 use crisp_model::ContainerId;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
@@ -77,6 +78,7 @@ impl Staging {
             deadline: Some(SystemTime::now() + deadline.saturating_duration_since(Instant::now())),
         };
         write(&staging.dir.join(RECORD), &record)?;
+        point!("checkpoint.recorded");
         make_private_dir(&staging.images())?;
         Ok(staging)
     }
@@ -104,12 +106,17 @@ impl Staging {
             .create_new(true)
             .mode(0o600)
             .open(&self.partial);
-        created.map_err(Error::io("create", &self.partial))
+        let created = created.map_err(Error::io("create", &self.partial))?;
+        point!("checkpoint.archive-created");
+        Ok(created)
     }
 
     /// Gives the archive, which is written and synced, its name.
     pub(super) fn publish(&self, location: &Path) -> Result<()> {
-        fs::rename(&self.partial, location).map_err(Error::io("rename the archive to", location))
+        fs::rename(&self.partial, location)
+            .map_err(Error::io("rename the archive to", location))?;
+        point!("checkpoint.published");
+        Ok(())
     }
 
     fn remove(&self) -> Result<()> {
