@@ -102,6 +102,8 @@ pub(crate) struct Incoming {
 pub(crate) struct Connections {
     poller: Poller,
     open: BTreeMap<Key, Connection>,
+    /// Whose turn it was last. What it asked for before it went is done, though nobody hears the answer.
+    served: Option<(Key, Greeted)>,
 }
 
 impl Connections {
@@ -109,6 +111,7 @@ impl Connections {
         Self {
             poller,
             open: BTreeMap::new(),
+            served: None,
         }
     }
 
@@ -157,6 +160,7 @@ impl Connections {
         let Some(connection) = self.open.get_mut(&key) else {
             return incoming;
         };
+        self.served = Some((key, connection.greeted));
         let mut result = if ready.writable() {
             connection.flush()
         } else {
@@ -176,13 +180,14 @@ impl Connections {
         if let Some(connection) = self.open.get_mut(&key) {
             connection.greeted = Greeted::Yes;
         }
+        self.served = Some((key, Greeted::Yes));
     }
 
-    /// Whether the peer has greeted.
+    /// Whether the peer has greeted, be it gone since its turn.
     pub(crate) fn has_greeted(&self, key: Key) -> bool {
-        self.open
-            .get(&key)
-            .is_some_and(|connection| connection.greeted == Greeted::Yes)
+        let open = self.open.get(&key).map(|connection| connection.greeted);
+        let served = self.served.filter(|(served, _)| *served == key);
+        open.or(served.map(|(_, greeted)| greeted)) == Some(Greeted::Yes)
     }
 
     /// Answers a request; when its connection is gone, the answer and its descriptors are dropped.

@@ -226,8 +226,10 @@ async fn privileged_audit_of_a_node_that_runs_names_what_is_missing() -> Result<
     .await?;
     umount2(&pod.netns(), MntFlags::MNT_DETACH)?;
     fs::remove_file(pod.netns())?;
+    // Of the namespace nothing was left.
     let link = format!("crisp{}", &pod.id[..10]);
-    run(&format!("ip link delete {link}"))?;
+    let shown = Path::new("/sys/class/net").join(&link);
+    eventually("the link is gone", || !shown.exists()).await?;
     for family in ["any4", "any6"] {
         run(&format!(
             "nft flush map inet crisp-e2e{} {family}",

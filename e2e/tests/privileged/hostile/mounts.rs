@@ -120,20 +120,21 @@ async fn privileged_start_on_a_mount_that_hangs_is_given_up() -> Result<()> {
     node.finish().await
 }
 
+/// Starts a container on a file system that has begun to hang, under a runtime that is to forget it.
 async fn ensure_forgotten_by(node: &Node, handler: &str, dead: &Fuse) -> Result<()> {
     let pod = node.run_pod_with_handler(handler, handler, |_| ()).await?;
-    let container = pod
-        .create("main", mounting(&dead.dir().join("dir")))
-        .await?;
+    let mounting = mounting(&dead.dir().join("dir"));
+    let container = pod.create("main", mounting).await?;
     dead.hang();
     error(container.start().await)?;
+    // What waits for the file system ends when that answers.
+    dead.recover();
     let state = node.run_dir().join("pods").join(&pod.id).join("oci");
     until("the runtime has forgotten it", async || {
         let mut known = std::fs::read_dir(&state).ok()?;
         known.next().is_none().then_some(())
     })
-    .await?;
-    container.remove().await.map_err(Into::into)
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,18 +144,14 @@ async fn privileged_start_that_is_given_up_is_forgotten_by_its_runtime() -> Resu
     })
     .await?;
     let scratch = node.scratch()?;
-    let dead = [
-        Fuse::mount(&scratch.join("runc"))?,
-        Fuse::mount(&scratch.join("crun"))?,
-    ];
+    let [for_runc, for_crun] = ["runc", "crun"].map(|name| Fuse::mount(&scratch.join(name)));
+    let (for_runc, for_crun) = (for_runc?, for_crun?);
     let (runc, crun) = tokio::join!(
-        ensure_forgotten_by(&node, "runc", &dead[0]),
-        ensure_forgotten_by(&node, "crun", &dead[1])
+        ensure_forgotten_by(&node, "runc", &for_runc),
+        ensure_forgotten_by(&node, "crun", &for_crun)
     );
-    dead.iter().for_each(Fuse::recover);
-    runc?;
-    crun?;
-    drop(dead);
+    runc.and(crun)?;
+    drop((for_runc, for_crun));
     node.finish().await
 }
 
@@ -162,7 +159,7 @@ async fn privileged_start_that_is_given_up_is_forgotten_by_its_runtime() -> Resu
 async fn privileged_device_and_log_directory_that_hang_are_refused_by_their_paths() -> Result<()> {
     let node = Node::start().await?;
     let dead = Fuse::mount(&node.scratch()?.join("dead"))?;
-    let (device, logs) = (dead.dir().join("device"), dead.dir().join("logs"));
+    let (device, logs) = (dead.dir().join("device"), dead.dir().join("dir"));
     let pod = node
         .run_pod("pod", |config| {
             config.log_directory = logs.display().to_string();

@@ -2,9 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{ContainerState, StopContainerRequest};
-use crisp_e2e::{Cgroup, Container, Node, Pod, Process, eventually, sh};
+use crisp_e2e::{Cgroup, Container, Node, Pod, Process, eventually, sh, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
+use std::fs;
 use std::time::Duration;
 use tonic::{Code, Request};
 
@@ -62,6 +64,14 @@ async fn privileged_stop_is_finished_by_the_next_daemon() -> Result<()> {
     tokio::select! {
         stopped = stopping => anyhow::bail!("stopped at once: {stopped:?}"),
         told = told => told?,
+    }
+    for container in [&over, &soon, &long] {
+        let record = node.container_record(&pod.id, &container.id);
+        until("it is on record that the signal was sent", async || {
+            let record: Value = serde_json::from_slice(&fs::read(&record).ok()?).ok()?;
+            record["stop"]["signal"].is_null().then_some(())
+        })
+        .await?;
     }
     node.kill()?;
     // The patience with one of them ends while nobody is there to end it.
