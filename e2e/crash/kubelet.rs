@@ -227,6 +227,19 @@ impl Kubelet {
         audit.map_err(|error| Finding::of_audit(&error))
     }
 
+    /// As [`Kubelet::settle`], if the pod has not gone with its shim.
+    ///
+    /// # Errors
+    /// Something is not as it was.
+    pub(crate) async fn settle_pod(&mut self) -> Result<Outcome<()>, Finding> {
+        self.notice(Flux::Pod).await?;
+        if self.shim_has_died() && self.pod_is_lost().await? {
+            return Ok(Outcome::PodLost);
+        }
+        self.settle().await?;
+        Ok(Outcome::Done(()))
+    }
+
     /// Whether the shim that died was that of the story's pod, as it is now. The daemon hears of it behind
     /// whatever it does.
     async fn pod_is_lost(&self) -> Result<bool, Finding> {
@@ -244,9 +257,14 @@ impl Kubelet {
         known.await.map_err(stuck)
     }
 
+    /// Whoever dies as the last thing of a step has died then.
+    pub(crate) async fn rest(&self) {
+        tokio::time::sleep(REST).await;
+    }
+
     async fn end(&mut self, step: &'static str) {
         if self.case.is_none() {
-            tokio::time::sleep(REST).await;
+            self.rest().await;
             self.steps.push((step, self.node.reached_points()));
         }
     }

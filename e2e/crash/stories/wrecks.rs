@@ -3,26 +3,29 @@
 use super::requests::*;
 use super::{Story, life, lost};
 use crate::finding::{Finding, stuck};
-use crate::kubelet::Kubelet;
+use crate::kubelet::{Kubelet, Outcome};
 use crate::model::{Flux, Known, PodModel};
-use crisp_cri_api::v1::PodSandboxState;
 use crisp_e2e::{Node, until};
+use serde_json::Value;
 use std::fs;
-use tonic::Status;
 
 const STORY: Story = Story::Wrecks;
 
 pub(super) async fn play(k: &mut Kubelet) -> Result<(), Finding> {
     pull(k, QUIET).await?;
     half_made_pod(k).await?;
-    half_made_container(k).await?;
+    if let Outcome::PodLost = half_made_container(k).await? {
+        return lost::play(k, STORY).await;
+    }
     shim_that_ends(k).await?;
     life::remove_pod(k, QUIET).await?;
     shim_that_ended(k).await?;
     life::remove_pod(k, "RemovePodSandbox of a pod that was lost").await?;
     host_that_lost_power(k).await?;
     life::remove_pod(k, "RemovePodSandbox after a reboot of the host").await?;
-    unreadable_container(k).await?;
+    if let Outcome::PodLost = unreadable_container(k).await? {
+        return lost::play(k, STORY).await;
+    }
     unreadable_pod(k).await
 }
 
@@ -33,13 +36,13 @@ async fn half_made_pod(k: &mut Kubelet) -> Result<(), Finding> {
     k.settle().await
 }
 
-async fn half_made_container(k: &mut Kubelet) -> Result<(), Finding> {
+async fn half_made_container(k: &mut Kubelet) -> Result<Outcome<()>, Finding> {
     run_pod(k, QUIET, STORY).await?;
     let pod = known_pod(k)?;
     let create = async |node: &Node| pod.handle(node).create("idle", |_| ()).await.map(drop);
     k.die_at("create.cgroup-made", create).await?;
     k.restart("a restart over a half-made container").await?;
-    k.settle().await
+    k.settle_pod().await
 }
 
 /// With a container that has ended and one that runs.
@@ -57,19 +60,23 @@ async fn shim_that_ends(k: &mut Kubelet) -> Result<(), Finding> {
     let shim = k.node.shim(&pod.id).map_err(stuck)?;
     let end = async |node: &Node| {
         shim.kill();
-        until("the pod is not ready", async || {
-            let status = pod.handle(node).status().await;
-            match status {
-                Ok(status) if status.state() == PodSandboxState::SandboxNotready => Some(Ok(())),
-                Ok(_) => None,
+        let down = until("the pod is taken down", async || {
+            match pod.handle(node).status().await {
+                Ok(_) => is_on_record_as_down(node, &pod.id).then_some(Ok(())),
                 Err(error) => Some(Err(internal(error))),
             }
-        })
-        .await
-        .unwrap_or_else(|error| Err(Status::internal(format!("{error:#}"))))
+        });
+        down.await.map_err(internal)?
     };
     k.step("the end of a shim", Flux::Pod, end).await?;
     is_lost(k, &pod).await
+}
+
+/// Written when all of the pod has been taken down, as the last but one of what a daemon does.
+fn is_on_record_as_down(node: &Node, pod: &str) -> bool {
+    let record = fs::read(node.pod_record(pod)).unwrap_or_default();
+    let record: Value = serde_json::from_slice(&record).unwrap_or_default();
+    record["state"] == "NotReady" && record["shim_pid"].is_null() && record["network"].is_null()
 }
 
 /// The daemon was dead meanwhile.
@@ -97,7 +104,7 @@ async fn host_that_lost_power(k: &mut Kubelet) -> Result<(), Finding> {
 }
 
 /// The pod is as if there had never been such a container.
-async fn unreadable_container(k: &mut Kubelet) -> Result<(), Finding> {
+async fn unreadable_container(k: &mut Kubelet) -> Result<Outcome<()>, Finding> {
     pull(k, QUIET).await?;
     run_pod(k, QUIET, STORY).await?;
     add_containers(k).await?;
@@ -108,7 +115,7 @@ async fn unreadable_container(k: &mut Kubelet) -> Result<(), Finding> {
     pod_of(k)?.containers.remove("last");
     k.restart("a restart over a container's record that cannot be read")
         .await?;
-    k.settle().await
+    k.settle_pod().await
 }
 
 /// It was never there.
@@ -123,9 +130,10 @@ async fn unreadable_pod(k: &mut Kubelet) -> Result<(), Finding> {
 }
 
 async fn is_lost(k: &mut Kubelet, pod: &PodModel) -> Result<(), Finding> {
-    lost::is_reported(&k.node, pod).await?;
     pod_of(k)?.is_ready = false;
     // Nobody saw how it ended.
     set_state(k, "last", Known::Exited { code: 255 })?;
-    k.settle().await
+    k.rest().await;
+    k.settle().await?;
+    lost::is_reported(&k.node, pod).await
 }

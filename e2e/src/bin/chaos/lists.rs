@@ -102,8 +102,7 @@ async fn ask_for_figures(kubelet: &mut Kubelet) -> Result<()> {
 }
 
 /// Listens to events until the end. On one connection those of a container come in their order, each once.
-pub(crate) async fn listen(world: Arc<World>) -> Result<()> {
-    let client = Client::connect(&world).await?;
+pub(crate) async fn listen(world: Arc<World>, client: Client) -> Result<()> {
     while !world.is_ending() {
         let events = client
             .runtime()

@@ -100,8 +100,8 @@ async fn run(time: Duration, seed: u64, trace: &Path) -> Result<()> {
 
 async fn populate(world: &Arc<World>, seed: u64) -> Result<JoinSet<Result<()>>> {
     let mut everybody = JoinSet::new();
-    everybody.spawn_local(monkey::run(world.clone(), Random::new(seed, 0)));
-    everybody.spawn_local(lists::listen(world.clone()));
+    let client = Client::connect(world).await?;
+    everybody.spawn_local(lists::listen(world.clone(), client));
     let mut stream: u16 = 0;
     for number in 0..CLIENTS {
         let client = Client::connect(world).await?;
@@ -122,6 +122,8 @@ async fn populate(world: &Arc<World>, seed: u64) -> Result<JoinSet<Result<()>>> 
             everybody.spawn_local(live(member(format!("{number}-pod-{pod}"))));
         }
     }
+    // Once all are connected.
+    everybody.spawn_local(monkey::run(world.clone(), Random::new(seed, 0)));
     Ok(everybody)
 }
 
