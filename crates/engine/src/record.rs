@@ -358,14 +358,15 @@ fn sync<const N: usize>(paths: [&Path; N]) -> Result<()> {
 
 /// A record; one that is torn, or of a version that nobody knows, is none.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    let text = std::fs::read(path).ok()?;
-    match serde_json::from_slice(&text) {
-        Ok(record) => Some(record),
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "a record cannot be read and is dropped");
-            None
-        }
-    }
+    let text = match std::fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return None,
+        text => text,
+    };
+    let record = text.and_then(|text| Ok(serde_json::from_slice(&text)?));
+    let told = record.inspect_err(|error| {
+        tracing::warn!(path = %path.display(), %error, "a record cannot be read and is dropped");
+    });
+    told.ok()
 }
 
 fn read_containers(pod_dir: &Path) -> Result<Vec<ContainerRecord>> {
