@@ -123,6 +123,7 @@ fn parse_start_ticks(stat: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn a_written_process_is_read_and_alive() {
@@ -141,6 +142,33 @@ mod tests {
         let mut other = ShimPid::current().unwrap();
         other.start_ticks += 1;
         assert!(!other.is_alive());
+    }
+
+    #[test]
+    fn a_shim_is_known_by_its_program_and_its_arguments() {
+        let process = tempfile::tempdir().unwrap();
+        let runs = Path::new("/run/pods");
+        let runtime_dir = |program: &str, arguments: &str| {
+            let exe = process.path().join("exe");
+            let _ = fs::remove_file(&exe);
+            symlink(program, &exe).unwrap();
+            fs::write(process.path().join("cmdline"), arguments).unwrap();
+            runtime_dir_in(runs, process.path())
+        };
+        let (shim, arguments) = (
+            "/memfd:crisp-shim (deleted)",
+            "crisp-shim\0shim\0/run/pods/a\0",
+        );
+        assert_eq!(runtime_dir(shim, arguments).as_deref(), Some("a"));
+        assert_eq!(runtime_dir("/bin/sh", arguments), None);
+        for other in [
+            "crisp-shim\0pause\0/run/pods/a\0",
+            "crisp-shim\0shim\0/run/others/a\0",
+            "crisp-shim\0shim",
+            "",
+        ] {
+            assert_eq!(runtime_dir(shim, other), None, "{other:?}");
+        }
     }
 
     #[test]
