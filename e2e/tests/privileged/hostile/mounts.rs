@@ -123,8 +123,8 @@ async fn privileged_start_on_a_mount_that_hangs_is_given_up() -> Result<()> {
 /// Starts a container on a file system that has begun to hang, under a runtime that is to forget it.
 async fn ensure_forgotten_by(node: &Node, handler: &str, dead: &Fuse) -> Result<()> {
     let pod = node.run_pod_with_handler(handler, handler, |_| ()).await?;
-    let mounting = mounting(&dead.dir().join("dir"));
-    let container = pod.create("main", mounting).await?;
+    let dir = dead.dir().join("dir");
+    let container = pod.create("main", mounting(&dir)).await?;
     dead.hang();
     error(container.start().await)?;
     // What waits for the file system ends when that answers.
