@@ -31,7 +31,7 @@ use ipnet::IpNet;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 use tracing::Instrument;
@@ -54,6 +54,9 @@ pub struct Engine {
     pub(crate) hierarchies: Arc<Hierarchies>,
     /// A sealed copy of the shim's program, which nothing that runs can change.
     pub(crate) shim_exe: OwnedFd,
+    /// A mount namespace with an empty root, which the pause processes of this daemon's pods share as soon
+    /// as the first has made it.
+    pub(crate) pause_mounts: OnceLock<OwnedFd>,
     pub(crate) reaper: Reaper,
     pub(crate) profiles: Profiles,
     pub(crate) selinux: Selinux,
@@ -105,6 +108,7 @@ impl Engine {
             left: Arc::default(),
             hierarchies: Arc::new(hierarchies),
             shim_exe,
+            pause_mounts: OnceLock::new(),
             reaper,
             profiles: Profiles::default(),
             selinux,

@@ -91,6 +91,7 @@ fn measure(
             flags: filter.flags,
         },
         shm: None,
+        mounts_from: None,
     };
     let began = Instant::now();
     let mut starting = start(plan, witness)?;

@@ -48,6 +48,8 @@ pub(crate) struct Init<'a> {
     pub(crate) hooks: Option<InitHooks>,
     pub(crate) root: OwnedFd,
     pub(crate) mounts: Vec<Prepared>,
+    /// As in [`ContainerPlan`].
+    pub(crate) mounts_from: Option<BorrowedFd<'a>>,
     pub(crate) devices: Vec<Node>,
     /// Those that the second stage enters itself.
     pub(crate) joined: Vec<(Kind, OwnedFd)>,
@@ -84,7 +86,8 @@ pub(crate) fn start(
     child: &Child,
 ) -> Result<(), StartError> {
     let witness = child.witness();
-    isolate(child, &kept(reporter, &plan.stdio, plan.shm))?;
+    let others = [plan.shm, plan.mounts_from].into_iter().flatten();
+    isolate(child, &kept(reporter, &plan.stdio, others))?;
     let spec = load(plan.bundle)?;
     let container = Container::from_spec(&spec)?;
     // Before anything is entered: what attends to the hooks stays where the caller is.
@@ -103,6 +106,10 @@ pub(crate) fn start(
     join_keyring(&container.process)?;
     enter_users_and_pids(&container.namespaces, users_fd, &joined, witness)?;
     let init = Init {
+        // Hooks see the host's files, and the kernel makes a procfs for a user namespace only in sight of one.
+        mounts_from: plan
+            .mounts_from
+            .filter(|_| users.is_none() && hooks.is_none()),
         container,
         hooks,
         root,
@@ -135,7 +142,7 @@ pub(crate) fn exec(
     child: &Child,
 ) -> Result<(), StartError> {
     let witness = child.witness();
-    isolate(child, &kept(reporter, &plan.stdio, Some(plan.init_pidfd)))?;
+    isolate(child, &kept(reporter, &plan.stdio, [plan.init_pidfd]))?;
     let process = ProcessPlan::from_spec(plan.process, None)?;
     let kinds = foreign_kinds(plan.init, plan.init_pidfd)?;
     let cgroups = Cgroups::open(plan.cgroup_dirs)?;
@@ -175,13 +182,13 @@ pub(crate) fn exec(
 pub(crate) fn kept<'a>(
     reporter: &'a Reporter,
     stdio: &'a Stdio,
-    other: Option<BorrowedFd<'a>>,
+    others: impl IntoIterator<Item = BorrowedFd<'a>>,
 ) -> Vec<BorrowedFd<'a>> {
     let mut kept = vec![reporter.as_fd()];
     if let Stdio::Pipes(pipes) = stdio {
         kept.extend(pipes.iter().map(AsFd::as_fd));
     }
-    kept.extend(other);
+    kept.extend(others);
     kept
 }
 

@@ -56,6 +56,7 @@ pub(crate) fn start(
     // out of sight: the kernel wants to see these before it gives others to a user namespace.
     let mounts = file_systems::make(init.mounts, container)?;
     let (root, visit) = match hooks.root_place() {
+        None if init.mounts_from.is_some() => (root::cover(init.root)?, None),
         None => (root::enter(init.root)?, None),
         Some(place) => {
             let visit = root::visit(&init.root, place)?;
@@ -168,6 +169,10 @@ fn enter_namespaces(init: &Init<'_>, witness: &SingleThreaded) -> Result<(), Sta
     for (kind, fd) in init.joined.iter().filter(|(kind, _)| *kind != Kind::Pid) {
         let step = format!("enter the {} namespace", kind.file_name());
         namespace::setns(fd, kind.flag(), witness).step(step, "")?;
+    }
+    if let Some(process) = init.mounts_from {
+        let step = "enter a mount namespace with few mounts";
+        namespace::setns(process, Kind::Mount.flag(), witness).step(step, "")?;
     }
     let own = [
         Kind::Mount,

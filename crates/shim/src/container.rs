@@ -104,6 +104,8 @@ pub(crate) struct Ending {
 pub(crate) struct PodParts<'a> {
     pub(crate) paths: &'a PodPaths,
     pub(crate) shm: Option<BorrowedFd<'a>>,
+    /// The pause process.
+    pub(crate) pause: BorrowedFd<'a>,
 }
 
 impl Container {
@@ -143,6 +145,7 @@ impl Container {
                 flags: request.seccomp_flags,
             },
             shm: pod.shm,
+            mounts_from: Some(pod.pause),
         };
         let command_line = command_line(request, pod.paths);
         let start = match &command_line {

@@ -8,6 +8,7 @@ use crate::cgroup;
 use crate::shm;
 use crate::sysctl::Sysctl;
 use crisp_sys::mount::{self, Attributes, Change, FsContext, FsError, Propagation, Recursion};
+use crisp_sys::namespace::{Kind, setns};
 use crisp_sys::process::{Child, StdioNumber, install_stdio, reset_signals};
 use crisp_sys::security;
 use crisp_sys::socket::{Wait, receive, send};
@@ -45,6 +46,9 @@ pub(crate) struct Setup {
     /// SELinux contexts of the pause process and of /dev/shm; empty: none is asked for.
     pub(crate) process_label: String,
     pub(crate) file_label: String,
+    /// A mount namespace with nothing but an empty root; none: it makes one of its own, in which it is
+    /// already.
+    pub(crate) lent_mounts: Option<OwnedFd>,
 }
 
 /// A step that failed, and why.
@@ -88,9 +92,9 @@ impl Setup {
         child: &Child,
     ) -> Result<(), StepError> {
         let null = std::io::stdin();
-        child
-            .close_all_but(&[parent, executable.as_fd()])
-            .step("close files")?;
+        let mut kept = vec![parent, executable.as_fd()];
+        kept.extend(self.lent_mounts.iter().map(AsFd::as_fd));
+        child.close_all_but(&kept).step("close files")?;
         if self.user_namespace {
             wait_for_id_maps(parent)?;
         }
@@ -104,7 +108,11 @@ impl Setup {
             true => (shm, None),
             false => (None, shm),
         };
-        enter_empty_root(attached.as_ref())?;
+        match &self.lent_mounts {
+            Some(mounts) => setns(mounts, Kind::Mount.flag(), child.witness())
+                .step("enter the mount namespace of other pods")?,
+            None => enter_empty_root(attached.as_ref())?,
+        }
         detach_from_shim(null.as_fd())?;
         // Containers may come before the execution: they meet a process without privileges, that nobody
         // traces. The execution undoes the latter, and pause does it again.

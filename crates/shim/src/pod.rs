@@ -9,6 +9,7 @@ use crate::sysctl::{OwnNamespaces, Sysctl, SysctlError};
 use crisp_crash::point;
 use crisp_shim_api::message::open_socket::Family;
 use crisp_shim_api::message::{IdMap, PodExited, PodStarted, StartPod, reply};
+use crisp_sys::mount::clones_detached;
 use crisp_sys::namespace::{Kind, open_namespace, setns};
 use crisp_sys::process::{self, SingleThreaded, Spawn, Spawned};
 use crisp_sys::socket::{Wait, receive, send};
@@ -66,6 +67,7 @@ pub(crate) enum Pod {
 pub(crate) struct Pause {
     pub(crate) process: Spawned,
     network: Network,
+    mounts: Mounts,
     pub(crate) shm: Shm,
 }
 
@@ -73,6 +75,16 @@ pub(crate) struct Pause {
 enum Network {
     Host,
     Own,
+}
+
+/// Whose mount namespace pause is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mounts {
+    /// One that another pod's pause has made.
+    Lent,
+    Own,
+    /// Its own, which its user namespace owns: nobody outside of that can enter it.
+    OwnOfUsers,
 }
 
 /// A pause process that is not set up yet.
@@ -96,14 +108,22 @@ impl Pod {
 }
 
 impl PodStart {
-    /// Spawns the child that becomes pause. Waits for nothing.
+    /// Spawns the child that becomes pause. Waits for nothing. `lent` is a mount namespace of other pods.
     pub(crate) fn begin(
         config: &StartPod,
+        lent: Option<OwnedFd>,
         reply_to: ReplyTo,
         poller: &Poller,
         witness: &SingleThreaded,
     ) -> Result<Self, PodError> {
         let mut setup = check(config)?;
+        // Where /dev/shm stays detached, there is nothing to attach in it.
+        setup.lent_mounts = lent.filter(|_| !setup.user_namespace && clones_detached());
+        let mounts = match (&setup.lent_mounts, setup.user_namespace) {
+            (Some(_), _) => Mounts::Lent,
+            (None, false) => Mounts::Own,
+            (None, true) => Mounts::OwnOfUsers,
+        };
         let born_in = cgroup::take_unified(&mut setup.cgroup_dirs);
         let born_in = born_in.map(open_directory).transpose();
         let born_in = born_in.map_err(io("open the cgroup"))?;
@@ -117,7 +137,7 @@ impl PodStart {
         )
         .map_err(io("make a socket"))?;
         let options = Spawn {
-            namespaces: Some(namespaces(config)),
+            namespaces: Some(namespaces(config, mounts)),
             cgroup: born_in.as_ref().map(AsFd::as_fd),
             ..Spawn::default()
         };
@@ -130,6 +150,7 @@ impl PodStart {
             pause: Pause {
                 process,
                 network: network(config),
+                mounts,
                 shm: match config.shm_size_bytes {
                     0 => Shm::None,
                     _ => Shm::AttachedByPause,
@@ -186,14 +207,26 @@ impl Pause {
     /// The answer to StartPod, with the network's descriptors.
     pub(crate) fn started(&self, witness: &SingleThreaded) -> Result<Answer, PodError> {
         let pause_pid = self.process.pid.as_raw().cast_unsigned();
-        let fds = match self.network {
+        let mut fds = match self.network {
             Network::Host => Vec::new(),
             Network::Own => open_network(self.process.pid, witness)?,
         };
+        let lends_mounts = self.lends_mounts();
+        if lends_mounts {
+            fds.push(open_mounts(self.process.pid)?);
+        }
+        let started = PodStarted {
+            pause_pid,
+            lends_mounts,
+        };
         Ok(Answer {
-            body: reply::Body::PodStarted(PodStarted { pause_pid }),
+            body: reply::Body::PodStarted(started),
             fds,
         })
+    }
+
+    fn lends_mounts(&self) -> bool {
+        self.mounts == Mounts::Own && !matches!(self.shm, Shm::AttachedByPause)
     }
 
     /// A TCP socket that belongs to the pod's network, which may be the host's.
@@ -255,11 +288,13 @@ fn check(config: &StartPod) -> Result<Setup, PodError> {
         cgroup_dirs: config.cgroup_dirs.iter().map(PathBuf::from).collect(),
         process_label: config.process_label.clone(),
         file_label: config.file_label.clone(),
+        lent_mounts: None,
     })
 }
 
-fn namespaces(config: &StartPod) -> CloneFlags {
+fn namespaces(config: &StartPod, mounts: Mounts) -> CloneFlags {
     let asked = [
+        (mounts != Mounts::Lent, CloneFlags::CLONE_NEWNS),
         (config.new_network, CloneFlags::CLONE_NEWNET),
         (config.new_ipc, CloneFlags::CLONE_NEWIPC),
         (config.new_uts, CloneFlags::CLONE_NEWUTS),
@@ -270,8 +305,7 @@ fn namespaces(config: &StartPod) -> CloneFlags {
         .into_iter()
         .filter(|(new, _)| *new)
         .map(|(_, flag)| flag);
-    // pause has a mount namespace of its own in any case.
-    asked.fold(CloneFlags::CLONE_NEWNS, CloneFlags::union)
+    asked.fold(CloneFlags::empty(), CloneFlags::union)
 }
 
 fn network(config: &StartPod) -> Network {
@@ -313,6 +347,11 @@ fn open_network(pid: Pid, witness: &SingleThreaded) -> Result<Vec<OwnedFd>, PodE
         namespace,
         netlink.map_err(io("make a netlink socket"))?,
     ])
+}
+
+fn open_mounts(pid: Pid) -> Result<OwnedFd, PodError> {
+    let path = format!("/proc/{pid}/ns/mnt");
+    open_namespace(Path::new(&path), Kind::Mount).map_err(io("open the mount namespace"))
 }
 
 /// Does something in the network namespace of a process, and gives that namespace too.

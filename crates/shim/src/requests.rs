@@ -50,7 +50,7 @@ impl Shim {
             _ if !greeted => Err(RequestError::Invalid(
                 "the first request is Hello".to_owned(),
             )),
-            request::Body::StartPod(config) => self.start_pod(to, &config),
+            request::Body::StartPod(config) => self.start_pod(to, &config, fds),
             request::Body::StartContainer(start) => self.start_container(to, &start),
             request::Body::Exec(exec) => self.exec(to, &exec, fds),
             request::Body::Signal(signal) => self.signal(&signal),
@@ -88,11 +88,12 @@ impl Shim {
         Ok(Some(reply::Body::Welcome(welcome).into()))
     }
 
-    fn start_pod(&mut self, to: ReplyTo, config: &StartPod) -> Now {
+    fn start_pod(&mut self, to: ReplyTo, config: &StartPod, mut fds: Vec<OwnedFd>) -> Now {
         self.require_open()?;
         match &mut self.pod {
             Pod::New => {
-                let start = PodStart::begin(config, to, &self.poller, &self.witness)?;
+                let lent = fds.pop();
+                let start = PodStart::begin(config, lent, to, &self.poller, &self.witness)?;
                 self.pod = Pod::Starting(start);
                 Ok(None)
             }
@@ -139,6 +140,7 @@ impl Shim {
         let pod = PodParts {
             paths: &self.paths,
             shm: shm.as_ref().map(AsFd::as_fd),
+            pause: pause.process.pidfd.as_fd(),
         };
         let key = self.keys.next();
         let container = Container::begin(key, start, pod, to, &self.poller, &self.witness)?;

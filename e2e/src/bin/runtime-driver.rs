@@ -64,6 +64,7 @@ fn run(job: &Value, witness: &SingleThreaded) -> Result<Value> {
         stdio,
         seccomp: filter(&seccomp),
         shm: shm.as_ref().map(AsFd::as_fd),
+        mounts_from: None,
     };
     let mut starting = start(plan, witness)?;
     if job["abandon"] == true {

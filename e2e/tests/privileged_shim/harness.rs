@@ -13,7 +13,7 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -113,19 +113,18 @@ impl Daemon {
     }
 
     pub(crate) fn ask(&mut self, body: request::Body) -> (reply::Body, Vec<OwnedFd>) {
-        let id = self.begin(body);
-        self.answer(id)
+        self.ask_with(body, &[])
     }
 
-    pub(crate) fn begin(&mut self, body: request::Body) -> u64 {
+    pub(crate) fn ask_with(
+        &mut self,
+        body: request::Body,
+        fds: &[BorrowedFd<'_>],
+    ) -> (reply::Body, Vec<OwnedFd>) {
         self.next_id += 1;
-        send(
-            self.socket.as_fd(),
-            &crisp_shim_api::request(self.next_id, body),
-            &[],
-        )
-        .unwrap();
-        self.next_id
+        let request = crisp_shim_api::request(self.next_id, body);
+        send(self.socket.as_fd(), &request, fds).unwrap();
+        self.answer(self.next_id)
     }
 
     pub(crate) fn answer(&mut self, id: u64) -> (reply::Body, Vec<OwnedFd>) {
@@ -184,19 +183,30 @@ pub(crate) struct Pod {
     pub(crate) shim: Pid,
     pub(crate) daemon: Daemon,
     pub(crate) pause: u32,
+    /// The mount namespace of pause, if other pods may share it.
+    pub(crate) lent_mounts: Option<OwnedFd>,
 }
 
 impl Pod {
     pub(crate) fn start(name: &str, config: StartPod) -> Self {
+        Self::start_in(name, config, None)
+    }
+
+    /// Starts a pod whose pause shares the mount namespace of another's.
+    pub(crate) fn start_in(name: &str, config: StartPod, mounts: Option<BorrowedFd<'_>>) -> Self {
         let mut pod = Self::without_pause(name);
-        let cgroup_dirs = pod.cgroups.below("pause");
-        let (reply, fds) = pod.daemon.ask(request::Body::StartPod(StartPod {
-            cgroup_dirs,
+        let start = StartPod {
+            cgroup_dirs: pod.cgroups.below("pause"),
             ..config.clone()
-        }));
+        };
+        let start = request::Body::StartPod(start);
+        let (reply, mut fds) = pod.daemon.ask_with(start, mounts.as_slice());
         let reply::Body::PodStarted(started) = reply else {
             panic!("{reply:?}")
         };
+        if started.lends_mounts {
+            pod.lent_mounts = fds.pop();
+        }
         assert_eq!(fds.len(), if config.new_network { 2 } else { 0 });
         pod.pause = started.pause_pid;
         // It is told as started a moment before.
@@ -229,6 +239,7 @@ impl Pod {
             shim: spawned.pid,
             daemon,
             pause: 0,
+            lent_mounts: None,
         }
     }
 

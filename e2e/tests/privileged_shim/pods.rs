@@ -3,6 +3,7 @@
 use crate::harness::*;
 use crisp_shim_api::message::{StartPod, event, failure, reply, request};
 use crisp_shim_api::{ConnectError, ShimPid, connect, spawn};
+use crisp_sys::mount::clones_detached;
 use nix::sys::signal::kill;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
@@ -52,6 +53,32 @@ fn privileged_pause_holds_namespaces_and_has_nothing_else() {
 }
 
 #[test]
+fn privileged_pods_share_the_mount_namespace_of_the_first_ones_pause() {
+    let mut first = Pod::start("lends", usual_pod());
+    let Some(mounts) = first.lent_mounts.take() else {
+        assert!(!clones_detached(), "none is lent");
+        return first.finish();
+    };
+    let mut second = Pod::start_in("borrows", usual_pod(), Some(mounts.as_fd()));
+    let of = |pause: u32| fs::read_link(format!("/proc/{pause}/ns/mnt")).unwrap();
+    assert_eq!(of(first.pause), of(second.pause));
+    assert!(second.lent_mounts.is_none());
+    first.finish();
+    // Containers have their own, of which the empty root below theirs shows nothing.
+    let start = second.container("c1", "cat /proc/self/mountinfo");
+    second.run(start);
+    second.daemon.exit_of("c1", "");
+    let mounts = second.log_lines("c1");
+    // After `stdout F` come the fields of proc_pid_mountinfo(5).
+    let place = |line: &String| line.split(' ').nth(6).map(str::to_owned);
+    let roots = mounts.iter().filter_map(place).filter(|place| place == "/");
+    assert_eq!(roots.count(), 1, "{mounts:#?}");
+    let inside = fs::read_dir(format!("/proc/{}/root", second.pause)).unwrap();
+    assert_eq!(inside.count(), 0);
+    second.finish();
+}
+
+#[test]
 fn privileged_pod_settings_show_in_its_containers() {
     let config = StartPod {
         sysctls: [(
@@ -97,10 +124,9 @@ fn privileged_pod_is_refused_what_reaches_the_host() {
         failure.message.contains("/sys/fs/cgroup/nonexistent"),
         "{failure:?}"
     );
-    let (started, _) = pod.daemon.ask(request::Body::StartPod(usual_pod()));
+    let (started, fds) = pod.daemon.ask(request::Body::StartPod(usual_pod()));
     let again = pod.daemon.ask(request::Body::StartPod(usual_pod()));
-    assert_eq!(again.0, started);
-    assert_eq!(again.1.len(), 2);
+    assert_eq!((again.0, again.1.len()), (started, fds.len()));
     pod.finish();
 }
 

@@ -17,9 +17,11 @@ use crisp_model::spec::linux_resources;
 use crisp_model::{
     ContainerLabels, IdMapping, NamespaceMode, PodConfig, PodId, PodState, SelinuxContext,
 };
-use crisp_shim_api::message::{IdMap, StartPod, reply, request};
+use crisp_shim_api::message::{IdMap, PodStarted, StartPod, Welcome, reply, request};
 use oci_spec::runtime::LinuxPidsBuilder;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::sync::Arc;
 
 /// Size of the /dev/shm that the containers of a pod share, as docker has it.
@@ -108,16 +110,8 @@ impl Engine {
         let cgroup_dirs = cgroups.await;
         let (shim, (), cgroup_dirs) = (shim?, files?, cgroup_dirs?);
         let request = start_request(&config, hostname, cgroup_dirs, labels)?;
-        let answers = async {
-            let welcome = shim.hello().await?;
-            point!("run-pod.shim-welcomed");
-            let started = shim.call(request::Body::StartPod(request)).await?;
-            Ok::<_, Error>((welcome, started))
-        };
-        let (welcome, (body, fds)) = self.phase(Phase::Namespaces, answers).await?;
-        let reply::Body::PodStarted(started) = body else {
-            return Err(unexpected(&body));
-        };
+        let pause = self.start_pause(&shim, request);
+        let (welcome, started, fds) = self.phase(Phase::Namespaces, pause).await?;
         point!("run-pod.pause-started");
         self.phase(Phase::Network, self.wire(pod, fds)).await?;
         point!("run-pod.wired");
@@ -132,6 +126,31 @@ impl Engine {
         self.announce(EventKind::Created, pod.id().as_str(), pod.id());
         self.announce(EventKind::Started, pod.id().as_str(), pod.id());
         Ok(())
+    }
+
+    /// Has a new shim start pause, in the mount namespace that an earlier one has made for all. What comes
+    /// with the answer is the pod's network.
+    async fn start_pause(
+        &self,
+        shim: &Shim,
+        request: StartPod,
+    ) -> Result<(Welcome, PodStarted, Vec<OwnedFd>)> {
+        let welcome = shim.hello().await?;
+        point!("run-pod.shim-welcomed");
+        let lent = self.pause_mounts.get().map(slice::from_ref);
+        let request = request::Body::StartPod(request);
+        let started = shim.call_with(request, lent.unwrap_or_default(), None);
+        let (body, mut fds) = started.await?;
+        let reply::Body::PodStarted(started) = body else {
+            return Err(unexpected(&body));
+        };
+        if started.lends_mounts
+            && let Some(mounts) = fds.pop()
+        {
+            // That of another pod may have come first, which is as good.
+            let _ = self.pause_mounts.set(mounts);
+        }
+        Ok((welcome, started, fds))
     }
 
     /// Chooses what the pod alone is to have, and writes down that it has.

@@ -17,7 +17,7 @@ pub(super) fn exec(
     reporter: &Reporter,
     child: &Child,
 ) -> Result<(), StartError> {
-    isolate(child, &kept(reporter, &plan.stdio, None))?;
+    isolate(child, &kept(reporter, &plan.stdio, []))?;
     let process = ProcessPlan::from_spec(plan.process, None)?;
     own_pipes(&plan.stdio, process.uid, &users::maps_of(plan.init)?)?;
     limits::prepare(&process)?;

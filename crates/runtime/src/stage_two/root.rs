@@ -23,6 +23,15 @@ pub(super) fn enter(new_root: OwnedFd) -> Result<OwnedFd, StartError> {
     Ok(new_root)
 }
 
+/// Makes a detached mount the root where there is nothing of the host's to be detached: the empty root
+/// stays below. What is spared grows with the host: pivot_root(2) looks at every process for the old
+/// root, and umount2(2) waits until no cpu looks at what is unmounted.
+pub(super) fn cover(new_root: OwnedFd) -> Result<OwnedFd, StartError> {
+    attach_at(&new_root, Path::new("/")).step("attach the root", "")?;
+    change_root(&new_root).step("enter the root", "")?;
+    Ok(new_root)
+}
+
 /// Makes the working directory the root, and detaches the old one.
 fn exchange() -> Result<(), StartError> {
     let here = Path::new(".");

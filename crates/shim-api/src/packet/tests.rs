@@ -156,7 +156,13 @@ fn packets_have_the_bytes_they_always_had() {
                 pod_exited: Some(PodExited { code: 1, signal: 9 }),
             }),
         ),
-        reply(1, reply::Body::PodStarted(PodStarted { pause_pid: 3 })),
+        reply(
+            1,
+            reply::Body::PodStarted(PodStarted {
+                pause_pid: 3,
+                ..PodStarted::default()
+            }),
+        ),
         reply(
             1,
             reply::Body::ContainerStarted(ContainerStarted {
