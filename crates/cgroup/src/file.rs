@@ -16,20 +16,29 @@ const BUFFER_BYTES: usize = 4096;
 /// Where a walk through nested cgroups stops; it ends a walk that somebody feeds while it goes.
 const MAX_DESCENDANTS: usize = 65_536;
 
-/// The whole file.
+/// A file that tells one thing, as all do but lists of processes: of it, one `read(2)` gives as much as
+/// there is room for (seq_file in the kernel), so that less is all.
 pub(crate) fn read(dir: &Path, name: &str) -> io::Result<String> {
     let mut file = File::open(dir.join(name))?;
     let mut content = Vec::new();
     let mut buffer = [0; BUFFER_BYTES];
     loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(length) => content.extend_from_slice(&buffer[..length]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+        let length = match file.read(&mut buffer) {
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
+        };
+        content.extend_from_slice(&buffer[..length]);
+        if length < BUFFER_BYTES {
+            break;
         }
     }
     String::from_utf8(content).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// A file with a line for each of many things.
+pub(crate) fn read_list(dir: &Path, name: &str) -> io::Result<String> {
+    fs::read_to_string(dir.join(name))
 }
 
 /// One value.
@@ -84,4 +93,19 @@ pub(crate) fn descendants(dir: &Path) -> Vec<PathBuf> {
         next += 1;
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_whole_whatever_its_length() {
+        let dir = tempfile::tempdir().unwrap();
+        for length in [0, 1, BUFFER_BYTES - 1, BUFFER_BYTES, BUFFER_BYTES + 1] {
+            let text = "x".repeat(length);
+            fs::write(dir.path().join("file"), &text).unwrap();
+            assert_eq!(read(dir.path(), "file").unwrap(), text, "{length} bytes");
+        }
+    }
 }

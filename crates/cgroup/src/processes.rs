@@ -283,7 +283,7 @@ fn pids_below(dir: &Path) -> std::io::Result<Vec<u32>> {
 
 /// A threaded cgroup of version 2 has no list; its processes are in that of the domain above it.
 fn pids_in(dir: &Path) -> std::io::Result<Vec<u32>> {
-    match file::read(dir, "cgroup.procs") {
+    match file::read_list(dir, "cgroup.procs") {
         Err(error) if file::is(&error, Errno::EOPNOTSUPP) => Ok(Vec::new()),
         other => Ok(pids_of(&other?)),
     }
