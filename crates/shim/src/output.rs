@@ -112,3 +112,36 @@ fn read_once(source: &OwnedFd, input: &mut [u8]) -> ReadOnce {
         Err(_) => ReadOnce::End,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::poller::Keys;
+    use std::io::Write;
+
+    #[test]
+    fn whole_lines_take_no_memory_on_their_way_and_the_end_of_a_torn_one_little() {
+        const READS: u64 = 100;
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("0.log");
+        let mut log = Log::open(log.to_str().unwrap()).unwrap();
+        let (poller, mut scratch) = (Poller::new().unwrap(), Scratch::default());
+        let (source, mut container) = std::io::pipe().unwrap();
+        let event = Event::Stdout(Keys::default().next());
+        let mut output = Output::none(Stream::Stdout);
+        output.set_source(&poller, source.into(), event).unwrap();
+        let mut pass = |text: &[u8]| {
+            container.write_all(text).unwrap();
+            let read = output.turn(&mut log, &mut scratch, |_| ());
+            assert_eq!(read, ReadOnce::Bytes(text.len()));
+        };
+        // The buffers are there as long as there is something to do.
+        pass(b"first\n");
+        let mut allocations_of = |text: &[u8]| {
+            let passed = allocation_counter::measure(|| (0..READS).for_each(|_| pass(text)));
+            passed.count_total
+        };
+        assert_eq!(allocations_of(&b"a line\n".repeat(1000)), 0);
+        assert!(allocations_of(b"a line\nand a ha") <= READS);
+    }
+}
