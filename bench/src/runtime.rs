@@ -1,7 +1,7 @@
 //! A runtime that is measured, and what is asked of it.
 
 use crate::images::{BIG, WORK, WORKLOAD};
-use crate::processes::{Tree, pss_bytes, rss_bytes};
+use crate::processes::{Tree, rss_bytes};
 use anyhow::{Context, Result};
 use crisp_cri_api::v1::image_service_client::ImageServiceClient;
 use crisp_cri_api::v1::runtime_service_client::RuntimeServiceClient;
@@ -30,29 +30,13 @@ pub(crate) struct Runtime {
     pub(crate) version: String,
     /// The process that serves the CRI.
     pub(crate) daemon: i32,
-    /// Before it had any image or pod.
-    pub(crate) at_first: Memory,
+    /// Its memory before it had any image or pod.
+    pub(crate) rss_at_first_bytes: u64,
     channel: Channel,
     cgroup_parent: String,
     log_dir: PathBuf,
     pods: AtomicUsize,
     host: Host,
-}
-
-/// A daemon's memory.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Memory {
-    pub(crate) rss_bytes: u64,
-    pub(crate) pss_bytes: u64,
-}
-
-impl Memory {
-    pub(crate) fn of(daemon: i32) -> Result<Self> {
-        Ok(Self {
-            rss_bytes: rss_bytes(daemon)?,
-            pss_bytes: pss_bytes(daemon)?,
-        })
-    }
 }
 
 /// Who started it, and ends it.
@@ -140,7 +124,7 @@ impl Runtime {
             version: format!("{own_name} {}", version.runtime_version),
             name: if name.is_empty() { own_name } else { name },
             daemon,
-            at_first: Memory::of(daemon)?,
+            rss_at_first_bytes: rss_bytes(daemon)?,
             channel,
             cgroup_parent,
             log_dir,

@@ -2,8 +2,8 @@
 
 use super::{CLIENTS, Effort, end_pods, start_pods};
 use crate::figure::{Row, Samples, Unit};
-use crate::processes::{cpu_time, pss_bytes};
-use crate::runtime::{Memory, Runtime};
+use crate::processes::{cpu_time, pss_bytes, rss_bytes};
+use crate::runtime::Runtime;
 use anyhow::Result;
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,13 @@ pub(super) async fn measure(runtimes: &[Runtime], effort: &Effort) -> Result<Vec
     let mut samples = Samples::new(runtimes.len());
     for (number, runtime) in runtimes.iter().enumerate() {
         let mut add = |what: &str, unit, value| samples.add(number, what, unit, value);
+        // What a daemon takes to make pods at all is none of each pod's.
+        let first = runtime.start_pod().await?;
+        runtime.end_pod(&first).await?;
+        let before = pss_bytes(runtime.daemon)?;
         let pods = start_pods(runtime, PODS, CLIENTS).await?;
         let shims = runtime.overhead(&pods).await?;
-        for (what, bytes) in memory(runtime, &shims)? {
+        for (what, bytes) in memory(runtime, before, &shims)? {
             add(what, Unit::Megabytes, bytes / 1e6);
         }
         let processes = [shims, vec![runtime.daemon]].concat();
@@ -36,15 +40,18 @@ pub(super) async fn measure(runtimes: &[Runtime], effort: &Effort) -> Result<Vec
     Ok(samples.into_rows())
 }
 
-/// What it is called, in bytes.
-fn memory(runtime: &Runtime, shims: &[i32]) -> Result<[(&'static str, f64); 4]> {
-    let (first, now) = (runtime.at_first, Memory::of(runtime.daemon)?);
+/// In bytes. `before` is what the daemon had of its own without pods.
+fn memory(runtime: &Runtime, before: u64, shims: &[i32]) -> Result<[(&'static str, f64); 4]> {
+    let daemon = runtime.daemon;
     let shims: u64 = shims.iter().map(|&pid| pss_bytes(pid)).sum::<Result<_>>()?;
-    let growth = now.pss_bytes.saturating_sub(first.pss_bytes);
+    let growth = pss_bytes(daemon)?.saturating_sub(before);
     let per_pod = |bytes: u64| bytes as f64 / PODS as f64;
     Ok([
-        ("daemon RSS, before the first pod", first.rss_bytes as f64),
-        ("daemon RSS, 100 pods", now.rss_bytes as f64),
+        (
+            "daemon RSS, before the first pod",
+            runtime.rss_at_first_bytes as f64,
+        ),
+        ("daemon RSS, 100 pods", rss_bytes(daemon)? as f64),
         ("memory per idle pod (PSS)", per_pod(shims + growth)),
         ("  of which the daemon's growth", per_pod(growth)),
     ])
