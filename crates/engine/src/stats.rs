@@ -15,6 +15,11 @@ use std::time::{Duration, SystemTime};
 /// Two looks that are closer than this give no rate of their own: the last one is told again.
 const RATE_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
+/// Threads that read figures at a time, for one request.
+const THREADS_MAX: usize = 4;
+/// For fewer it takes no further thread.
+const SHARE_MIN: usize = 16;
+
 /// The rates at which cgroups use cpu time, from look to look.
 #[derive(Debug, Default)]
 pub(crate) struct CpuRates {
@@ -73,36 +78,30 @@ impl Engine {
         containers: Vec<ContainerView>,
     ) -> Vec<ContainerStats> {
         let engine = self.clone();
-        let work = tokio::task::spawn_blocking(move || {
-            containers
-                .into_iter()
-                .map(|c| engine.stats_of_container(c))
-                .collect()
-        });
-        // The work does not panic; a runtime that ends has no use for figures.
-        work.await.unwrap_or_default()
+        in_threads(containers, move |container| {
+            engine.stats_of_container(container)
+        })
+        .await
     }
 
     /// Figures of pods with their containers, in the order given.
     pub async fn pod_stats(self: &Arc<Self>, pods: Vec<PodView>) -> Vec<PodStats> {
         let mut networks = self.network_stats(&pods).await;
-        let engine = self.clone();
-        let work = tokio::task::spawn_blocking(move || {
-            let mut containers = HashMap::<PodId, Vec<ContainerView>>::new();
-            for container in engine.containers() {
-                containers
-                    .entry(container.pod.clone())
-                    .or_default()
-                    .push(container);
-            }
-            let stats = |pod: PodView| {
-                let network = networks.remove(&pod.id);
-                let containers = containers.remove(&pod.id).unwrap_or_default();
-                engine.stats_of_pod(pod, network, containers)
-            };
-            pods.into_iter().map(stats).collect()
+        let mut containers = HashMap::<PodId, Vec<ContainerView>>::new();
+        for container in self.containers() {
+            let of_pod = containers.entry(container.pod.clone()).or_default();
+            of_pod.push(container);
+        }
+        let parts = pods.into_iter().map(|pod| {
+            let network = networks.remove(&pod.id);
+            let containers = containers.remove(&pod.id).unwrap_or_default();
+            (pod, network, containers)
         });
-        work.await.unwrap_or_default()
+        let engine = self.clone();
+        in_threads(parts.collect(), move |(pod, network, containers)| {
+            engine.stats_of_pod(pod, network, containers)
+        })
+        .await
     }
 
     async fn network_stats(&self, pods: &[PodView]) -> HashMap<PodId, InterfaceStatistics> {
@@ -199,6 +198,30 @@ impl Engine {
     }
 }
 
+/// Looks at each, in several threads if there are many; what was seen is in the order given. The work is
+/// the kernel's for the most part, which does it for several cgroups at a time.
+async fn in_threads<T, S>(all: Vec<T>, look: impl Fn(T) -> S + Clone + Send + 'static) -> Vec<S>
+where
+    T: Send + 'static,
+    S: Send + 'static,
+{
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = all.len().div_ceil(threads.min(THREADS_MAX)).max(SHARE_MIN);
+    let mut rest = all.into_iter();
+    let mut shares = Vec::new();
+    while rest.len() > 0 {
+        let (part, look) = (rest.by_ref().take(share).collect::<Vec<_>>(), look.clone());
+        let look = move || part.into_iter().map(look).collect::<Vec<_>>();
+        shares.push(tokio::task::spawn_blocking(look));
+    }
+    let mut seen = Vec::new();
+    for share in shares {
+        // The work does not panic; a runtime that ends has no use for figures.
+        seen.extend(share.await.unwrap_or_default());
+    }
+    seen
+}
+
 /// The traffic of pods whose host's end, if there is one, is not crisp's. In a thread: the kernel walks
 /// through all interfaces of each namespace.
 async fn seen_from_inside(pods: Vec<(PodId, u32, Wiring)>) -> Vec<(PodId, InterfaceStatistics)> {
@@ -218,6 +241,15 @@ async fn seen_from_inside(pods: Vec<(PodId, u32, Wiring)>) -> Vec<(PodId, Interf
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_several_threads_see_is_in_order() {
+        for count in [0, 1, SHARE_MIN, 100 * THREADS_MAX + 1] {
+            let all: Vec<usize> = (0..count).collect();
+            let doubled: Vec<usize> = all.iter().map(|number| number * 2).collect();
+            assert_eq!(in_threads(all, |number| number * 2).await, doubled);
+        }
+    }
 
     #[test]
     fn a_rate_is_what_was_used_from_look_to_look() {
