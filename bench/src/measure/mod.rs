@@ -36,14 +36,15 @@ pub(crate) enum Group {
 }
 
 impl Group {
+    /// What takes much memory is last: a daemon does not give all of it back.
     pub(crate) const ALL: [Self; 7] = [
         Self::Idle,
         Self::Start,
         Self::Exec,
-        Self::Throughput,
-        Self::Scale,
         Self::Pull,
         Self::Log,
+        Self::Throughput,
+        Self::Scale,
     ];
 }
 
