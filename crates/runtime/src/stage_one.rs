@@ -145,7 +145,7 @@ pub(crate) fn exec(
     isolate(child, &kept(reporter, &plan.stdio, [plan.init_pidfd]))?;
     let process = ProcessPlan::from_spec(plan.process, None)?;
     let kinds = foreign_kinds(plan.init, plan.init_pidfd)?;
-    let cgroups = Cgroups::open(plan.cgroup_dirs)?;
+    let cgroups = Cgroups::open_with_init(plan.cgroup_dirs, plan.init)?;
     let user_namespace = match kinds.contains(CloneFlags::CLONE_NEWUSER) {
         true => UserNamespace::Own,
         false => UserNamespace::Callers,

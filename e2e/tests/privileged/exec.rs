@@ -157,3 +157,27 @@ async fn privileged_exec_ends_although_its_child_holds_the_output() -> Result<()
     );
     node.finish().await
 }
+
+/// A container whose init has made groups of its own, as systemd does, has no processes in the one above them.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs cgroup v2: e2e/node-vm.sh"]
+async fn privileged_exec_goes_where_the_init_has_gone() -> Result<()> {
+    let node = Node::start().await?;
+    let privileged = |config: &mut crisp_cri_api::v1::PodSandboxConfig| {
+        let linux = config.linux.get_or_insert_default();
+        linux.security_context.get_or_insert_default().privileged = true;
+    };
+    let pod = node.run_pod("nested", privileged).await?;
+    let script = "cd /sys/fs/cgroup && mkdir own && echo 1 >own/cgroup.procs && \
+                  echo +pids >cgroup.subtree_control && echo done && exec sleep 100000";
+    let container = pod
+        .start("main", |config| {
+            security(config).privileged = true;
+            config.command = sh(script);
+        })
+        .await?;
+    container.wait_log("done").await?;
+    let group = container.sh("cat /proc/self/cgroup").await?;
+    ensure!(group == "0::/own", "{group}");
+    node.finish().await
+}
