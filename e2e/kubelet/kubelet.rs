@@ -23,6 +23,15 @@ pub(crate) const UNUSED_IMAGE: &str = "registry.k8s.io/e2e/user-uid:1";
 /// `podPidsLimit`: of all processes of a pod.
 pub(crate) const POD_PIDS_LIMIT: u32 = 64;
 
+/// Where a kubelet has the figures of pods from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Figures {
+    /// The cAdvisor that is built in, which asks crisp whose cgroups it looks at.
+    Cadvisor,
+    /// The CRI: the feature `PodAndContainerStatsFromCRI`.
+    Runtime,
+}
+
 /// A kubelet on a node. Killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Kubelet {
@@ -32,6 +41,7 @@ pub(crate) struct Kubelet {
     serving: SocketAddr,
     reading: SocketAddr,
     process: Mutex<Option<Child>>,
+    figures: Mutex<Figures>,
     host: Host,
 }
 
@@ -52,6 +62,7 @@ impl Kubelet {
             serving: free_address()?,
             reading: free_address()?,
             process: Mutex::new(None),
+            figures: Mutex::new(Figures::Cadvisor),
             host,
             node,
         };
@@ -72,15 +83,17 @@ impl Kubelet {
             .create(true)
             .append(true)
             .open(self.log_path())?;
-        let child = Command::new(tools::program("tools/kubernetes/kubelet"))
+        let mut command = Command::new(tools::program("tools/kubernetes/kubelet"));
+        if self.figures() == Figures::Cadvisor {
+            command.arg("--containerd").arg(self.node.socket());
+        }
+        let child = command
             .arg("--config")
             .arg(self.config_path())
             .arg("--root-dir")
             .arg(self.dir.join("root"))
             .arg("--cert-dir")
             .arg(self.dir.join("pki"))
-            .arg("--containerd")
-            .arg(self.node.socket())
             .args(["--hostname-override", NODE_NAME, "--v=2"])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -105,6 +118,18 @@ impl Kubelet {
         let child = self.process().take();
         let mut child = child.context("the kubelet does not run")?;
         Ok(child.kill().await?)
+    }
+
+    /// Starts it anew with its figures from elsewhere.
+    pub(crate) async fn have_figures_from(&self, figures: Figures) -> Result<()> {
+        self.kill().await?;
+        *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = figures;
+        self.configure()?;
+        self.run().await
+    }
+
+    fn figures(&self) -> Figures {
+        *self.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hands it a static pod: what a manifest says under `spec`.
@@ -205,6 +230,7 @@ impl Kubelet {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
             "containerRuntimeEndpoint": endpoint(&self.node.socket()),
+            "featureGates": {"PodAndContainerStatsFromCRI": self.figures() == Figures::Runtime},
             "staticPodPath": path("manifests"),
             "podLogsDir": path("logs"),
             "volumePluginDir": path("plugins"),

@@ -113,6 +113,7 @@ pub(crate) fn all() -> (Vec<Check>, Vec<Check>) {
     let alone = checks![
         observation::kubelet_restart_leaves_containers_alone,
         observation::runtime_restart_leaves_containers_alone,
+        observation::figures_come_from_the_runtime_too,
     ];
     (together, alone)
 }

@@ -1,16 +1,28 @@
 //! What a kubelet tells of pods, and what it does when they or it are in trouble.
 
 use super::{pause, sh};
-use crate::kubelet::Kubelet;
+use crate::kubelet::{Figures, Kubelet};
 use crate::pod::container;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::fs;
 
 pub(super) async fn summary_tells_of_cpu_memory_and_network(kubelet: &Kubelet) -> Result<()> {
+    tells_of_cpu_memory_and_network(kubelet, "stats").await
+}
+
+/// The same without cAdvisor, which then cannot ask crisp.
+pub(super) async fn figures_come_from_the_runtime_too(kubelet: &Kubelet) -> Result<()> {
+    kubelet.have_figures_from(Figures::Runtime).await?;
+    let told = tells_of_cpu_memory_and_network(kubelet, "stats-by-cri").await;
+    kubelet.have_figures_from(Figures::Cadvisor).await?;
+    told
+}
+
+async fn tells_of_cpu_memory_and_network(kubelet: &Kubelet, name: &str) -> Result<()> {
     let busy = "trap 'exit 0' TERM; while :; do :; done";
     let pod = kubelet.add(
-        "stats",
+        name,
         json!({"containers": [sh("main", busy)], "terminationGracePeriodSeconds": 1}),
     )?;
     pod.ready().await?;
