@@ -18,7 +18,8 @@ need_root
 packages() {
     # CNI's portmap and bridge run iptables.
     # strace counts system calls.
-    need_packages gcc libc6-dev iproute2 nftables iptables strace
+    # skopeo reads what crisp exports.
+    need_packages gcc libc6-dev iproute2 nftables iptables strace skopeo
     need_apparmor
 }
 

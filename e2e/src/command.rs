@@ -151,6 +151,39 @@ impl Node {
         Terminal::open(self.crisp_command(arguments).as_std())
     }
 
+    /// The same without any input, with its standard output in a new file.
+    ///
+    /// # Errors
+    /// The command cannot be started, or the file cannot be made.
+    pub async fn crisp_with_output(&self, arguments: &[&str], output: &Path) -> Result<Output> {
+        let mut crisp = self.crisp_command(arguments);
+        crisp
+            .stdin(Stdio::null())
+            .stdout(File::create(output)?)
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        Ok(crisp.spawn()?.wait_with_output().await?.into())
+    }
+
+    /// Runs crisp under the name of one of containerd's programs, with a file as its standard input.
+    ///
+    /// # Errors
+    /// The command cannot be started, or there is no such file.
+    pub async fn as_containerd(
+        &self,
+        name: &str,
+        arguments: &[&str],
+        input: Option<&Path>,
+    ) -> Result<Output> {
+        let mut program = Command::new(tools::program("dist/crisp"));
+        let input = match input {
+            Some(path) => File::open(path)?.into(),
+            None => Stdio::null(),
+        };
+        let called = program.arg0(name).args(arguments).stdin(input);
+        run(called.env("CONTAINERD_ADDRESS", self.socket())).await
+    }
+
     fn crisp_command(&self, arguments: &[&str]) -> Command {
         let mut crisp = Command::new(tools::program("dist/crisp"));
         crisp

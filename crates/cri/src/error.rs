@@ -104,6 +104,7 @@ fn image_code(error: &ImageError) -> Code {
         | ImageError::NoSuchPath { .. }
         | ImageError::NoQuotas { .. }
         | ImageError::SnapshotExists { .. } => Code::FailedPrecondition,
+        ImageError::NameTaken { .. } => Code::AlreadyExists,
         ImageError::NoSpace { .. } => Code::ResourceExhausted,
         ImageError::Io { .. } => Code::Internal,
     }

@@ -22,6 +22,7 @@ mod images;
 mod incoming;
 mod metrics;
 mod node;
+mod outgoing;
 mod pieces;
 mod progress;
 mod request;

@@ -2,15 +2,18 @@
 
 use crate::error::{of_engine, of_image};
 use crate::incoming::Incoming;
+use crate::outgoing::{Chunks, outgoing};
 use crate::progress::{Heard, Reports, reports};
+use crate::request::Invalid;
 use crate::{Reply, answer, reply, request, span};
 use crisp_cri_api::node::v1;
 use crisp_cri_api::node::v1::node_server::Node;
 use crisp_engine::{Engine, Error as EngineError, Kind};
-use crisp_image::{Auth, Repair};
+use crisp_image::{Auth, Naming, Repair, Untagged, Version};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tonic::{Request, Status, Streaming};
+use tracing::Instrument;
 
 /// Serves `crisp.node.v1.Node` from an engine.
 #[derive(Debug)]
@@ -105,6 +108,61 @@ impl Node for NodeServer {
             received_bytes: heard.received_bytes(),
             images: Vec::new(),
         }))
+    }
+
+    type ExportImagesStream = Chunks;
+
+    async fn export_images(
+        &self,
+        request: Request<v1::ExportImagesRequest>,
+    ) -> Reply<Self::ExportImagesStream> {
+        let names = request.into_inner().images;
+        if names.is_empty() {
+            return Err(Invalid::new("images", "is empty").into());
+        }
+        span::about_image(&names[0]);
+        let (archive, chunks) = outgoing();
+        let errors = archive.errors();
+        let images = self.engine.images().clone();
+        let export = async move {
+            if let Err(error) = images.export(&names, archive).await {
+                let status = of_image(error);
+                span::log_failure(&status);
+                // A client that has gone hears nothing.
+                let _ = errors.send(Err(status)).await;
+            }
+        };
+        tokio::spawn(export.in_current_span());
+        reply(chunks)
+    }
+
+    async fn tag_image(&self, request: Request<v1::TagImageRequest>) -> Reply<v1::StoredImage> {
+        let request = request.into_inner();
+        span::about_image(&request.image);
+        let name = request::reference(&request.name)?;
+        if let Version::Digest(_) = name.version() {
+            return Err(Invalid::new("name", "is a digest, which no one can choose").into());
+        }
+        let naming = match request.force {
+            true => Naming::Force,
+            false => Naming::IfFree,
+        };
+        let tagged = self.engine.images().tag(&request.image, &name, naming);
+        let image = tagged.await.map_err(of_image)?;
+        reply(answer::stored_image(&image))
+    }
+
+    async fn untag_image(
+        &self,
+        request: Request<v1::UntagImageRequest>,
+    ) -> Reply<v1::UntagImageReply> {
+        let name = request.into_inner().name;
+        span::about_image(&name);
+        let name = request::reference(&name)?;
+        let untagged = self.engine.images().untag(&name).await.map_err(of_image)?;
+        reply(v1::UntagImageReply {
+            image_removed: untagged == Untagged::Image,
+        })
     }
 
     type CheckStoreStream = Reports<v1::StoreProgress>;

@@ -438,7 +438,11 @@ impl RuntimeService for Runtime {
         let status = self.engine.status();
         let mut response = answer::node_status(&status);
         if request.into_inner().verbose {
-            response.info = answer::node_info(&self.engine.config(), &status.cni);
+            response.info = answer::node_info(
+                &self.engine.config(),
+                self.engine.cgroup_driver(),
+                &status.cni,
+            );
         }
         reply(response)
     }

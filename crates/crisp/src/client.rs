@@ -13,7 +13,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 /// Which daemon a command is for.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct Target {
     /// The daemon's socket; without it the one that the configuration names.
     #[arg(long, value_name = "PATH", env = "CRISP_SOCKET", global = true)]
@@ -24,6 +24,14 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// The daemon of a socket; none: of the one that the configuration names.
+    pub(crate) fn at(socket: Option<PathBuf>) -> Self {
+        Self {
+            socket,
+            config: None,
+        }
+    }
+
     /// The configuration that the daemon has.
     pub(crate) fn config(&self) -> Result<Config> {
         Ok(match &self.config {

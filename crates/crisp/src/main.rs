@@ -7,8 +7,10 @@
 mod check;
 mod client;
 mod config;
+mod containerd;
 mod facts;
 mod image;
+mod info;
 mod inspect;
 mod manifest;
 mod names;
@@ -45,24 +47,21 @@ enum Command {
     Config(config::Arguments),
     /// Run, list and remove pods, see their logs and run commands in them.
     Pod(pod::Arguments),
+    /// Show what the daemon says of itself: whether it is ready, and what it can.
+    Info(info::Arguments),
     /// Show all that is known of a pod or container: what holds it back, processes, network, mounts, limits, usage.
     Inspect(inspect::Arguments),
     /// Show what pods and containers use, and what holds them back, anew every few seconds.
     Top(top::Arguments),
-    /// List, fetch, import and remove images.
+    /// List, fetch, import, export, name and remove images.
+    #[command(visible_alias = "images")]
     Image(image::Arguments),
 }
 
 fn main() -> ExitCode {
-    let Arguments { target, command } = Arguments::parse();
-    let done = match command {
-        Command::Serve(arguments) => serve::run(&arguments, &target).map(|()| ExitCode::SUCCESS),
-        Command::Check(arguments) => check::run(&arguments, &target),
-        Command::Config(arguments) => config::run(&arguments).map(|()| ExitCode::SUCCESS),
-        Command::Pod(arguments) => pod::run(&arguments, &target),
-        Command::Inspect(arguments) => inspect::run(&arguments, &target),
-        Command::Top(arguments) => top::run(&arguments, &target),
-        Command::Image(arguments) => image::run(&arguments, &target),
+    let done = match containerd::Program::called() {
+        Some(program) => program.run(),
+        None => run(Arguments::parse()),
     };
     match done {
         Ok(code) => code,
@@ -71,5 +70,18 @@ fn main() -> ExitCode {
             output::error(&error);
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run(Arguments { target, command }: Arguments) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(arguments) => serve::run(&arguments, &target).map(|()| ExitCode::SUCCESS),
+        Command::Check(arguments) => check::run(&arguments, &target),
+        Command::Config(arguments) => config::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Pod(arguments) => pod::run(&arguments, &target),
+        Command::Info(arguments) => info::run(&arguments, &target),
+        Command::Inspect(arguments) => inspect::run(&arguments, &target),
+        Command::Top(arguments) => top::run(&arguments, &target),
+        Command::Image(arguments) => image::run(&arguments, &target),
     }
 }

@@ -4,12 +4,12 @@
 //! are written aside as they come, known by their digests from then on, and then taken as if a registry
 //! gave them. Nothing in an archive is trusted: names are looked up in a table and never on disk.
 
-use crate::content::{Content, REF_NAME, make_private_dir};
+use crate::content::{CONTAINERD_NAME, Content, REF_NAME, make_private_dir};
 use crate::digest::Hasher;
 use crate::image::RawConfig;
 use crate::install::Found;
 use crate::manifest::{
-    Descriptor, Document, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, OCI_CONFIG, OCI_MANIFEST,
+    Descriptor, Document, LAYER, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, OCI_CONFIG, OCI_MANIFEST,
 };
 use crate::tar::{self, Archive, Entry, Kind};
 use crate::{Digest, Error, Reference, platform, stream, tree};
@@ -30,10 +30,7 @@ const MAX_NAME_LEN: usize = 4096;
 const MAX_LINKS: usize = 8;
 /// Indexes inside of indexes.
 const MAX_INDEX_DEPTH: usize = 4;
-/// A complete reference, in archives that containerd's tools made.
-const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 
@@ -239,7 +236,7 @@ impl Spool {
                     let config_bytes = self.content(&manifest.config.digest, MAX_CONFIG_BYTES)?;
                     let names = oci_names(descriptor)?;
                     let descriptor =
-                        described(&chosen.digest, OCI_MANIFEST, manifest_bytes.len() as u64);
+                        Descriptor::new(OCI_MANIFEST, chosen.digest, manifest_bytes.len() as u64);
                     return Ok(Found {
                         descriptor,
                         manifest,
@@ -282,7 +279,7 @@ impl Spool {
         let config_digest = self.required(&image.config)?;
         let config_bytes = self.content(&config_digest, MAX_CONFIG_BYTES)?;
         RawConfig::parse(&config_bytes, &image.config)?;
-        let config = described(&config_digest, OCI_CONFIG, config_bytes.len() as u64);
+        let config = Descriptor::new(OCI_CONFIG, config_digest, config_bytes.len() as u64);
         let names = image.layers.iter().flatten();
         let layers = names
             .map(|name| self.docker_layer(name))
@@ -303,9 +300,9 @@ impl Spool {
         let tags = image.repo_tags.iter().flatten();
         let names = tags.map(|tag| tag.parse::<Reference>().map(|tag| tag.to_string()));
         Ok(Found {
-            descriptor: described(
-                &Digest::of(&manifest_bytes),
+            descriptor: Descriptor::new(
                 OCI_MANIFEST,
+                Digest::of(&manifest_bytes),
                 manifest_bytes.len() as u64,
             ),
             manifest,
@@ -327,7 +324,7 @@ impl Spool {
             stream::Compression::Gzip => LAYER_GZIP,
             stream::Compression::Zstd => LAYER_ZSTD,
         };
-        Ok(described(&digest, media_type, file.size_bytes))
+        Ok(Descriptor::new(media_type, digest, file.size_bytes))
     }
 
     fn named(&self, name: &str) -> Option<Digest> {
@@ -385,16 +382,6 @@ fn oci_names(descriptor: &Descriptor) -> Result<Vec<String>, Error> {
     let reference: Reference = name.parse()?;
     let by_digest = reference.with_digest(&descriptor.digest).to_string();
     Ok(vec![reference.to_string(), by_digest])
-}
-
-fn described(digest: &Digest, media_type: &str, size_bytes: u64) -> Descriptor {
-    Descriptor {
-        media_type: media_type.to_owned(),
-        digest: digest.clone(),
-        size_bytes,
-        platform: None,
-        annotations: None,
-    }
 }
 
 /// A name without `./` in front; one with `..` is refused.

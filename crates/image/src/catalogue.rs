@@ -212,6 +212,18 @@ impl Catalogue {
         }
     }
 
+    /// Without a name; its image has what others it has.
+    pub(crate) fn without_name(&self, name: &str, settings: &Settings) -> Self {
+        let mut entries = self.entries.clone();
+        for entry in entries.values_mut() {
+            if entry.names().any(|known| known == name) {
+                let kept = entry.names().filter(|known| *known != name);
+                *entry = Arc::new(entry.with_names(kept.cloned().collect(), settings));
+            }
+        }
+        Self { entries }
+    }
+
     pub(crate) fn without(&self, id: &ImageId) -> Self {
         let mut entries = self.entries.clone();
         entries.remove(id);

@@ -33,7 +33,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// What an image of a layout is called: its tag, or more.
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// A complete reference, in archives that containerd's tools made.
+pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const UNSYNCED: &str = "dev.crisp.unsynced-since-boot";
 const FIXUP: &str = "dev.crisp.fixup";
 /// How long a process that is ending may still have the store.
@@ -144,9 +147,8 @@ impl Content {
 
     /// Whether a blob has its digest; none: it is not here. Reads all of it, of whatever size.
     pub(crate) fn verify_blob(&self, digest: &Digest) -> io::Result<Option<bool>> {
-        let mut file = match File::open(self.blob_path(digest)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file?,
+        let Some(mut file) = self.find_blob(digest)? else {
+            return Ok(None);
         };
         let mut hasher = crate::digest::Hasher::like(digest);
         let mut buffer = vec![0; READ_BYTES];
@@ -155,6 +157,19 @@ impl Content {
                 0 => return Ok(Some(hasher.finish() == *digest)),
                 bytes => hasher.update(&buffer[..bytes]),
             }
+        }
+    }
+
+    /// A blob's file, whatever is in it. None: it is not here.
+    pub(crate) fn open_blob(&self, digest: &Digest) -> Result<Option<File>, Error> {
+        let found = self.find_blob(digest);
+        found.map_err(|error| Error::io("open", self.blob_path(digest), error))
+    }
+
+    fn find_blob(&self, digest: &Digest) -> io::Result<Option<File>> {
+        match File::open(self.blob_path(digest)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            file => file.map(Some),
         }
     }
 

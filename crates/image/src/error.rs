@@ -66,6 +66,10 @@ pub enum Error {
     #[error("container {container} has a snapshot of image {image}")]
     SnapshotExists { container: String, image: String },
 
+    /// Another image has the name.
+    #[error("image {image} is called {name}")]
+    NameTaken { name: String, image: String },
+
     /// There is nothing in the image at this path that could be mounted.
     #[error("image {image} has no file or directory {path:?}")]
     NoSuchPath { image: String, path: String },
@@ -95,6 +99,7 @@ impl Error {
             Self::InvalidConfig { .. } => "invalid_config",
             Self::NoQuotas { .. } => "no_quotas",
             Self::SnapshotExists { .. } => "snapshot_exists",
+            Self::NameTaken { .. } => "name_taken",
             Self::Io { .. } => "io",
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::archive::Spool;
 use crate::check::{Repair, Report, check};
+use crate::export::export;
 use crate::install::{Source, ended, install};
 use crate::manifest::MAX_CONFIG_BYTES;
 use crate::progress::Audience;
@@ -9,15 +10,15 @@ use crate::pull::pull;
 use crate::stack::Directory;
 use crate::store::Store;
 use crate::{
-    Auth, Bounds, Config, Digest, Error, Image, ImageId, Progress, ProgressSink, Reference,
-    Settings, Snapshot, changes,
+    Auth, Bounds, Config, Digest, Error, Image, ImageId, Naming, Progress, ProgressSink, Reference,
+    Settings, Snapshot, Untagged, changes,
 };
 use crisp_metrics::Pulls;
 use crisp_model::ContainerId;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -249,6 +250,48 @@ impl Images {
     pub async fn remove(&self, name: &str) -> Result<(), Error> {
         let name = name.to_owned();
         self.blocking(move |store| store.remove(&name)).await
+    }
+
+    /// Gives the image that is called `name` a tag more.
+    ///
+    /// # Errors
+    /// Those of [`find`](Self::find), [`Error::NotFound`], [`Error::NameTaken`], and of writing the index.
+    pub async fn tag(
+        &self,
+        name: &str,
+        tag: &Reference,
+        naming: Naming,
+    ) -> Result<Arc<Image>, Error> {
+        let (name, tag) = (name.to_owned(), tag.clone());
+        self.blocking(move |store| store.tag(&name, &tag, naming))
+            .await
+    }
+
+    /// Takes a name away from its image, and removes the image if it was the last one.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when no image has it, and those of writing the index.
+    pub async fn untag(&self, name: &Reference) -> Result<Untagged, Error> {
+        let name = name.clone();
+        self.blocking(move |store| store.untag(&name)).await
+    }
+
+    /// Writes an archive of images, each known by a name or id, that is an OCI layout and what docker
+    /// loads. Layers that are not kept as they were fetched are archived anew: such an image has the same
+    /// files and another id. Goes on when the caller gives up, until `to` takes no more. They may be
+    /// removed meanwhile: layers stay until it has ended, but an image that is kept as it was fetched is
+    /// [`Error::NotFound`] then.
+    ///
+    /// # Errors
+    /// Those of [`find`](Self::find), [`Error::NotFound`], [`Error::Corrupt`], [`Error::Io`] also of
+    /// writing.
+    pub async fn export(
+        &self,
+        names: &[String],
+        to: impl Write + Send + 'static,
+    ) -> Result<(), Error> {
+        let names = names.to_vec();
+        self.blocking(move |store| export(store, &names, to)).await
     }
 
     /// The configuration of an image as it was written, JSON. Blocks.

@@ -35,6 +35,7 @@ mod content;
 mod copy_up;
 mod digest;
 mod error;
+mod export;
 mod fixup;
 #[doc(hidden)]
 pub mod fuzz;
@@ -44,6 +45,8 @@ mod install;
 mod layers;
 mod locks;
 mod manifest;
+mod names;
+mod pack;
 mod platform;
 mod progress;
 mod pull;
@@ -63,13 +66,15 @@ mod unpack;
 mod verify;
 
 pub use auth::Auth;
-pub use changes::{Bounds, Timely};
+
 pub use check::{Fault, Outcome, Owner, Repair, Report};
 pub use config::{Config, Settings};
 pub use digest::{Digest, InvalidDigest};
 pub use error::Error;
 pub use image::{Image, ImageConfig, ImageId};
 pub use images::{Images, Usage};
+pub use names::{Naming, Untagged};
+pub use pack::{Bounds, Timely};
 pub use progress::{LayerSize, Progress, ProgressSink};
 pub use reference::{Reference, Version};
 pub use snapshot::Snapshot;

@@ -11,11 +11,13 @@ pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+jso
 pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(crate) const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// A layer that is not compressed.
+pub(crate) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const DOCKER_SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+";
 
 /// Layers that anyone may store and pass on. How they are compressed is seen from their first bytes.
 const LAYERS: [&str; 6] = [
-    "application/vnd.oci.image.layer.v1.tar",
+    LAYER,
     "application/vnd.oci.image.layer.v1.tar+gzip",
     "application/vnd.oci.image.layer.v1.tar+zstd",
     "application/vnd.docker.image.rootfs.diff.tar",
@@ -48,6 +50,16 @@ pub(crate) struct Descriptor {
 }
 
 impl Descriptor {
+    pub(crate) fn new(media_type: &str, digest: Digest, size_bytes: u64) -> Self {
+        Self {
+            media_type: media_type.to_owned(),
+            digest,
+            size_bytes,
+            platform: None,
+            annotations: None,
+        }
+    }
+
     pub(crate) fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(key).map(String::as_str)
     }

@@ -206,55 +206,6 @@ impl Store {
         self.image(&id)
     }
 
-    /// Gives an image that is here more names. None if it is not here (any more). Blocks.
-    pub(crate) fn name(
-        &self,
-        id: &ImageId,
-        names: Vec<String>,
-    ) -> Result<Option<Arc<Image>>, Error> {
-        let _writer = self.lock_writer();
-        let catalogue = self.catalogue();
-        let Some(entry) = catalogue.get(id) else {
-            return Ok(None);
-        };
-        let settings = self.settings();
-        let named = catalogue.with(entry.with_names(names, &settings), &settings);
-        if named.get(id) != Some(entry) {
-            self.set_catalogue(named, true)?;
-        }
-        self.image(id).map(Some)
-    }
-
-    /// Removes the image that is called so, with all its names; that there is none is fine. Blocks.
-    pub(crate) fn remove(&self, name: &str) -> Result<(), Error> {
-        {
-            let _writer = self.lock_writer();
-            let catalogue = self.catalogue();
-            let Some(entry) = catalogue.find(name)? else {
-                return Ok(());
-            };
-            let without = catalogue.without(&entry.image.id);
-            match self.set_catalogue(without.clone(), true) {
-                // What goes makes room for the index. One that names an image without layers counts as
-                // one that does not name it.
-                Err(Error::NoSpace { .. }) => {
-                    self.show_catalogue(without.clone());
-                    self.collect_layers();
-                    if let Err(error) = self.set_catalogue(without, true) {
-                        // The index still names it: it is there to be removed again.
-                        self.show_catalogue((*catalogue).clone());
-                        return Err(error);
-                    }
-                }
-                written => written?,
-            }
-        }
-        point!("remove-image.unlisted");
-        self.collect_garbage();
-        point!("remove-image.blobs-removed");
-        Ok(())
-    }
-
     /// Makes a container's snapshot, for at most so much of what it writes. Blocks.
     pub(crate) fn prepare(
         &self,
@@ -382,7 +333,7 @@ impl Store {
         layer_keys(diff_ids, has_fixup).iter().map(get).collect()
     }
 
-    fn image(&self, id: &ImageId) -> Result<Arc<Image>, Error> {
+    pub(crate) fn image(&self, id: &ImageId) -> Result<Arc<Image>, Error> {
         let catalogue = self.catalogue();
         catalogue
             .get(id)
@@ -391,7 +342,11 @@ impl Store {
     }
 
     /// The caller holds the writer's lock.
-    fn set_catalogue(&self, catalogue: Catalogue, is_changed: bool) -> Result<(), Error> {
+    pub(crate) fn set_catalogue(
+        &self,
+        catalogue: Catalogue,
+        is_changed: bool,
+    ) -> Result<(), Error> {
         if is_changed {
             self.content.write_index(&catalogue.indexed())?;
         }
@@ -399,14 +354,14 @@ impl Store {
         Ok(())
     }
 
-    fn show_catalogue(&self, catalogue: Catalogue) {
+    pub(crate) fn show_catalogue(&self, catalogue: Catalogue) {
         *self
             .catalogue
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
     }
 
-    fn lock_writer(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn lock_writer(&self) -> MutexGuard<'_, ()> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

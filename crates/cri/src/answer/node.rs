@@ -77,8 +77,17 @@ fn handler(handler: &Handler) -> v1::RuntimeHandler {
 /// What tools look for in a verbose status: kubeadm `sandboxImage`, critest `stateDir` (beside which
 /// the root file systems of containers are), log collectors `maxContainerLogLineSize`; and what
 /// `crictl info` shows of CNI, under containerd's names.
-pub(crate) fn node_info(config: &Config, cni: &CniStatus) -> BTreeMap<String, String> {
+pub(crate) fn node_info(
+    config: &Config,
+    driver: CgroupDriver,
+    cni: &CniStatus,
+) -> BTreeMap<String, String> {
     let json = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "cgroupDriver": match driver {
+            CgroupDriver::Cgroupfs => "cgroupfs",
+            CgroupDriver::Systemd => "systemd",
+        },
         "sandboxImage": config.sandbox_image,
         "rootDir": config.root_dir,
         "runDir": config.run_dir,
@@ -193,9 +202,14 @@ mod tests {
 
     #[test]
     fn a_verbose_status_has_what_kubeadm_looks_for() {
-        let info = node_info(&Config::default(), &CniStatus::Unused);
+        let info = node_info(
+            &Config::default(),
+            CgroupDriver::Systemd,
+            &CniStatus::Unused,
+        );
         let config: serde_json::Value = serde_json::from_str(&info["config"]).unwrap();
         assert_eq!(config["sandboxImage"], Config::default().sandbox_image);
+        assert_eq!(config["cgroupDriver"], "systemd");
         assert_eq!(config["maxContainerLogLineSize"], 16384);
         assert_eq!(config["stateDir"], "/var/lib/crisp/containers");
     }
@@ -203,7 +217,7 @@ mod tests {
     #[test]
     fn a_verbose_status_tells_what_wires_pods_and_why_it_does_not() {
         let told = |status: CniStatus| {
-            let info = node_info(&Config::default(), &status);
+            let info = node_info(&Config::default(), CgroupDriver::Systemd, &status);
             let config: Value = serde_json::from_str(&info["cniconfig"]).unwrap();
             (config, info["lastCNILoadStatus"].clone())
         };

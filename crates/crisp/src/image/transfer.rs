@@ -67,8 +67,8 @@ fn of_blobs(blobs: &[BlobProgress]) -> Moment {
     }
 }
 
-/// Takes an archive in, and tells the person which images were in it.
-pub(super) async fn import(client: &Client, path: &Path) -> Result<()> {
+/// Takes an archive in, and gives the images that were in it; how far it has come is shown meanwhile.
+pub(crate) async fn import(client: &Client, path: &Path) -> Result<Vec<StoredImage>> {
     let (archive, total_bytes) = open(path)?;
     let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
     let name = path.display().to_string();
@@ -106,9 +106,7 @@ pub(super) async fn import(client: &Client, path: &Path) -> Result<()> {
     if images.is_empty() {
         bail!("{name}: there is no image in it");
     }
-    images
-        .iter()
-        .try_for_each(|image| output::line(described(image)))
+    Ok(images)
 }
 
 /// The archive and how long it is, if that can be known.
@@ -134,7 +132,7 @@ fn send(mut archive: impl Read, to: &mpsc::Sender<ImportChunk>) -> io::Result<()
 }
 
 /// `sha256:… docker.io/library/busybox:1`.
-fn described(image: &StoredImage) -> String {
+pub(super) fn described(image: &StoredImage) -> String {
     let names = image
         .names
         .iter()

@@ -1,8 +1,13 @@
 use super::*;
+use crate::unpack::opaque_xattr;
+use ::tar::EntryType;
+use crisp_sys::xattr;
+use nix::sys::stat::{Mode, SFlag};
 use std::collections::BTreeMap;
 use std::fs::create_dir_all;
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn write_file(dir: &Path, path: &str, text: &str) {
     let path = dir.join(path);
@@ -104,21 +109,4 @@ fn what_was_made_is_archived_and_what_was_deleted_is_listed() {
     };
     assert!(archive(late).is_err());
     assert_eq!(std::fs::metadata(upper.join("secret")).unwrap().nlink(), 2);
-}
-
-#[test]
-fn what_is_no_regular_file_any_more_is_not_opened() {
-    let dir = tempfile::tempdir().unwrap();
-    write_file(dir.path(), "file", "x");
-    nix::unistd::mkfifo(&dir.path().join("pipe"), Mode::S_IRWXU).unwrap();
-    symlink("file", dir.path().join("link")).unwrap();
-    let root = Directory::root(&[dir.path().to_owned()]).unwrap();
-    let open = |name| open_regular(&root.parts[0], OsStr::new(name));
-    assert!(open("file").is_ok());
-    for other in ["pipe", "link", "missing"] {
-        assert_eq!(open(other).unwrap_err(), Errno::ENOENT, "{other}");
-    }
-    assert!(has_gone(&Errno::ENOENT.into()) && !has_gone(&too_much("files")));
-    assert_eq!(root.names_within(2), Err(Errno::EOVERFLOW));
-    assert_eq!(root.names_within(3).map(|names| names.len()), Ok(3));
 }

@@ -24,6 +24,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, makedev, mknodat};
 use nix::unistd::{geteuid, linkat, symlinkat};
+pub(crate) use path::{OPAQUE, WHITEOUT};
 use path::{Path, Target};
 use serde::{Deserialize, Serialize};
 use std::ffi::CStr;

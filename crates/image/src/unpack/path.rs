@@ -3,11 +3,11 @@
 use super::Error;
 
 /// The prefix of names that hide something of the layers below (OCI image spec, layer.md § Whiteouts).
-const WHITEOUT: &[u8] = b".wh.";
+pub(crate) const WHITEOUT: &[u8] = b".wh.";
 /// Names with this prefix are AUFS's own, but for the opaque marker.
 const AUFS: &[u8] = b".wh..wh.";
 /// Hides all that the layers below have in the directory.
-const OPAQUE: &[u8] = b".wh..wh..opq";
+pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// The longest name and the longest path (limits.h: `NAME_MAX`, `PATH_MAX` with its NUL).
 const MAX_NAME_LEN: usize = 255;

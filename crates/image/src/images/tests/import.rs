@@ -30,7 +30,14 @@ fn layout(image: &TestImage, annotations: &serde_json::Value) -> Vec<(String, Ve
     files
 }
 
-async fn import(images: &Images, bytes: Vec<u8>) -> Result<Vec<Arc<Image>>, Error> {
+/// Takes an image in under a name.
+pub(super) async fn import_named(images: &Images, name: &str, image: &TestImage) {
+    let annotation = serde_json::json!({ "io.containerd.image.name": name });
+    let imported = import(images, archive(&layout(image, &annotation))).await;
+    assert_eq!(imported.unwrap().len(), 1);
+}
+
+pub(super) async fn import(images: &Images, bytes: Vec<u8>) -> Result<Vec<Arc<Image>>, Error> {
     images
         .import(std::io::Cursor::new(bytes), &ProgressSink::none())
         .await

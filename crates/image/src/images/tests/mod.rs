@@ -1,9 +1,11 @@
 //! Images from end to end, with a registry in this process.
 
 mod check;
+mod export;
 mod hostile;
 mod import;
 mod lifetime;
+mod names;
 mod pull;
 mod registry;
 mod verify;
