@@ -50,6 +50,12 @@ while [ $# -gt 0 ]; do
 done
 [ "$kind" = critest ] || [ ${#arguments[@]} -gt 0 ] || arguments=("${quick[@]}")
 
+# Whether one of the tests needs the image of a node.
+nested=''
+for argument in "${arguments[@]}"; do
+    [[ nested:: != *"$argument"* && $argument != *nested* && $argument != :: ]] || nested=yes
+done
+
 # test_programs: the paths of the executables of the tests in e2e/.
 test_programs() {
     cargo test --workspace --test '*' --locked --quiet --no-run --message-format=json |
@@ -70,6 +76,10 @@ pack_payload() {
         xargs cp -l --target-directory "$payload/target/debug/deps/" <<<"$programs"
         # Of the same build, and run by some of them.
         cp -l "$target/debug/runtime-driver" "$payload/target/debug/"
+    fi
+    if [ -n "$nested" ]; then
+        mkdir "$payload/target/node-image"
+        cp -l "$target/node-image/node.tar" "$payload/target/node-image/"
     fi
     cp manifests/crisp.service "$payload/"
     install e2e/node-vm/run.sh "$payload/run"
@@ -136,6 +146,7 @@ if [ "$kind" = critest ]; then
     cargo build --quiet --locked -p crisp-e2e --bin run-critest
 fi
 "${build[@]}"
+[ -z "$nested" ] || hack/node-image.sh --no-build --suite "${suite:-$(host_suite)}"
 mkdir -p "$node_vm"
 work=$(mktemp -d "$node_vm/work.XXXXXX")
 trap clean_up EXIT

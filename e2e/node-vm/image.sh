@@ -4,8 +4,8 @@
 # The kernel's package is unpacked, not installed: this kernel has NVMe and ext4 built in and needs no
 # initramfs, which its package would make one for.
 # shellcheck shell=bash
-# shellcheck source=hack/tools.sh
-. "$(dirname "${BASH_SOURCE[0]}")/../../hack/tools.sh"
+# shellcheck source=hack/debian.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../../hack/debian.sh"
 
 own=$root/e2e/node-vm
 node_vm=$target/node-vm
@@ -13,7 +13,7 @@ node_vm=$target/node-vm
 disk_size=6G
 packages=(
     systemd systemd-sysv udev dbus kmod
-    apparmor sudo iproute2 iptables nftables procps strace util-linux ca-certificates
+    apparmor sudo iproute2 iptables nftables procps skopeo strace util-linux ca-certificates
 )
 # Of no use to a node that lives for minutes and has no users.
 masked=(
@@ -22,22 +22,11 @@ masked=(
 )
 selinux_packages=(selinux-policy-default policycoreutils)
 
-# host_suite: the Debian release that the node has unless another is asked for. Programs built here must
-# find a C library there that is not older.
-host_suite() {
-    # shellcheck source=/dev/null
-    . /etc/os-release
-    case $ID in
-        debian) echo "$VERSION_CODENAME" ;;
-        *) echo trixie ;;
-    esac
-}
-
 # build_image SUITE KERNEL SELINUX: leaves the directory of the image in $image, and is made in $work.
 # KERNEL is "stable" or "backports", SELINUX "selinux" or empty.
 build_image() {
     local suite=$1 kernel=$2 selinux=$3 recipe
-    recipe=$(cat "${BASH_SOURCE[0]}" "$own"/node-vm.service "$own"/container.cil | sha256sum | cut -c1-12)
+    recipe=$(cat "${BASH_SOURCE[0]}" "$root/hack/debian.sh" "$own"/node-vm.service "$own"/container.cil | sha256sum | cut -c1-12)
     image=$node_vm/$suite-$kernel${selinux:+-$selinux}
     [ "$(cat "$image/recipe" 2>/dev/null)" = "$recipe" ] && return
     need_packages mmdebstrap e2fsprogs debian-archive-keyring
@@ -63,27 +52,13 @@ unpack_system() {
     [ -z "$selinux" ] || include+=("${selinux_packages[@]}")
     [ "$kernel" = stable ] || from=/$suite-backports
     # shellcheck disable=SC2016 # mmdebstrap and the shell in it expand them
-    sources "$suite" "$kernel" | mmdebstrap --quiet --variant=minbase \
-        --include="$(IFS=,; echo "${include[*]}")" \
-        --dpkgopt=path-exclude='/usr/share/doc/*' --dpkgopt=path-exclude='/usr/share/man/*' \
-        --dpkgopt=path-exclude='/usr/share/locale/*' \
+    sources "$suite" "$kernel" | bootstrap "$suite" "$work/root" "$(comma_separated "${include[@]}")" \
         --customize-hook='cd "$1/tmp" && export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" &&
             apt-get -qq download "$(apt-cache show --no-all-versions linux-image-cloud-amd64'"$from"' |
                 sed -n "s/^Depends: \([^ ,]*\).*/\1/p")"'"$from" \
         --customize-hook='dpkg-deb --fsys-tarfile "$1"/tmp/linux-image-*.deb |
             tar --extract --keep-directory-symlink --directory "$1" && rm "$1"/tmp/*.deb' \
-        --customize-hook='chroot "$1" depmod "$(ls "$1/lib/modules")"' \
-        "$suite" "$work/root"
-}
-
-# sources SUITE KERNEL: where packages come from, the way this system has them when it is a Debian.
-sources() {
-    local mirror
-    mirror=$(debian_mirror)
-    local signed='[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]'
-    echo "deb $signed $mirror $1 main"
-    echo "deb $signed ${mirror%debian/}debian-security/ $1-security main"
-    [ "$2" = stable ] || echo "deb $signed $mirror $1-backports main"
+        --customize-hook='chroot "$1" depmod "$(ls "$1/lib/modules")"'
 }
 
 # configure_system SELINUX: what makes it a node that boots fast and runs the tests.

@@ -28,6 +28,7 @@ mod logs;
 mod metrics;
 mod mounts;
 mod namespaces;
+mod nested;
 mod network;
 mod older;
 mod processes;
