@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{
-    LinuxContainerResources, Mount, SecurityProfile, StatusRequest,
+    HugepageLimit, LinuxContainerResources, Mount, SecurityProfile, StatusRequest,
     UpdateContainerResourcesRequest, security_profile::ProfileType,
 };
 use crisp_e2e::{
@@ -157,6 +157,11 @@ async fn privileged_other_runtimes_confine_containers_as_asked() -> Result<()> {
                 security.masked_paths = vec!["/proc/kcore".to_owned()];
                 // Lower than a runtime without CAP_SYS_RESOURCE can have it.
                 resources(config).oom_score_adj = -997;
+                // As the kubelet sends it whether or not the node counts huge pages.
+                resources(config).hugepage_limits = vec![HugepageLimit {
+                    page_size: "2MB".to_owned(),
+                    limit: 0,
+                }];
             })
             .await
             .with_context(|| runtime.to_owned())?;

@@ -51,6 +51,7 @@ fn furnish(
     let root = rootfs::make(plan, container, users, witness)?;
     limits::prepare(&container.process)?;
     translate::keep_oom_score(&mut spec)?;
+    translate::drop_hugepage_limits(&mut spec);
     let workspace = Workspace::make(&line.bundle, witness)?;
     workspace.attach_root(&root)?;
     translate::set_root(&mut spec, workspace.path().join(ROOTFS));

@@ -32,6 +32,15 @@ pub(super) fn keep_oom_score_of(process: &mut Process) -> Result<(), StartError>
     Ok(())
 }
 
+/// Limits of huge pages are in force already where the kernel counts them by cgroup. Where it does not,
+/// runtimes refuse even that of zero which a kubelet sends with every container.
+pub(super) fn drop_hugepage_limits(spec: &mut Spec) {
+    let linux = spec.linux_mut().as_mut();
+    if let Some(resources) = linux.and_then(|linux| linux.resources_mut().as_mut()) {
+        resources.set_hugepage_limits(None);
+    }
+}
+
 /// Has the runtime bind what is mounted at `source` already.
 pub(super) fn bind_instead(spec: &mut Spec, place: usize, source: PathBuf) {
     let mount = spec
@@ -122,6 +131,22 @@ mod tests {
         ];
         assert_eq!(mounts(&spec), expected);
         assert!(spec.mounts().as_ref().unwrap()[1].uid_mappings().is_none());
+    }
+
+    #[test]
+    fn other_limits_than_those_of_huge_pages_are_kept() {
+        let text = serde_json::json!({
+            "ociVersion": "1.2.0",
+            "linux": {"resources": {
+                "memory": {"limit": 4096},
+                "hugepageLimits": [{"pageSize": "2MB", "limit": 0}],
+            }},
+        });
+        let mut spec: Spec = serde_json::from_value(text).unwrap();
+        drop_hugepage_limits(&mut spec);
+        let resources = spec.linux().as_ref().unwrap().resources().as_ref().unwrap();
+        assert!(resources.hugepage_limits().is_none());
+        assert_eq!(resources.memory().unwrap().limit(), Some(4096));
     }
 
     #[test]
