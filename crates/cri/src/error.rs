@@ -114,7 +114,8 @@ fn network_code(error: &NetworkError) -> Code {
     match error {
         NetworkError::InvalidCidr { .. }
         | NetworkError::InvalidHostIp { .. }
-        | NetworkError::NoHostPorts { .. } => Code::InvalidArgument,
+        | NetworkError::NoHostPorts { .. }
+        | NetworkError::NoBandwidth { .. } => Code::InvalidArgument,
         NetworkError::Exhausted { .. } => Code::ResourceExhausted,
         NetworkError::PortConflict { .. }
         | NetworkError::AlreadyInUse { .. }

@@ -10,7 +10,7 @@ use crate::host::{self, Host};
 use crate::nft::{self, Ruleset};
 use crate::reaper::Reaper;
 use crate::wire::{Batch, Wire};
-use crate::{Error, Settings, link, pod};
+use crate::{Error, Settings, link, pod, shape};
 use crisp_crash::point;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use nix::errno::Errno;
@@ -121,6 +121,7 @@ impl Actor {
             let bridge = self.repair(attachment, error)?;
             self.create_pair(attachment, bridge, netns)?;
         }
+        self.limit_reception(attachment)?;
         point!("network.pair-made");
         pod::configure(attachment, pod_socket)?;
         point!("network.pod-configured");
@@ -219,6 +220,19 @@ impl Actor {
             // The kernel has no IPv6.
             &[Errno::EAFNOSUPPORT],
         );
+        Ok(self.host.route.transact(batch)?)
+    }
+
+    /// Limits what goes to a pod, if that is to be.
+    fn limit_reception(&mut self, attachment: &Attachment) -> Result<(), Error> {
+        if attachment.bandwidth.to_pod.is_none() {
+            return Ok(());
+        }
+        let request = link::get_by_name(&attachment.host_interface);
+        let link = host::find_link(&mut self.host.route, request)?
+            .ok_or_else(|| Error::kernel("find the pod's port of the bridge")(Errno::ENODEV))?;
+        let mut batch = Batch::default();
+        shape::push(&mut batch, link.header.index, attachment.bandwidth.to_pod);
         Ok(self.host.route.transact(batch)?)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Memory only. The pods' records are what lasts; they are read back by [`Allocations::adopt`].
 
-use crate::attachment::{self, Attachment, Mac, POD_INTERFACE, Uplink};
+use crate::attachment::{self, Attachment, Bandwidth, Mac, POD_INTERFACE, Uplink};
 use crate::pool::Pool;
 use crate::ports::{HostAddresses, HostPorts};
 use crate::{Error, NotReady, Settings};
@@ -96,11 +96,12 @@ impl Allocations {
         &mut self,
         pod: &PodId,
         mappings: &[PortMapping],
+        bandwidth: Bandwidth,
     ) -> Result<Attachment, Error> {
         if let Some(known) = self.attachments.get(pod) {
             return Ok(known.clone());
         }
-        self.check_uplink(mappings)?;
+        self.check_uplink(mappings, bandwidth)?;
         self.check_families(mappings)?;
         self.ports.take(pod, mappings)?;
         let addresses = self.pool.take().inspect_err(|_| {
@@ -119,6 +120,7 @@ impl Allocations {
             mtu: self.mtu,
             port_mappings: mappings.to_vec(),
             uplink: self.uplink.clone(),
+            bandwidth,
         };
         self.attachments.insert(pod.clone(), attachment.clone());
         Ok(attachment)
@@ -190,10 +192,13 @@ impl Allocations {
     }
 
     /// Nothing of the node's stands between a pod on an uplink and its clients.
-    fn check_uplink(&self, mappings: &[PortMapping]) -> Result<(), Error> {
+    fn check_uplink(&self, mappings: &[PortMapping], bandwidth: Bandwidth) -> Result<(), Error> {
         match (&self.uplink, mappings) {
             (Some(uplink), [mapping, ..]) => Err(Error::NoHostPorts {
                 mapping: mapping.clone(),
+                uplink: uplink.name.clone(),
+            }),
+            (Some(uplink), []) if !bandwidth.is_unlimited() => Err(Error::NoBandwidth {
                 uplink: uplink.name.clone(),
             }),
             _ => Ok(()),
@@ -263,39 +268,52 @@ mod tests {
     fn allocating_twice_for_a_pod_gives_the_same() {
         let mut allocations = allocations(&["10.1.0.0/24"]);
         let pod = PodId::generate();
-        let first = allocations.allocate(&pod, &[tcp(80)]).unwrap();
-        assert_eq!(allocations.allocate(&pod, &[tcp(80)]).unwrap(), first);
+        let first = allocations
+            .allocate(&pod, &[tcp(80)], Bandwidth::default())
+            .unwrap();
+        assert_eq!(
+            allocations
+                .allocate(&pod, &[tcp(80)], Bandwidth::default())
+                .unwrap(),
+            first
+        );
     }
 
     #[test]
     fn exhaustion_leaves_no_host_port_behind() {
         let mut allocations = allocations(&["10.1.0.0/30"]);
         let pod = PodId::generate();
-        allocations.allocate(&pod, &[]).unwrap();
+        allocations
+            .allocate(&pod, &[], Bandwidth::default())
+            .unwrap();
         assert!(
             allocations
-                .allocate(&PodId::generate(), &[tcp(80)])
+                .allocate(&PodId::generate(), &[tcp(80)], Bandwidth::default())
                 .is_err()
         );
         allocations.release(&pod);
         allocations
-            .allocate(&PodId::generate(), &[tcp(80)])
+            .allocate(&PodId::generate(), &[tcp(80)], Bandwidth::default())
             .unwrap();
     }
 
     #[test]
     fn an_adopted_attachment_keeps_its_address_and_ports() {
         let mut before = allocations(&["10.1.0.0/29"]);
-        let attachment = before.allocate(&PodId::generate(), &[tcp(80)]).unwrap();
+        let attachment = before
+            .allocate(&PodId::generate(), &[tcp(80)], Bandwidth::default())
+            .unwrap();
         let text = serde_json::to_string(&attachment).unwrap();
 
         let mut after = allocations(&["10.1.0.0/29"]);
         after.adopt(&serde_json::from_str(&text).unwrap()).unwrap();
         after.adopt(&attachment).unwrap();
-        let other = after.allocate(&PodId::generate(), &[]).unwrap();
+        let other = after
+            .allocate(&PodId::generate(), &[], Bandwidth::default())
+            .unwrap();
         assert_ne!(other.addresses, attachment.addresses);
         assert!(matches!(
-            after.allocate(&PodId::generate(), &[tcp(80)]),
+            after.allocate(&PodId::generate(), &[tcp(80)], Bandwidth::default()),
             Err(Error::PortConflict { holder, .. }) if holder == attachment.pod
         ));
     }
@@ -303,7 +321,9 @@ mod tests {
     #[test]
     fn two_records_with_one_address_are_refused() {
         let mut allocations = allocations(&["10.1.0.0/29"]);
-        let first = allocations.allocate(&PodId::generate(), &[]).unwrap();
+        let first = allocations
+            .allocate(&PodId::generate(), &[], Bandwidth::default())
+            .unwrap();
         let second = Attachment {
             pod: PodId::generate(),
             ..first
@@ -317,11 +337,15 @@ mod tests {
     #[test]
     fn a_change_of_networks_keeps_old_addresses_and_their_gateway() {
         let mut allocations = allocations(&["10.1.0.0/24"]);
-        let old = allocations.allocate(&PodId::generate(), &[]).unwrap();
+        let old = allocations
+            .allocate(&PodId::generate(), &[], Bandwidth::default())
+            .unwrap();
         let networks = vec!["10.2.0.0/24".parse().unwrap()];
         assert!(allocations.set_networks(networks.clone()).unwrap());
         assert!(!allocations.set_networks(networks).unwrap());
-        let new = allocations.allocate(&PodId::generate(), &[]).unwrap();
+        let new = allocations
+            .allocate(&PodId::generate(), &[], Bandwidth::default())
+            .unwrap();
         assert_eq!(new.addresses[0].to_string(), "10.2.0.2/24");
         assert_eq!(allocations.gateways().len(), 2);
         allocations.release(&old.pod);
@@ -336,7 +360,7 @@ mod tests {
             ..tcp(80)
         };
         assert!(matches!(
-            allocations.allocate(&PodId::generate(), &[mapping]),
+            allocations.allocate(&PodId::generate(), &[mapping], Bandwidth::default()),
             Err(Error::InvalidHostIp { .. })
         ));
     }
@@ -350,13 +374,15 @@ mod tests {
             ..Settings::default()
         };
         let mut allocations = allocations_by(&settings, &["10.1.0.0/24", "fd00::/64"]);
-        let refused = allocations.allocate(&PodId::generate(), &[tcp(80)]);
+        let refused = allocations.allocate(&PodId::generate(), &[tcp(80)], Bandwidth::default());
         let text = refused.unwrap_err().to_string();
         assert!(
             text.contains("host port 80") && text.contains("eth7"),
             "{text}"
         );
-        let pod = allocations.allocate(&PodId::generate(), &[]).unwrap();
+        let pod = allocations
+            .allocate(&PodId::generate(), &[], Bandwidth::default())
+            .unwrap();
         assert_eq!(
             pod.addresses[0].to_string(),
             "10.1.0.3/24",
@@ -379,7 +405,9 @@ mod tests {
             ..settings
         };
         let mut allocations = allocations_by(&settings, &["10.1.0.0/24"]);
-        let pod = allocations.allocate(&PodId::generate(), &[]).unwrap();
+        let pod = allocations
+            .allocate(&PodId::generate(), &[], Bandwidth::default())
+            .unwrap();
         assert!(pod.gateways.is_empty(), "the node routes");
     }
 
@@ -387,7 +415,7 @@ mod tests {
     fn without_networks_the_reason_is_said() {
         let mut allocations = allocations(&[]);
         assert!(matches!(
-            allocations.allocate(&PodId::generate(), &[]),
+            allocations.allocate(&PodId::generate(), &[], Bandwidth::default()),
             Err(Error::NotReady(_))
         ));
     }

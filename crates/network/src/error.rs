@@ -31,6 +31,11 @@ pub enum Error {
         mapping: PortMapping,
         uplink: String,
     },
+    /// The pod's configuration is to be corrected, or the node's.
+    #[error(
+        "a pod that is on {uplink} itself cannot have its bandwidth limited: leave the annotation out, or set network.mode to \"bridge\""
+    )]
+    NoBandwidth { uplink: String },
     /// The pod has to wait until another one has gone.
     #[error("no address is left in {cidr}: all {usable} are in use")]
     Exhausted { cidr: IpNet, usable: u64 },

@@ -38,10 +38,11 @@ mod pool;
 mod ports;
 mod reaper;
 mod settings;
+mod shape;
 mod wire;
 
 pub use attachment::{
-    Attachment, ChildKind, InterfaceStatistics, InvalidMac, Mac, POD_INTERFACE, Uplink,
+    Attachment, Bandwidth, ChildKind, InterfaceStatistics, InvalidMac, Mac, POD_INTERFACE, Uplink,
 };
 pub use error::{Error, KernelError, NotReady};
 pub use network::Network;

@@ -2,7 +2,7 @@
 
 use crate::actor::{Actor, Job, lock};
 use crate::allocations::Allocations;
-use crate::attachment::{Attachment, InterfaceStatistics, host_interface};
+use crate::attachment::{Attachment, Bandwidth, InterfaceStatistics, host_interface};
 use crate::{Error, NotReady, Settings, forwarding, pod};
 use crisp_model::{PodId, PortMapping};
 use ipnet::IpNet;
@@ -99,9 +99,15 @@ impl Network {
     ///
     /// # Errors
     /// [`Error::Exhausted`], [`Error::PortConflict`], [`Error::InvalidHostIp`], [`Error::NotReady`]
-    /// without a pod CIDR; nothing is taken then.
-    pub fn allocate(&self, pod: &PodId, mappings: &[PortMapping]) -> Result<Attachment, Error> {
-        lock(&self.allocations).allocate(pod, mappings)
+    /// without a pod CIDR; on an uplink [`Error::NoHostPorts`], [`Error::NoBandwidth`]. Nothing is taken
+    /// then.
+    pub fn allocate(
+        &self,
+        pod: &PodId,
+        mappings: &[PortMapping],
+        bandwidth: Bandwidth,
+    ) -> Result<Attachment, Error> {
+        lock(&self.allocations).allocate(pod, mappings, bandwidth)
     }
 
     /// Marks as in use what a pod's record says, after a restart. Doing it twice changes nothing.

@@ -2,7 +2,7 @@
 
 use crate::attachment::Attachment;
 use crate::wire::{Batch, Wire};
-use crate::{Error, host, link};
+use crate::{Error, host, link, shape};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage as Message;
@@ -18,7 +18,9 @@ pub(crate) fn configure(attachment: &Attachment, pod_socket: OwnedFd) -> Result<
     let request = link::get_by_name(&attachment.pod_interface);
     let link = host::find_link(&mut wire, request)?
         .ok_or_else(|| Error::kernel("find the pod's interface")(Errno::ENODEV))?;
-    wire.transact(address(attachment, link.header.index))?;
+    let mut batch = address(attachment, link.header.index);
+    shape::push(&mut batch, link.header.index, attachment.bandwidth.from_pod);
+    wire.transact(batch)?;
     Ok(())
 }
 

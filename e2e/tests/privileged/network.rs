@@ -1,15 +1,18 @@
 //! The pod network: who reaches whom, under which address.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use crisp_cri_api::v1::{
     NetworkConfig, PortMapping, Protocol, RuntimeConfig, UpdateRuntimeConfigRequest,
 };
 use crisp_e2e::catalog::{NGINX, NGINX_PAGE};
 use crisp_e2e::{Node, await_page, http_get, in_netns, nginx};
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
+use tonic::Code;
 
 /// For a connection to come.
 const BOUND: Duration = Duration::from_secs(30);
@@ -77,6 +80,57 @@ async fn privileged_pod_has_loopback_and_default_routes() -> Result<()> {
     );
     let mac = container.sh("cat /sys/class/net/eth0/address").await?;
     ensure!(mac.len() == 17, "{mac}");
+    node.finish().await
+}
+
+/// How long so many bytes take from one end of a connection to the other.
+fn transfer(bytes: usize, mut from: TcpStream, mut to: TcpStream) -> Result<Duration> {
+    let began = Instant::now();
+    let sender = thread::spawn(move || from.write_all(&vec![0; bytes]));
+    let received = io::copy(&mut to, &mut io::sink())?;
+    sender
+        .join()
+        .map_err(|_| anyhow!("the sender panicked"))??;
+    ensure!(received == bytes as u64, "{received} of {bytes}");
+    Ok(began.elapsed())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_bandwidth_of_a_pod_is_limited_in_both_directions() -> Result<()> {
+    const MIB: usize = 1 << 20;
+    let node = Node::start().await?;
+    let pod = node.run_pod("shaped", |config| {
+        let rates = [("ingress", "16M"), ("egress", "8M")];
+        let rates = rates.map(|(direction, rate)| {
+            let annotation = format!("kubernetes.io/{direction}-bandwidth");
+            (annotation, rate.to_owned())
+        });
+        config.annotations.extend(rates);
+    });
+    let pod = pod.await?;
+    let listener = in_netns(&pod.netns(), || TcpListener::bind("0.0.0.0:0"))?;
+    let address = pod.address(IpAddr::is_ipv4).await?;
+    let connect = || {
+        let outer = TcpStream::connect((address, listener.local_addr()?.port()))?;
+        anyhow::Ok((outer, listener.accept()?.0))
+    };
+    // 4 MiB at 2 MB/s and at 1 MB/s, but for what goes at once.
+    let (outer, inner) = connect()?;
+    let to_pod = transfer(4 * MIB, outer, inner)?;
+    ensure!(to_pod > Duration::from_millis(1_900), "{to_pod:?}");
+    let (outer, inner) = connect()?;
+    let from_pod = transfer(4 * MIB, inner, outer)?;
+    ensure!(from_pod > Duration::from_millis(3_900), "{from_pod:?}");
+
+    let bad = node.run_pod("bad", |config| {
+        let rate = (
+            "kubernetes.io/egress-bandwidth".to_owned(),
+            "fast".to_owned(),
+        );
+        config.annotations.extend([rate]);
+    });
+    let refused = bad.await.err().context("it started")?;
+    ensure!(refused.code() == Code::InvalidArgument, "{refused}");
     node.finish().await
 }
 

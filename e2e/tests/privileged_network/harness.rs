@@ -1,7 +1,7 @@
 //! A node in a network namespace of its own, its pods and its outside.
 
 use crisp_model::{PodId, PortMapping, Protocol};
-use crisp_network::{Attachment, Error, Network, Settings};
+use crisp_network::{Attachment, Bandwidth, Error, Network, Settings};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use std::fs::File;
@@ -140,7 +140,10 @@ impl Node {
     }
 
     pub(crate) fn allocate(&self, mappings: &[PortMapping]) -> Attachment {
-        self.network.allocate(&PodId::generate(), mappings).unwrap()
+        let limits = Bandwidth::default();
+        self.network
+            .allocate(&PodId::generate(), mappings, limits)
+            .unwrap()
     }
 
     pub(crate) fn start_pod(&self, mappings: &[PortMapping]) -> Pod {

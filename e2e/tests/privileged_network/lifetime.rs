@@ -4,7 +4,7 @@ use crate::harness::{
     NODE_OUTSIDE, Node, Pod, SILENCE, call_tcp, mapping, nft, parse, reach, settings,
 };
 use crisp_model::{PodId, Protocol};
-use crisp_network::Settings;
+use crisp_network::{Bandwidth, Settings};
 use std::collections::HashSet;
 use std::net::{SocketAddr, UdpSocket};
 
@@ -16,7 +16,10 @@ fn privileged_exhaustion_names_the_network_and_ends_with_a_detach() {
     };
     let node = Node::new(small);
     let pods: Vec<Pod> = (0..5).map(|_| node.start_pod(&[])).collect();
-    let error = node.network.allocate(&PodId::generate(), &[]).unwrap_err();
+    let error = node
+        .network
+        .allocate(&PodId::generate(), &[], Bandwidth::default())
+        .unwrap_err();
     assert_eq!(
         error.to_string(),
         "no address is left in 10.77.0.0/29: all 5 are in use"

@@ -2,7 +2,7 @@
 
 use crate::harness::{NODE_OUTSIDE, Namespace, Node, OUTSIDE, Pod, mapping, reach, settings};
 use crisp_model::{PodId, Protocol};
-use crisp_network::{Error, IpvlanMode, Mode, Settings};
+use crisp_network::{Bandwidth, Error, IpvlanMode, Mode, Settings};
 use std::net::IpAddr;
 
 /// What the outside is called on the pods' network, as their router.
@@ -181,7 +181,9 @@ fn privileged_address_is_had_again_as_soon_as_its_ipvlan_pod_has_gone() {
 fn privileged_host_ports_and_a_missing_uplink_are_refused_with_a_reason() {
     let mut node = node(on_uplink(Mode::Macvlan));
     let ports = [mapping(Protocol::Tcp, 8080, None)];
-    let refused = node.network.allocate(&PodId::generate(), &ports);
+    let refused = node
+        .network
+        .allocate(&PodId::generate(), &ports, Bandwidth::default());
     let text = refused.unwrap_err().to_string();
     assert!(text.contains("8080") && text.contains("up0"), "{text}");
     node.network.ready().unwrap();

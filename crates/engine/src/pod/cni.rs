@@ -1,20 +1,13 @@
 //! What CNI plugins are told of a pod.
 
-use crate::error::{Error, Result};
+use super::bandwidth;
+use crate::error::Result;
 use crisp_cni::{Attachment, Network, Request};
-use crisp_model::{PodConfig, PodId, PortMapping, Quantity, StringMap};
-use crisp_network::POD_INTERFACE;
+use crisp_model::{PodConfig, PodId, PortMapping};
+use crisp_network::{Bandwidth, POD_INTERFACE};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
-
-/// The rates of a pod's traffic, in bits per second, as the kubelet's own plugin had them.
-const INGRESS_BANDWIDTH: &str = "kubernetes.io/ingress-bandwidth";
-const EGRESS_BANDWIDTH: &str = "kubernetes.io/egress-bandwidth";
-
-/// What may be asked for, as Kubernetes checks it: 1k to 1P.
-const BITS_PER_S_MIN: u64 = 1_000;
-const BITS_PER_S_MAX: u64 = 1_000_000_000_000_000;
 
 /// How many bits may go at once without regard to the rate: as many as the plugin takes, since nobody
 /// says.
@@ -62,7 +55,7 @@ fn capabilities(config: &PodConfig) -> Result<Map<String, Value>> {
     };
     let ports: Vec<Value> = config.port_mappings.iter().map(port_mapping).collect();
     add("portMappings", (!ports.is_empty()).then(|| json!(ports)));
-    add("bandwidth", bandwidth(&config.annotations)?);
+    add("bandwidth", shape(&bandwidth::asked(&config.annotations)?));
     let dns = config.dns.as_ref();
     add(
         "dns",
@@ -88,37 +81,23 @@ fn port_mapping(mapping: &PortMapping) -> Value {
     })
 }
 
-fn bandwidth(annotations: &StringMap) -> Result<Option<Value>> {
+/// None: there is no limit in either direction.
+fn shape(limits: &Bandwidth) -> Option<Value> {
     let mut shape = Map::new();
-    for (annotation, direction) in [(INGRESS_BANDWIDTH, "ingress"), (EGRESS_BANDWIDTH, "egress")] {
-        if let Some(text) = annotations.get(annotation) {
-            shape.insert(format!("{direction}Rate"), json!(rate(annotation, text)?));
+    for (direction, rate) in [("ingress", limits.to_pod), ("egress", limits.from_pod)] {
+        if let Some(rate) = rate {
+            shape.insert(format!("{direction}Rate"), json!(rate));
             shape.insert(format!("{direction}Burst"), json!(BURST_BITS));
         }
     }
-    Ok((!shape.is_empty()).then_some(Value::Object(shape)))
-}
-
-fn rate(annotation: &str, text: &str) -> Result<u64> {
-    let field = || format!("annotations[{annotation}]");
-    let rate: Quantity = text
-        .parse()
-        .map_err(|error: crisp_model::InvalidQuantity| {
-            Error::invalid(field(), error.to_string())
-        })?;
-    match rate.whole() {
-        bits if (BITS_PER_S_MIN..=BITS_PER_S_MAX).contains(&bits) => Ok(bits),
-        _ => Err(Error::invalid(
-            field(),
-            format!("{text} is not within 1k to 1P bits per second"),
-        )),
-    }
+    (!shape.is_empty()).then_some(Value::Object(shape))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::bandwidth::INGRESS;
     use super::*;
-    use crisp_model::{DnsConfig, Protocol};
+    use crisp_model::{DnsConfig, Protocol, StringMap};
 
     #[test]
     fn plugins_are_told_what_they_may_want_to_know() {
@@ -130,7 +109,7 @@ mod tests {
                 host_ip: Some([127, 0, 0, 1].into()),
             }],
             annotations: StringMap::from([
-                (INGRESS_BANDWIDTH.to_owned(), "10M".to_owned()),
+                (INGRESS.to_owned(), "10M".to_owned()),
                 ("a".to_owned(), "b".to_owned()),
             ]),
             dns: Some(DnsConfig {
@@ -147,7 +126,7 @@ mod tests {
                 "bandwidth": {"ingressRate": 10_000_000, "ingressBurst": 4_294_967_295_u64},
                 "dns": {"servers": ["10.0.0.10"], "searches": [], "options": []},
                 "cgroupPath": "/kubepods/x",
-                "io.kubernetes.cri.pod-annotations": {INGRESS_BANDWIDTH: "10M", "a": "b"},
+                "io.kubernetes.cri.pod-annotations": {INGRESS: "10M", "a": "b"},
             })
         );
         let least = capabilities(&PodConfig::default()).unwrap();
@@ -155,14 +134,5 @@ mod tests {
             Value::Object(least),
             json!({"io.kubernetes.cri.pod-annotations": {}})
         );
-    }
-
-    #[test]
-    fn bandwidths_that_make_no_sense_are_refused_by_their_annotation() {
-        for bad in ["", "fast", "-1M", "1", "2P", "1M;x"] {
-            let annotations = StringMap::from([(EGRESS_BANDWIDTH.to_owned(), bad.to_owned())]);
-            let error = bandwidth(&annotations).unwrap_err().to_string();
-            assert!(error.contains(EGRESS_BANDWIDTH), "{error}");
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! One pod: what is known of it, and the lock under which it is changed.
 
+mod bandwidth;
 mod cni;
 pub(crate) mod files;
 pub(crate) mod netns;

@@ -1,6 +1,6 @@
 //! Wiring a pod, and taking it off the network again: by the built-in network or by CNI plugins.
 
-use super::{Pod, cni, netns};
+use super::{Pod, bandwidth, cni, netns};
 use crate::engine::Engine;
 use crate::error::{Error, Result, chain};
 use crate::plugins::Choice;
@@ -24,7 +24,9 @@ impl Engine {
                 // The address of a pod whose end is not on disk is free; taken again, it would have two
                 // holders for the next daemon.
                 self.save_pods()?;
-                Wiring::BuiltIn(self.network.allocate(pod.id(), &config.port_mappings)?)
+                let limits = bandwidth::asked(&config.annotations)?;
+                let ports = &config.port_mappings;
+                Wiring::BuiltIn(self.network.allocate(pod.id(), ports, limits)?)
             }
             Choice::Plugins(network) => {
                 self.plugins.require(&network)?;
