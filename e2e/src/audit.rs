@@ -195,7 +195,7 @@ impl Audit<'_> {
                 .map(|path| format!("mount {}", path.display())),
         );
         self.find(files(&self.dir("netns")));
-        self.find(ports(&self.slot.bridge()));
+        self.find(ports(self.slot, &self.slot.bridge()));
         let elements = nft_elements(self.slot).concat();
         let comments = elements.split("comment \"").skip(1);
         self.find(
@@ -231,7 +231,7 @@ impl Audit<'_> {
             .iter()
             .filter(|rule| !pods.iter().any(|pod| rule.contains(pod.as_str())));
         self.find(strange.map(|rule| format!("rule {rule}")));
-        let links = ports(&self.slot.cni_bridge()).len();
+        let links = ports(self.slot, &self.slot.cni_bridge()).len();
         if links > pods.len() {
             self.find([format!("{} links of CNI's bridge", links - pods.len())]);
         }
@@ -365,7 +365,7 @@ impl Audit<'_> {
             .map(|path| format!("descriptor of the daemon: {}", path.display()))
             .collect();
         self.find(leaked);
-        let sockets = packet_sockets();
+        let sockets = packet_sockets(daemon);
         let connections = open
             .iter()
             .filter(|path| sockets.contains(path.to_string_lossy().as_ref()))
@@ -403,15 +403,15 @@ fn ancestors(process: Process) -> impl Iterator<Item = Process> {
         .take_while(|process| process.0 > 1)
 }
 
-fn ports(bridge: &str) -> Vec<String> {
-    let links = leftovers::ports_of(bridge);
+fn ports(slot: &Slot, bridge: &str) -> Vec<String> {
+    let links = leftovers::ports_of(slot, bridge);
     links.iter().map(|link| format!("link {link}")).collect()
 }
 
 /// As /proc/PID/fd shows them: sockets of the kind that shims are talked to by.
-fn packet_sockets() -> BTreeSet<String> {
+fn packet_sockets(daemon: u32) -> BTreeSet<String> {
     const SEQPACKET: &str = "0005";
-    let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let sockets = fs::read_to_string(format!("/proc/{daemon}/net/unix")).unwrap_or_default();
     let inodes = sockets.lines().filter_map(|line| {
         let mut fields = line.split_ascii_whitespace().skip(4);
         (fields.next()? == SEQPACKET).then(|| fields.nth(1))?

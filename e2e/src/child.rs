@@ -1,16 +1,18 @@
 //! Processes that must not outlive the tests, however these end.
 
 use std::io;
-use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::{LazyLock, mpsc};
 use std::thread;
 
-/// A program that the kernel kills when the thread that [`spawn`]s it ends. setpriv(1) asks for that,
-/// then becomes the program: the process id stays.
-pub(crate) fn command(program: &Path) -> Command {
+/// A program with its arguments that the kernel kills when the thread that [`spawn`]s it ends. setpriv(1)
+/// asks for that, then becomes the program: the process id stays.
+pub(crate) fn bound(program: &Command) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]).arg(program);
+    command
+        .args(["--pdeathsig", "KILL"])
+        .arg(program.get_program())
+        .args(program.get_args());
     command
 }
 

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::Command;
 use std::slice;
 
 impl Node {
@@ -128,6 +127,7 @@ pub(crate) fn remove_rules(slot: &Slot) {
     for Rule { command, text } in &found {
         let deletion = text.replacen("-A", "-D", 1);
         run(
+            slot,
             "sh",
             &["-c", &format!("{command} --wait -t nat {deletion}")],
         );
@@ -135,8 +135,8 @@ pub(crate) fn remove_rules(slot: &Slot) {
     for Rule { command, text } in &found {
         let target = text.rsplit_once(" -j ").map_or("", |(_, target)| target);
         if target.starts_with("CNI-") {
-            run(command, &["--wait", "-t", "nat", "-F", target]);
-            run(command, &["--wait", "-t", "nat", "-X", target]);
+            run(slot, command, &["--wait", "-t", "nat", "-F", target]);
+            run(slot, command, &["--wait", "-t", "nat", "-X", target]);
         }
     }
 }
@@ -146,7 +146,8 @@ fn find(slot: &Slot) -> Vec<Rule> {
     let mut found = Vec::new();
     for command in ["iptables", "ip6tables"] {
         // Where there is no such program, plugins have made no rule.
-        let listing = Command::new(format!("{command}-save"))
+        let listing = slot
+            .command(format!("{command}-save"))
             .args(["-t", "nat"])
             .output();
         let listing = listing.map_or_else(|_| Vec::new(), |output| output.stdout);

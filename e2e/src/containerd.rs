@@ -9,7 +9,7 @@ use crisp_cri_api::v1::VersionRequest;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use toml::{Table, toml};
 use tonic::transport::Channel;
 
@@ -94,7 +94,7 @@ fn spawn(dir: &Path) -> Result<Child> {
         env::var("PATH").unwrap_or_default()
     );
     let log = fs::File::create(dir.join("containerd.log"))?;
-    let mut serve = child::command(&programs.join("containerd"));
+    let mut serve = child::bound(&Command::new(programs.join("containerd")));
     serve
         .arg("--config")
         .arg(dir.join("config.toml"))

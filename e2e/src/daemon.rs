@@ -46,12 +46,12 @@ impl Daemon {
     }
 
     /// Starts it, and waits until it answers.
-    pub(crate) async fn start(&self) -> Result<Channel> {
+    pub(crate) async fn start(&self, slot: &Slot) -> Result<Channel> {
         let log = fs::File::options()
             .create(true)
             .append(true)
             .open(self.log_path())?;
-        let mut serve = reboot::command(&self.dir, &self.program);
+        let mut serve = child::bound(&reboot::command(slot, &self.program));
         serve.arg("serve").arg("--config").arg(self.config_path());
         serve.env(crisp_crash::DIRECTORY, self.crash_dir());
         serve

@@ -11,7 +11,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 /// How often sweeping tries again what the kernel refuses while processes still end.
@@ -67,13 +66,13 @@ pub(crate) fn sweep_kernel(slot: &Slot, kept: &[PathBuf]) {
         let _ = umount2(path, MntFlags::MNT_DETACH);
     }
     for link in bridge_ports(slot) {
-        run("ip", &["link", "delete", &link]);
+        run(slot, "ip", &["link", "delete", &link]);
     }
-    run("ip", &["link", "delete", &slot.bridge()]);
-    run("ip", &["link", "delete", &slot.cni_bridge()]);
+    run(slot, "ip", &["link", "delete", &slot.bridge()]);
+    run(slot, "ip", &["link", "delete", &slot.cni_bridge()]);
     cni::remove_rules(slot);
     for (family, table) in nft_tables(slot) {
-        run("nft", &["delete", "table", &family, &table]);
+        run(slot, "nft", &["delete", "table", &family, &table]);
     }
     remove_cgroups(slot);
 }
@@ -145,12 +144,15 @@ pub(crate) fn mounts(slot: &Slot) -> Vec<PathBuf> {
 /// Links that are plugged into a slot's bridges.
 fn bridge_ports(slot: &Slot) -> Vec<String> {
     let bridges = [slot.bridge(), slot.cni_bridge()];
-    bridges.iter().flat_map(|bridge| ports_of(bridge)).collect()
+    bridges
+        .iter()
+        .flat_map(|bridge| ports_of(slot, bridge))
+        .collect()
 }
 
 /// Links that are plugged into a bridge.
-pub(crate) fn ports_of(bridge: &str) -> Vec<String> {
-    let listing = run("ip", &["-o", "link", "show", "master", bridge]);
+pub(crate) fn ports_of(slot: &Slot, bridge: &str) -> Vec<String> {
+    let listing = run(slot, "ip", &["-o", "link", "show", "master", bridge]);
     let names = listing.lines().filter_map(|line| line.split(": ").nth(1));
     names
         .map(|name| name.split('@').next().unwrap_or(name).to_owned())
@@ -159,7 +161,7 @@ pub(crate) fn ports_of(bridge: &str) -> Vec<String> {
 
 /// The tables of a slot, by family and name.
 fn nft_tables(slot: &Slot) -> Vec<(String, String)> {
-    let listing = run("nft", &["list", "tables"]);
+    let listing = run(slot, "nft", &["list", "tables"]);
     let tables = listing.lines().filter_map(|line| {
         let mut words = line.split(' ').skip(1).map(str::to_owned);
         Some((words.next()?, words.next()?))
@@ -173,7 +175,7 @@ fn nft_tables(slot: &Slot) -> Vec<(String, String)> {
 pub(crate) fn nft_elements(slot: &Slot) -> Vec<String> {
     let listings = nft_tables(slot)
         .into_iter()
-        .map(|(family, table)| run("nft", &["list", "table", &family, &table]));
+        .map(|(family, table)| run(slot, "nft", &["list", "table", &family, &table]));
     listings.flat_map(|listing| elements_in(&listing)).collect()
 }
 
@@ -256,9 +258,9 @@ pub fn files(dir: &Path) -> BTreeSet<PathBuf> {
     found
 }
 
-/// What a command prints; nothing when it fails, as it does for what is not there.
-pub(crate) fn run(command: &str, arguments: &[&str]) -> String {
-    let output = Command::new(command).args(arguments).output();
+/// What a command on a slot's machine prints; nothing when it fails, as it does for what is not there.
+pub(crate) fn run(slot: &Slot, command: &str, arguments: &[&str]) -> String {
+    let output = slot.command(command).args(arguments).output();
     let output =
         output.unwrap_or_else(|error| panic!("{command}: {error}; run hack/test.sh --prepare"));
     String::from_utf8_lossy(&output.stdout).into_owned()

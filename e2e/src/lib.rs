@@ -13,6 +13,7 @@
 mod archive;
 mod audit;
 pub mod catalog;
+pub mod checks;
 mod child;
 mod cni;
 mod collector;
@@ -26,9 +27,11 @@ mod front;
 mod fuse;
 mod image;
 mod kernel;
+mod kubelet;
 mod layer;
 pub mod leftovers;
 mod log;
+pub mod manifest;
 mod net;
 mod node;
 mod pod;
@@ -36,6 +39,7 @@ mod reboot;
 mod records;
 mod registry;
 mod scrape;
+mod service;
 mod slot;
 mod terminal;
 pub mod tools;
@@ -53,9 +57,10 @@ pub use front::{Answer, Front};
 pub use fuse::Fuse;
 pub use image::{Digest, Flavour, Image};
 pub use kernel::{Cgroup, Process, cgroups_are_v2, xattr};
+pub use kubelet::{HostSysctls, KubeletProcess};
 pub use layer::{Entry, Layer, PackedLayer, Packing};
 pub use log::{LogLine, parse_log};
-pub use net::{http_get, in_netns};
+pub use net::{free_address, http_get, in_netns};
 pub use node::{Node, image_spec};
 pub use pod::{
     Container, Executed, Pod, container_config, own_users, pid_mode, pod_config, resources,
@@ -64,6 +69,7 @@ pub use pod::{
 pub use reboot::allow_reboots;
 pub use registry::Registry;
 pub use scrape::{Sample, Scrape};
+pub use service::Service;
 pub use slot::Slot;
 pub use terminal::Terminal;
 pub use wait::{eventually, unless_interrupted, until, until_within};

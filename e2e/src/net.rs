@@ -1,10 +1,11 @@
 //! Clients of what pods serve, from the host.
 
 use anyhow::{Context, Result};
-use nix::sched::{CloneFlags, setns};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -29,6 +30,26 @@ pub async fn http_get(server: SocketAddr, path: &str) -> Result<String> {
     tokio::time::timeout(TIMEOUT, exchange)
         .await?
         .with_context(|| format!("GET http://{server}{path}"))
+}
+
+/// An address of this machine that nobody listens on at the moment.
+///
+/// # Errors
+/// The machine does not have this ip.
+pub fn free_address(ip: Ipv4Addr) -> io::Result<SocketAddr> {
+    TcpListener::bind((ip, 0))?.local_addr()
+}
+
+/// Makes a network namespace that lives as long as it is mounted on a new file.
+pub(crate) fn make_netns(at: &Path) -> Result<()> {
+    File::create(at)?;
+    let leave = || {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let (own, none) = ("/proc/thread-self/ns/net", None::<&str>);
+        mount(Some(own), at, none, MsFlags::MS_BIND, none)
+    };
+    let result = thread::scope(|scope| scope.spawn(leave).join());
+    Ok(result.expect("a thread that does not panic")?)
 }
 
 /// Makes a socket in a network namespace; it stays there, whoever uses it.

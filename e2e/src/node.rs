@@ -18,8 +18,10 @@ use crisp_cri_api::v1::runtime_service_client::RuntimeServiceClient;
 use crisp_cri_api::v1::*;
 use nix::mount::{MsFlags, mount};
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use toml::{Table, Value};
 use tonic::Status;
@@ -126,13 +128,21 @@ impl Node {
         .await
     }
 
+    /// A daemon without any image, on a machine that was made for it, with settings changed.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub async fn start_on(slot: Slot, edit: impl FnOnce(&mut Table)) -> Result<Self> {
+        Self::start_program(tools::program("dist/crisp"), slot, edit).await
+    }
+
     pub(crate) async fn start_program(
         program: PathBuf,
         slot: Slot,
         edit: impl FnOnce(&mut Table),
     ) -> Result<Self> {
         let daemon = Daemon::configure(program, &slot, Registry::shared(), edit)?;
-        let channel = daemon.start().await?;
+        let channel = daemon.start(&slot).await?;
         Ok(Self {
             daemon,
             channel,
@@ -165,6 +175,12 @@ impl Node {
     #[must_use]
     pub fn cgroup_parent(&self) -> String {
         self.slot.cgroup()
+    }
+
+    /// A program on the machine that the daemon is on: in its network namespace.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        self.slot.command(program)
     }
 
     /// Where the log directories of pods are. The kubelet's, so no part of the audit.
@@ -426,7 +442,7 @@ impl Node {
     /// # Errors
     /// It does not come up.
     pub async fn restart(&self) -> Result<()> {
-        self.daemon.start().await.map(drop)
+        self.daemon.start(&self.slot).await.map(drop)
     }
 
     /// Changes the configuration file and has the daemon read it again; the answer is what it logs

@@ -1,7 +1,8 @@
 //! Nodes that lose power: what is on disk stays, and whatever the kernel had is gone.
 
+use crate::leftovers;
 use crate::node::Node;
-use crate::{child, leftovers};
+use crate::slot::Slot;
 use anyhow::{Result, ensure};
 use nix::mount::{MsFlags, mount};
 use std::fs;
@@ -54,13 +55,13 @@ impl Node {
     }
 }
 
-/// A program that is started in a node with this directory, and reads the id of the node's boot.
-pub(crate) fn command(dir: &Path, program: &Path) -> Command {
-    let boot_id = dir.join(BOOT_ID);
+/// A program that is started on a slot's machine, and reads the id of the node's boot.
+pub(crate) fn command(slot: &Slot, program: &Path) -> Command {
+    let boot_id = slot.dir().join(BOOT_ID);
     if !boot_id.exists() {
-        return child::command(program);
+        return slot.command(program);
     }
-    let mut command = child::command(Path::new("unshare"));
+    let mut command = slot.command("unshare");
     command.args([
         "--mount",
         "--propagation",

@@ -5,14 +5,15 @@
 
 use crate::child;
 use crate::image::{Digest, Document, Image};
+use crate::net::free_address;
 use crate::slot::Slot;
 use crate::{catalog, tools};
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Child;
-use std::sync::LazyLock;
+use std::process::{Child, Command};
+use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 /// The public registries that it stands in for.
@@ -34,7 +35,7 @@ enum Access {
     Password,
 }
 
-/// A registry on loopback, over plain http. One serves all tests of a process, and ends with it.
+/// A registry over plain http, on loopback unless others are to reach it. One serves all tests of a process, and ends with it.
 #[derive(Debug)]
 pub struct Registry {
     address: SocketAddr,
@@ -47,12 +48,19 @@ impl Registry {
     /// The registry of this process, with the images of the catalog.
     #[must_use]
     pub fn shared() -> &'static Self {
-        static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
-            let registry = Registry::start(Access::Anyone);
+        Self::shared_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// The same, for machines that loopback does not reach: it listens where the first one wants it who
+    /// asks.
+    #[must_use]
+    pub fn shared_at(ip: Ipv4Addr) -> &'static Self {
+        static REGISTRY: OnceLock<Registry> = OnceLock::new();
+        REGISTRY.get_or_init(|| {
+            let registry = Registry::start(ip, Access::Anyone);
             catalog::publish(&registry);
             registry
-        });
-        &REGISTRY
+        })
     }
 
     /// Who may pull from [`Self::private`]: as `user:password`, and the same in base64.
@@ -62,7 +70,7 @@ impl Registry {
     #[must_use]
     pub fn private() -> &'static Self {
         static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
-            let registry = Registry::start(Access::Password);
+            let registry = Registry::start(Ipv4Addr::LOCALHOST, Access::Password);
             let image = Image::new(vec![catalog::busybox_layer()]);
             registry.publish("library/busybox", "1.35", &image);
             registry
@@ -70,10 +78,9 @@ impl Registry {
         &REGISTRY
     }
 
-    fn start(access: Access) -> Self {
+    fn start(ip: Ipv4Addr, access: Access) -> Self {
         let slot = Slot::take();
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = port.expect("loopback has a free port");
+        let address = free_address(ip).expect("this machine has a free port");
         let auth = match access {
             Access::Anyone => String::new(),
             Access::Password => {
@@ -93,7 +100,7 @@ impl Registry {
         fs::write(&config_path, config).expect("the slot can be written");
         let log =
             fs::File::create(slot.dir().join("registry.log")).expect("the slot can be written");
-        let mut serve = child::command(&tools::debian("usr/bin/docker-registry"));
+        let mut serve = child::bound(&Command::new(tools::debian("usr/bin/docker-registry")));
         serve
             .arg("serve")
             .arg(config_path)

@@ -1,9 +1,12 @@
 //! What keeps tests apart that run at the same time: a number, and a directory of that number.
 
-use crate::leftovers;
+use crate::{leftovers, net};
+use anyhow::{Result, ensure};
+use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// More than tests ever run side by side.
 const SLOTS: u8 = 200;
@@ -17,6 +20,7 @@ const LOCKS: &str = "/tmp/crisp-e2e";
 pub struct Slot {
     number: u8,
     dir: PathBuf,
+    netns: Option<PathBuf>,
     _lock: File,
 }
 
@@ -50,11 +54,43 @@ impl Slot {
             Ok(()) => Some(Self {
                 number,
                 dir: base.join(number.to_string()),
+                netns: None,
                 _lock: lock,
             }),
             Err(TryLockError::WouldBlock) => None,
             Err(TryLockError::Error(error)) => panic!("lock of slot {number}: {error}"),
         }
+    }
+
+    /// The same with a network namespace of its own, in which its loopback is up.
+    ///
+    /// # Errors
+    /// The namespace cannot be made.
+    pub fn take_apart() -> Result<Self> {
+        let mut slot = Self::take();
+        let netns = slot.dir.join("host-netns");
+        net::make_netns(&netns)?;
+        slot.netns = Some(netns);
+        let status = slot
+            .command("ip")
+            .args(["link", "set", "lo", "up"])
+            .status()?;
+        ensure!(status.success(), "ip: {status}");
+        Ok(slot)
+    }
+
+    /// A program on the slot's machine: in its network namespace, if it has one of its own.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let Some(netns) = &self.netns else {
+            return Command::new(program);
+        };
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net={}", netns.display()))
+            .arg("--")
+            .arg(program);
+        command
     }
 
     /// For files; removed when the slot is dropped.

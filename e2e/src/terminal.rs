@@ -20,7 +20,10 @@ pub struct Terminal {
 
 impl Terminal {
     /// Runs a program on a new terminal, which becomes its controlling one by setsid(1).
-    pub(crate) fn open(program: &StdCommand) -> Result<Self> {
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn open(program: &StdCommand) -> Result<Self> {
         let pair = openpty(None, None)?;
         let (master, slave) = (File::from(pair.master), File::from(pair.slave));
         let mut command = Command::new("setsid");

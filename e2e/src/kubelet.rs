@@ -1,0 +1,197 @@
+//! A kubelet on a node: what it is configured with, its process, and what it changes on its host.
+
+use crate::kernel::cgroups_are_v2;
+use crate::manifest::merged;
+use crate::node::Node;
+use crate::service::Service;
+use crate::tools;
+use anyhow::{Context, Result};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// What a kubelet sets when it starts (kubelet, cm/container_manager_linux.go).
+const SYSCTLS: [&str; 6] = [
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+];
+/// Where it keeps the sockets of device plugins, whatever its own directory is.
+const DEFAULT_ROOT: &str = "/var/lib/kubelet";
+/// Shows it a directory of its own there, but nobody else: what it mounts elsewhere is seen by all.
+const ALONE: &str =
+    "mount --make-slave / && mount --bind \"$1\" /var/lib/kubelet && shift && exec \"$@\"";
+
+/// A kubelet of a node. Killed when dropped, and what it leaves of its own removed.
+#[derive(Debug)]
+pub struct KubeletProcess {
+    pub service: Service,
+    root_dir: PathBuf,
+    cgroups: Vec<PathBuf>,
+    has_made_default_root: bool,
+}
+
+impl KubeletProcess {
+    /// Prepares one that keeps its files below a directory, with more fields of its configuration than
+    /// every one has; it does not run yet.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn configure(
+        node: &Node,
+        dir: &Path,
+        arguments: &[String],
+        log: PathBuf,
+        more: Value,
+    ) -> Result<Self> {
+        for name in ["logs", "private", "root"] {
+            fs::create_dir_all(dir.join(name))?;
+        }
+        let config = merged(config(node, dir), more);
+        let (config_path, root_dir) = (dir.join("config.json"), dir.join("root"));
+        fs::write(&config_path, config.to_string())?;
+        let has_made_default_root = !Path::new(DEFAULT_ROOT).exists();
+        fs::create_dir_all(DEFAULT_ROOT)?;
+        let cgroups = in_hierarchies(&node.cgroup_parent())?;
+        for dir in &cgroups {
+            fs::create_dir_all(dir)?;
+        }
+        share(&root_dir)?;
+        let mut command = node.command("unshare");
+        command
+            .args(["--mount", "--propagation", "unchanged"])
+            .args(["sh", "-c", ALONE, "sh"])
+            .arg(dir.join("private"))
+            .arg(tools::program("tools/kubernetes/kubelet"))
+            .arg("--config")
+            .arg(config_path)
+            .arg("--root-dir")
+            .arg(&root_dir)
+            .arg("--cert-dir")
+            .arg(dir.join("pki"))
+            .arg("--containerd")
+            .arg(node.socket())
+            .arg("--v=2")
+            .args(arguments);
+        Ok(Self {
+            service: Service::new(&command, log)?,
+            root_dir,
+            cgroups,
+            has_made_default_root,
+        })
+    }
+
+    /// Removes what one that has ended leaves of its own: the mount of its directory, and the cgroups of
+    /// the kinds of pods.
+    pub fn remove_leftovers(&self) {
+        // There is none when it was removed already.
+        let _ = umount2(&self.root_dir, MntFlags::MNT_DETACH);
+        for dir in &self.cgroups {
+            remove_tree(&dir.join("kubepods"));
+        }
+        if self.has_made_default_root {
+            let _ = fs::remove_dir(DEFAULT_ROOT);
+        }
+    }
+}
+
+impl Drop for KubeletProcess {
+    fn drop(&mut self) {
+        // One that is gone already is what is wanted.
+        let _ = self.service.kill();
+        self.remove_leftovers();
+    }
+}
+
+/// What kubelets set of their host as it was before; put back when dropped.
+#[derive(Debug)]
+pub struct HostSysctls(Vec<(PathBuf, String)>);
+
+impl HostSysctls {
+    /// # Errors
+    /// They cannot be read.
+    pub fn keep() -> Result<Self> {
+        let read = |name| {
+            let path = Path::new("/proc/sys").join(name);
+            let value = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            anyhow::Ok((path, value))
+        };
+        Ok(Self(SYSCTLS.into_iter().map(read).collect::<Result<_>>()?))
+    }
+}
+
+impl Drop for HostSysctls {
+    fn drop(&mut self) {
+        for (path, value) in &self.0 {
+            if let Err(error) = fs::write(path, value) {
+                eprintln!("{}: {error}", path.display());
+            }
+        }
+    }
+}
+
+fn config(node: &Node, dir: &Path) -> Value {
+    json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "containerRuntimeEndpoint": format!("unix://{}", node.socket().display()),
+        "podLogsDir": dir.join("logs"),
+        "volumePluginDir": dir.join("plugins"),
+        "healthzPort": 0,
+        "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
+        "authorization": {"mode": "AlwaysAllow"},
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": node.cgroup_parent(),
+        "enforceNodeAllocatable": ["pods"],
+        "failCgroupV1": false,
+        "failSwapOn": false,
+        "makeIPTablesUtilChains": false,
+        "syncFrequency": "5s",
+        "serializeImagePulls": false,
+        "maxParallelImagePulls": 4,
+    })
+}
+
+/// Makes a directory one whose mounts are seen on both sides, whoever leaves for a mount namespace of
+/// its own.
+fn share(dir: &Path) -> Result<()> {
+    let none = None::<&str>;
+    mount(Some(dir), dir, none, MsFlags::MS_BIND, none)?;
+    Ok(mount(none, dir, none, MsFlags::MS_SHARED, none)?)
+}
+
+/// The directories of a cgroup, one for each hierarchy.
+fn in_hierarchies(cgroup: &str) -> Result<Vec<PathBuf>> {
+    let root = Path::new("/sys/fs/cgroup");
+    let relative = cgroup.trim_start_matches('/');
+    if cgroups_are_v2() {
+        return Ok(vec![root.join(relative)]);
+    }
+    let mut dirs = Vec::new();
+    for entry in fs::read_dir(root)? {
+        let hierarchy = entry?.path();
+        if hierarchy.join("cgroup.procs").exists() {
+            dirs.push(hierarchy.join(relative));
+        }
+    }
+    Ok(dirs)
+}
+
+/// Removes cgroups without processes, the innermost first.
+fn remove_tree(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_tree(&entry.path());
+        }
+    }
+    if let Err(error) = fs::remove_dir(dir)
+        && error.kind() != ErrorKind::NotFound
+    {
+        eprintln!("{}: {error}", dir.display());
+    }
+}
