@@ -178,7 +178,7 @@ critest() {
 
 # kubernetes PROGRAM...: programs of the module in e2e/kubernetes/, which pins the release of all of them.
 kubernetes() {
-    local to=$tools/kubernetes module=k8s.io/kubernetes version program missing=()
+    local to=$tools/kubernetes version program missing=()
     for program in "$@"; do
         [ "$to/$program" -nt "$root/e2e/kubernetes/go.mod" ] || missing+=("$program")
     done
@@ -187,10 +187,22 @@ kubernetes() {
     (
         cd "$root/e2e/kubernetes" || exit
         export CGO_ENABLED=0
-        version=$(go list -m -f '{{.Version}}' $module)
-        go build -trimpath -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$version" \
-            -o "$to/" "${missing[@]/#/$module/cmd/}"
+        version=$(go list -m -f '{{.Version}}' k8s.io/kubernetes)
+        for program in "${missing[@]}"; do
+            go build -trimpath -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$version" \
+                -o "$to/$program" "$(package_of "$program")"
+        done
     )
+}
+
+# package_of PROGRAM: where the main package is of one that a cluster is made of, or that its pods run.
+package_of() {
+    case $1 in
+        etcd) echo go.etcd.io/etcd/server/v3 ;;
+        agnhost) echo k8s.io/kubernetes/test/images/agnhost ;;
+        coredns) echo ./coredns ;;
+        *) echo "k8s.io/kubernetes/cmd/$1" ;;
+    esac
 }
 
 # What asks a kubelet for what the API server would ask it for.
