@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// What a kubelet sets when it starts (kubelet, cm/container_manager_linux.go).
 const SYSCTLS: [&str; 6] = [
@@ -23,15 +24,27 @@ const SYSCTLS: [&str; 6] = [
 ];
 /// Where it keeps the sockets of device plugins, whatever its own directory is.
 const DEFAULT_ROOT: &str = "/var/lib/kubelet";
+const CONFIG: &str = "config.json";
 /// Shows it a directory of its own there, but nobody else: what it mounts elsewhere is seen by all.
 const ALONE: &str =
     "mount --make-slave / && mount --bind \"$1\" /var/lib/kubelet && shift && exec \"$@\"";
+
+/// Where a kubelet has the figures of pods from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FiguresFrom {
+    /// The cAdvisor that is built in, which asks crisp whose cgroups it looks at.
+    Cadvisor,
+    /// The CRI: the feature `PodAndContainerStatsFromCRI`.
+    Runtime,
+}
 
 /// A kubelet of a node. Killed when dropped, and what it leaves of its own removed.
 #[derive(Debug)]
 pub struct KubeletProcess {
     pub service: Service,
-    root_dir: PathBuf,
+    dir: PathBuf,
+    arguments: Vec<String>,
+    config: Value,
     cgroups: Vec<PathBuf>,
     has_made_default_root: bool,
 }
@@ -53,44 +66,41 @@ impl KubeletProcess {
             fs::create_dir_all(dir.join(name))?;
         }
         let config = merged(config(node, dir), more);
-        let (config_path, root_dir) = (dir.join("config.json"), dir.join("root"));
-        fs::write(&config_path, config.to_string())?;
+        write_config(dir, &config, FiguresFrom::Cadvisor)?;
         let has_made_default_root = !Path::new(DEFAULT_ROOT).exists();
         fs::create_dir_all(DEFAULT_ROOT)?;
         let cgroups = in_hierarchies(&node.cgroup_parent())?;
         for dir in &cgroups {
             fs::create_dir_all(dir)?;
         }
-        share(&root_dir)?;
-        let mut command = node.command("unshare");
-        command
-            .args(["--mount", "--propagation", "unchanged"])
-            .args(["sh", "-c", ALONE, "sh"])
-            .arg(dir.join("private"))
-            .arg(tools::program("tools/kubernetes/kubelet"))
-            .arg("--config")
-            .arg(config_path)
-            .arg("--root-dir")
-            .arg(&root_dir)
-            .arg("--cert-dir")
-            .arg(dir.join("pki"))
-            .arg("--containerd")
-            .arg(node.socket())
-            .arg("--v=2")
-            .args(arguments);
+        share(&dir.join("root"))?;
+        let command = command(node, dir, arguments, FiguresFrom::Cadvisor);
         Ok(Self {
             service: Service::new(&command, log)?,
-            root_dir,
+            dir: dir.to_owned(),
+            arguments: arguments.to_owned(),
+            config,
             cgroups,
             has_made_default_root,
         })
+    }
+
+    /// From its next start on it has its figures from elsewhere.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn have_figures_from(&self, node: &Node, figures: FiguresFrom) -> Result<()> {
+        write_config(&self.dir, &self.config, figures)?;
+        let command = command(node, &self.dir, &self.arguments, figures);
+        self.service.become_command(&command);
+        Ok(())
     }
 
     /// Removes what one that has ended leaves of its own: the mount of its directory, and the cgroups of
     /// the kinds of pods.
     pub fn remove_leftovers(&self) {
         // There is none when it was removed already.
-        let _ = umount2(&self.root_dir, MntFlags::MNT_DETACH);
+        let _ = umount2(&self.dir.join("root"), MntFlags::MNT_DETACH);
         for dir in &self.cgroups {
             remove_tree(&dir.join("kubepods"));
         }
@@ -133,6 +143,33 @@ impl Drop for HostSysctls {
             }
         }
     }
+}
+
+fn command(node: &Node, dir: &Path, arguments: &[String], figures: FiguresFrom) -> Command {
+    let mut command = node.command("unshare");
+    command
+        .args(["--mount", "--propagation", "unchanged"])
+        .args(["sh", "-c", ALONE, "sh"])
+        .arg(dir.join("private"))
+        .arg(tools::program("tools/kubernetes/kubelet"))
+        .arg("--config")
+        .arg(dir.join(CONFIG))
+        .arg("--root-dir")
+        .arg(dir.join("root"))
+        .arg("--cert-dir")
+        .arg(dir.join("pki"))
+        .arg("--v=2")
+        .args(arguments);
+    if figures == FiguresFrom::Cadvisor {
+        command.arg("--containerd").arg(node.socket());
+    }
+    command
+}
+
+fn write_config(dir: &Path, config: &Value, figures: FiguresFrom) -> Result<()> {
+    let gates = json!({"PodAndContainerStatsFromCRI": figures == FiguresFrom::Runtime});
+    let config = merged(config.clone(), json!({"featureGates": gates}));
+    Ok(fs::write(dir.join(CONFIG), config.to_string())?)
 }
 
 fn config(node: &Node, dir: &Path) -> Value {

@@ -57,7 +57,7 @@ pub use front::{Answer, Front};
 pub use fuse::Fuse;
 pub use image::{Digest, Flavour, Image};
 pub use kernel::{Cgroup, Process, cgroups_are_v2, xattr};
-pub use kubelet::{HostSysctls, KubeletProcess};
+pub use kubelet::{FiguresFrom, HostSysctls, KubeletProcess};
 pub use layer::{Entry, Layer, PackedLayer, Packing};
 pub use log::{LogLine, parse_log};
 pub use net::{free_address, http_get, in_netns};

@@ -16,7 +16,7 @@ const STEP: Duration = Duration::from_millis(200);
 /// One that runs, or is dead at the moment. Killed when dropped.
 #[derive(Debug)]
 pub struct Service {
-    command: Command,
+    command: Mutex<Command>,
     log: PathBuf,
     process: Mutex<Option<Child>>,
 }
@@ -29,10 +29,15 @@ impl Service {
     pub fn new(command: &Command, log: PathBuf) -> Result<Self> {
         File::create(&log).with_context(|| log.display().to_string())?;
         Ok(Self {
-            command: child::bound(command),
+            command: Mutex::new(child::bound(command)),
             log,
             process: Mutex::new(None),
         })
+    }
+
+    /// From its next start on it is another command.
+    pub fn become_command(&self, command: &Command) {
+        *self.command() = child::bound(command);
     }
 
     /// Starts it, and waits until it answers.
@@ -53,13 +58,14 @@ impl Service {
 
     fn spawn(&self) -> Result<()> {
         let log = File::options().append(true).open(&self.log)?;
-        let mut command = Command::new(self.command.get_program());
+        let told = self.command();
+        let mut command = Command::new(told.get_program());
         command
-            .args(self.command.get_args())
+            .args(told.get_args())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        let child = child::spawn(command).with_context(|| format!("{:?}", self.command))?;
+        let child = child::spawn(command).with_context(|| format!("{told:?}"))?;
         *self.process() = Some(child);
         Ok(())
     }
@@ -79,6 +85,10 @@ impl Service {
     #[must_use]
     pub fn log_path(&self) -> &Path {
         &self.log
+    }
+
+    fn command(&self) -> MutexGuard<'_, Command> {
+        self.command.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn process(&self) -> MutexGuard<'_, Option<Child>> {

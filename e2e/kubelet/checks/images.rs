@@ -1,10 +1,10 @@
 //! Image pull policies, and the kubelet's garbage collection of images.
 
-use super::{pause, sh_with};
 use crate::kubelet::{Kubelet, UNUSED_IMAGE};
 use crate::pod::container;
 use anyhow::{Result, ensure};
 use crisp_e2e::catalog::{BUSYBOX, busybox_layer};
+use crisp_e2e::manifest::{pause, sh_with};
 use crisp_e2e::{Image, Registry};
 use serde_json::{Value, json};
 

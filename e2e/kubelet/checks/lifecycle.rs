@@ -1,9 +1,9 @@
 //! How pods begin and end.
 
-use super::{sh, sh_with};
 use crate::kubelet::Kubelet;
 use crate::pod::container;
 use anyhow::{Context, Result, ensure};
+use crisp_e2e::manifest::{sh, sh_with};
 use serde_json::{Value, json};
 use std::fs;
 

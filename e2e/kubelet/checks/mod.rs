@@ -12,62 +12,10 @@ mod streams;
 mod volumes;
 
 use crate::kubelet::Kubelet;
-use anyhow::Result;
-use crisp_e2e::catalog::BUSYBOX;
-use serde_json::{Value, json};
-use std::pin::Pin;
-use std::time::Instant;
+use crisp_e2e::checks;
+use crisp_e2e::checks::Suite;
 
-type Running<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
-
-/// A check by its name.
-pub(crate) struct Check {
-    pub(crate) name: &'static str,
-    run: for<'a> fn(&'a Kubelet) -> Running<'a>,
-}
-
-/// How a check went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Passed,
-    Failed,
-}
-
-impl Check {
-    /// Runs it, and prints how it went.
-    pub(crate) async fn run(self, kubelet: &Kubelet) -> Outcome {
-        let start = Instant::now();
-        let result = (self.run)(kubelet).await;
-        let seconds = start.elapsed().as_secs_f32();
-        report(&format!("{} ({seconds:.1} s)", self.name), result)
-    }
-}
-
-/// Prints how something went.
-pub(crate) fn report(name: &str, result: Result<()>) -> Outcome {
-    match result {
-        Ok(()) => {
-            println!("ok      {name}");
-            Outcome::Passed
-        }
-        Err(error) => {
-            println!("FAILED  {name}: {error:#}");
-            Outcome::Failed
-        }
-    }
-}
-
-macro_rules! checks {
-    ($($module:ident::$name:ident),* $(,)?) => {
-        vec![$(Check {
-            name: concat!(stringify!($module), "::", stringify!($name)),
-            run: |kubelet| Box::pin($module::$name(kubelet)),
-        }),*]
-    };
-}
-
-/// Those that go on beside each other, and those that others would notice.
-pub(crate) fn all() -> (Vec<Check>, Vec<Check>) {
+pub(crate) fn suite() -> Suite<Kubelet> {
     let together = checks![
         images::unused_images_are_collected,
         lifecycle::init_containers_run_in_order_before_the_others,
@@ -115,11 +63,15 @@ pub(crate) fn all() -> (Vec<Check>, Vec<Check>) {
         observation::runtime_restart_leaves_containers_alone,
         observation::figures_come_from_the_runtime_too,
     ];
-    (together, alone)
+    Suite {
+        together,
+        alone,
+        skipped: &SKIPPED,
+    }
 }
 
 /// What a kubelet does for pods of an API server alone, and why not here.
-pub(crate) const SKIPPED: [(&str, &str); 4] = [
+const SKIPPED: [(&str, &str); 4] = [
     (
         "volumes::projected_and_service_account",
         "they take a client of the API server",
@@ -137,36 +89,3 @@ pub(crate) const SKIPPED: [(&str, &str); 4] = [
         "they are told to the API server alone",
     ),
 ];
-
-/// A container that runs a script in busybox.
-fn sh(name: &str, script: &str) -> Value {
-    json!({
-        "name": name,
-        "image": BUSYBOX,
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["sh", "-c", script],
-    })
-}
-
-/// The same with more fields.
-fn sh_with(name: &str, script: &str, more: Value) -> Value {
-    merged(sh(name, script), more)
-}
-
-/// Lives until it is told to end.
-fn pause(name: &str) -> Value {
-    sh(name, "trap 'exit 0' TERM; while :; do sleep 0.2; done")
-}
-
-/// The same with more fields.
-fn pause_with(name: &str, more: Value) -> Value {
-    merged(pause(name), more)
-}
-
-/// The fields of one object over those of another.
-fn merged(mut object: Value, more: Value) -> Value {
-    if let (Some(object), Value::Object(more)) = (object.as_object_mut(), more) {
-        object.extend(more);
-    }
-    object
-}

@@ -1,10 +1,10 @@
 //! What reaches a pod, and what a pod reaches.
 
-use super::{pause, sh_with};
 use crate::kubelet::Kubelet;
 use anyhow::{Context, Result, ensure};
 use crisp_e2e::catalog::{NGINX, NGINX_PAGE};
 use crisp_e2e::http_get;
+use crisp_e2e::manifest::{pause, sh_with};
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 

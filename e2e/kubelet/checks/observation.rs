@@ -1,9 +1,10 @@
 //! What a kubelet tells of pods, and what it does when they or it are in trouble.
 
-use super::{pause, sh};
-use crate::kubelet::{Figures, Kubelet};
+use crate::kubelet::Kubelet;
 use crate::pod::container;
 use anyhow::{Context, Result, ensure};
+use crisp_e2e::FiguresFrom;
+use crisp_e2e::manifest::{pause, sh};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -13,9 +14,9 @@ pub(super) async fn summary_tells_of_cpu_memory_and_network(kubelet: &Kubelet) -
 
 /// The same without cAdvisor, which then cannot ask crisp.
 pub(super) async fn figures_come_from_the_runtime_too(kubelet: &Kubelet) -> Result<()> {
-    kubelet.have_figures_from(Figures::Runtime).await?;
+    kubelet.have_figures_from(FiguresFrom::Runtime).await?;
     let told = tells_of_cpu_memory_and_network(kubelet, "stats-by-cri").await;
-    kubelet.have_figures_from(Figures::Cadvisor).await?;
+    kubelet.have_figures_from(FiguresFrom::Cadvisor).await?;
     told
 }
 
@@ -107,7 +108,7 @@ fn identity(object: &Value) -> Result<(String, u64)> {
 pub(super) async fn kubelet_restart_leaves_containers_alone(kubelet: &Kubelet) -> Result<()> {
     let pod = kubelet.add("survivor", json!({"containers": [pause("main")]}))?;
     let before = identity(&pod.ready().await?)?;
-    kubelet.kill().await?;
+    kubelet.kill()?;
     kubelet.run().await?;
     let after = identity(&pod.ready().await?)?;
     ensure!(before == after, "{before:?} became {after:?}");

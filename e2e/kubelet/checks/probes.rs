@@ -1,10 +1,10 @@
 //! Probes: exec goes through the runtime, the others to the pod's address.
 
-use super::{merged, pause, pause_with, sh_with};
 use crate::kubelet::Kubelet;
 use crate::pod::{condition, container};
 use anyhow::{Result, ensure};
 use crisp_e2e::catalog::NGINX;
+use crisp_e2e::manifest::{merged, pause, pause_with, sh_with};
 use serde_json::{Value, json};
 
 /// An exec probe each second.

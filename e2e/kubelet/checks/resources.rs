@@ -1,9 +1,9 @@
 //! Requests and limits, by the kernel's own account.
 
-use super::{pause, pause_with, sh_with};
 use crate::kubelet::{Kubelet, POD_PIDS_LIMIT};
 use crate::pod::{StaticPod, container};
 use anyhow::{Context, Result, ensure};
+use crisp_e2e::manifest::{pause, pause_with, sh_with};
 use crisp_e2e::{Cgroup, cgroups_are_v2};
 use serde_json::json;
 use std::path::Path;

@@ -1,9 +1,9 @@
 //! What a pod's restart policy promises.
 
-use super::sh;
 use crate::kubelet::Kubelet;
 use crate::pod::container;
 use anyhow::{Result, ensure};
+use crisp_e2e::manifest::{sh, sh_with};
 use serde_json::json;
 
 pub(super) async fn failed_container_comes_again_with_its_last_state(
@@ -69,7 +69,7 @@ pub(super) async fn container_that_succeeded_stays_as_it_is_on_failure(
             "volumes": [{"name": "work", "emptyDir": {}}],
             "containers": [
                 sh("well", "true"),
-                super::sh_with(
+                sh_with(
                     "second-try",
                     "[ -e /work/tried ] || { touch /work/tried; exit 1; }",
                     json!({"volumeMounts": [{"name": "work", "mountPath": "/work"}]}),

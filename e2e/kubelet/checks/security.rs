@@ -1,8 +1,8 @@
 //! Security contexts, as the kernel sees them.
 
-use super::{pause, pause_with};
 use crate::kubelet::Kubelet;
 use anyhow::{Context, Result, ensure};
+use crisp_e2e::manifest::{pause, pause_with};
 use serde_json::{Value, json};
 
 fn confined(name: &str, security: &Value) -> Value {

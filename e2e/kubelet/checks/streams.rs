@@ -1,10 +1,10 @@
 //! exec, attach, port-forward and logs by way of the kubelet, over both transports.
 
-use super::{pause, sh_with};
 use crate::kubelet::Kubelet;
 use crate::pod::container;
 use anyhow::{Result, ensure};
 use crisp_e2e::catalog::NGINX_PAGE;
+use crisp_e2e::manifest::{pause, sh_with};
 use serde_json::json;
 
 /// How the client speaks: SPDY without a word.

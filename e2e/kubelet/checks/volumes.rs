@@ -1,8 +1,8 @@
 //! Volumes of the kubelet's making.
 
-use super::sh_with;
 use crate::kubelet::Kubelet;
 use anyhow::{Result, ensure};
+use crisp_e2e::manifest::sh_with;
 use serde_json::{Value, json};
 use std::fs;
 
