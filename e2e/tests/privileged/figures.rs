@@ -305,11 +305,16 @@ async fn privileged_processes_threads_and_files_are_told_as_many_as_there_are() 
     let linux = pod_stats(&node, &pod).await?.linux.context("no figures")?;
     let told = given(linux.process.context("no processes")?.process_count)?;
     ensure!(told == of_pod, "{told} of {of_pod}");
-    let metrics = Metrics::read(&node).await?;
+    // What was just forked may not have come to sleep yet.
+    let metrics = until("five tasks sleep", async || {
+        let metrics = Metrics::read(&node).await.ok()?;
+        let sleeping = total(&metrics.container, "container_tasks_state", "sleeping");
+        (sleeping == 5).then_some(metrics)
+    });
+    let metrics = metrics.await?;
     let count = |name, label| total(&metrics.container, name, label);
     ensure!(count("container_processes", "") == 5);
     ensure!(count("container_threads", "") == 5);
-    ensure!(count("container_tasks_state", "sleeping") == 5);
     // Each of the five has its three streams and the file.
     let files = count("container_file_descriptors", "");
     ensure!((20..=25).contains(&files), "{files}");
