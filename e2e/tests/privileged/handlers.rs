@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{
-    HugepageLimit, LinuxContainerResources, Mount, SecurityProfile, StatusRequest,
-    UpdateContainerResourcesRequest, security_profile::ProfileType,
+    HugepageLimit, LinuxContainerResources, Mount, NamespaceMode, PodSandboxConfig,
+    SecurityProfile, StatusRequest, UpdateContainerResourcesRequest, security_profile::ProfileType,
 };
 use crisp_e2e::{
     Container, Executed, Node, Pod, Process, eventually, oci_handlers, own_users, resources,
@@ -464,6 +464,17 @@ async fn privileged_user_namespaces_are_had_of_runtimes_that_offer_them() -> Res
     );
     container.sh("touch /file /dev/shm/file").await?;
     ensure!(container.sh("stat -c %u:%g /file").await? == "0:0");
+
+    let of_host = |config: &mut PodSandboxConfig| {
+        own_users(config);
+        let linux = config.linux.get_or_insert_default();
+        let security = linux.security_context.get_or_insert_default();
+        security.namespace_options.get_or_insert_default().network = NamespaceMode::Node.into();
+    };
+    let pod = node.run_pod_with_handler("host", "runc", of_host).await?;
+    let container = pod.start("main", |_| ()).await?;
+    ensure!(container.sh("ls /sys/class/net").await?.contains("lo"));
+    ensure!(container.sh("touch /sys/file").await.is_err());
     node.finish().await
 }
 
