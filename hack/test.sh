@@ -36,7 +36,7 @@ unit_tests() {
 }
 
 privileged_tests() {
-    cargo test --workspace --locked --tests -- privileged_
+    cargo test --workspace --locked --tests --no-fail-fast -- privileged_
 }
 
 failed=()
