@@ -368,7 +368,9 @@ fn spawn_second(
         conclude(body(child).map(|never| match never {}), reporter)
     })
     .step("spawn the process", "")?;
-    // Nobody listens any more: the second stage finds out, too, and ends.
-    let _ = reporter.spawned(&spawned);
+    // Nobody listens any more: the second stage finds out, too, unless it was ready before.
+    if reporter.spawned(&spawned).is_err() {
+        process::kill(&spawned.pidfd);
+    }
     Ok(())
 }

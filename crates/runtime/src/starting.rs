@@ -6,10 +6,10 @@ use crate::report::{self, Report, Reporter};
 use crate::stage_one;
 use crisp_sys::process::{self, Child, SingleThreaded, Spawn, Spawned};
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use nix::unistd::Pid;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::task::Poll;
 
 /// Why a start could not even begin: the caller is out of something.
@@ -165,16 +165,21 @@ impl Starting {
     /// Gives up and kills what there is, after which [`Self::has_poststop_hooks`] holds. A second stage
     /// that is not known yet ends by itself: it executes nothing when it cannot report.
     pub fn abandon(&mut self) {
-        // The report of a second stage may lie unread in the socket.
+        // From here on nothing can be reported; what was before can still be read. It cannot fail.
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Read);
         loop {
             match report::next(self.socket.as_fd()) {
                 Ok(Report::Spawned(spawned)) => self.process = Some(spawned),
                 Ok(Report::PoststopHooks) => self.poststop_hooks = true,
+                Ok(Report::Ready) => self.phase = Phase::Ready,
                 Ok(Report::End) | Err(_) => break,
-                Ok(_) => {}
+                Ok(Report::Terminal(_) | Report::Failed(_)) => {}
             }
         }
-        self.kill();
+        // A process that is ready and not known yet is killed by the helper, which cannot tell of it.
+        if self.phase != Phase::Ready || self.process.is_some() {
+            self.kill();
+        }
     }
 
     fn kill(&self) {
