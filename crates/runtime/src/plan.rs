@@ -22,7 +22,7 @@ pub struct ContainerPlan<'a> {
     /// A tmpfs to be mounted at /dev/shm: a detached mount, which becomes the container's.
     pub shm: Option<BorrowedFd<'a>>,
     /// A process with hardly a mount in its mount namespace, which is taken as what the container's begins
-    /// as. The caller's has all mounts of the host, and the kernel copies each: 3 µs.
+    /// as. The caller's has all mounts of the host, and the kernel copies each.
     pub mounts_from: Option<BorrowedFd<'a>>,
 }
 

@@ -9,7 +9,6 @@ use crate::plan::{ContainerPlan, Stdio};
 use crate::report::Reporter;
 use crate::spec::Container;
 use crate::stage_one::{isolate, kept, limits, load, own_pipes, rootfs, sources, users};
-use crisp_sys::namespace::Kind;
 use crisp_sys::process::Child;
 use oci_spec::runtime::Spec;
 use std::os::fd::AsFd;
@@ -53,9 +52,6 @@ fn furnish(
     limits::prepare(&container.process)?;
     translate::keep_oom_score(&mut spec)?;
     translate::drop_hugepage_limits(&mut spec);
-    if users.is_some() && !container.namespaces.has(Kind::Network) {
-        translate::bind_sysfs(&mut spec);
-    }
     let workspace = Workspace::make(&line.bundle, witness)?;
     workspace.attach_root(&root)?;
     translate::set_root(&mut spec, workspace.path().join(ROOTFS));

@@ -41,15 +41,6 @@ pub(super) fn drop_hugepage_limits(spec: &mut Spec) {
     }
 }
 
-/// A user namespace that does not own the network namespace cannot mount its sysfs: it gets the host's.
-pub(super) fn bind_sysfs(spec: &mut Spec) {
-    let mounts = spec.mounts().as_deref().unwrap_or_default();
-    let is_sysfs = |mount: &Mount| mount.typ().as_deref() == Some("sysfs");
-    if let Some(place) = mounts.iter().position(is_sysfs) {
-        bind_instead(spec, place, PathBuf::from("/sys"));
-    }
-}
-
 /// Has the runtime bind what is mounted at `source` already.
 pub(super) fn bind_instead(spec: &mut Spec, place: usize, source: PathBuf) {
     let mount = spec
@@ -140,26 +131,6 @@ mod tests {
         ];
         assert_eq!(mounts(&spec), expected);
         assert!(spec.mounts().as_ref().unwrap()[1].uid_mappings().is_none());
-    }
-
-    #[test]
-    fn sysfs_of_the_host_is_bound_with_its_options() {
-        let mut spec = spec(serde_json::json!([
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "ro"]},
-        ]));
-        bind_sysfs(&mut spec);
-        let mounts = serde_json::to_value(spec.mounts()).unwrap();
-        assert_eq!(mounts[0]["type"], "proc");
-        assert_eq!(
-            mounts[1],
-            serde_json::json!({
-                "destination": "/sys",
-                "type": "bind",
-                "source": "/sys",
-                "options": ["rbind", "nosuid", "ro"],
-            })
-        );
     }
 
     #[test]

@@ -12,6 +12,9 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+/// The type of file system that shows the devices of a network namespace.
+const SYSFS: &str = "sysfs";
+
 /// A mount of the plan and what there is of it.
 #[derive(Debug)]
 pub(crate) struct Prepared {
@@ -62,8 +65,9 @@ pub(super) fn open(
     Ok(all)
 }
 
-/// Opens those mounts that not every runtime can make: layered ones, and those with mapped owners or
-/// options for a whole tree. Each with its place among the spec's mounts.
+/// Opens those mounts that not every runtime can make: layered ones, those with mapped owners or options
+/// for a whole tree, and the host's sysfs in place of one's own. Each with its place among the spec's
+/// mounts.
 pub(crate) fn open_demanding(
     plan: &ContainerPlan<'_>,
     container: &Container,
@@ -84,10 +88,11 @@ pub(crate) fn open_demanding(
 fn is_demanding(mount: &MountPlan) -> bool {
     let options = &mount.options;
     let of_tree = options.set_recursively | options.clear_recursively;
-    match mount.source {
+    match &mount.source {
         Source::Overlay { .. } => true,
         Source::Bind { .. } => options.id_mapped.is_some() || of_tree != Attributes::NONE,
-        Source::FileSystem { .. } | Source::Cgroup => false,
+        Source::FileSystem { fs_type, .. } => fs_type == SYSFS,
+        Source::Cgroup => false,
     }
 }
 
@@ -114,7 +119,7 @@ fn open_one(
             };
             Opened::Mount(read_only_overlay(&overlay, mount, witness)?)
         }
-        Source::FileSystem { fs_type, .. } if fs_type == "sysfs" && users.is_some() => {
+        Source::FileSystem { fs_type, .. } if fs_type == SYSFS && users.is_some() => {
             sysfs(container)?
         }
         Source::FileSystem { .. } => Opened::FileSystem,
@@ -199,20 +204,20 @@ fn apply(mount: &OwnedFd, options: &Options, users: Option<BorrowedFd<'_>>) -> n
     Ok(())
 }
 
-/// A user namespace that does not own the network namespace cannot mount its sysfs. It gets the
-/// host's, all of it read-only.
+/// A user namespace that does not own the network namespace cannot mount its sysfs. It gets the host's
+/// read-only, without what the host has mounted below, as one of its own would be.
 fn sysfs(container: &Container) -> Result<Opened, StartError> {
     if container.namespaces.has(Kind::Network) {
         return Ok(Opened::FileSystem);
     }
     let path = Path::new("/sys");
-    let mount = clone_mount(path, Recursion::WholeTree).step("open mount source", path)?;
+    let mount = clone_mount(path, Recursion::This).step("open mount source", path)?;
     let confined = Change {
         set: Attributes::READ_ONLY | Attributes::NO_SUID | Attributes::NO_DEV | Attributes::NO_EXEC,
         propagation: Some(Propagation::Private),
         ..Change::default()
     };
-    change(&mount, &confined, Recursion::WholeTree).step("make read-only the mount of", path)?;
+    change(&mount, &confined, Recursion::This).step("make read-only the mount of", path)?;
     Ok(Opened::Mount(mount))
 }
 
