@@ -324,9 +324,10 @@ impl Container {
         let State::Starting { start, waiters } = &mut self.state else {
             return None;
         };
-        self.cgroup.kill();
         let start = start.get_mut();
         start.abandon();
+        // Also what was made and not told of.
+        self.cgroup.kill();
         if start.has_poststop_hooks() {
             self.poststop = Poststop::Hooks(self.bundle.clone());
         }
