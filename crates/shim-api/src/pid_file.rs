@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// How /proc shows the program of a shim: a sealed copy in memory.
@@ -46,7 +47,8 @@ impl ShimPid {
     }
 
     /// Every shim whose runtime directory is, or was, in `dir`, with the directory's name. It is known by its
-    /// program and its command line.
+    /// program and its command line. That of a daemon in a container, to which `dir` is another directory,
+    /// is not among them.
     ///
     /// The kernel does not tell the command line of a process while its memory is locked: this may wait.
     #[must_use]
@@ -54,9 +56,12 @@ impl ShimPid {
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         let shim = |process: fs::DirEntry| {
             let pid = Pid::from_raw(process.file_name().to_str()?.parse().ok()?);
+            let process = process.path();
+            runtime_dir_in(dir, &process)?;
             let start_ticks = start_ticks(pid).ok()??;
-            let name = runtime_dir_in(dir, &process.path())?;
-            Some((name, Self { pid, start_ticks }))
+            // Of the process that started then, should another have had the pid a moment ago.
+            let name = runtime_dir_in(dir, &process)?;
+            has_the_callers_world(&process).then_some((name, Self { pid, start_ticks }))
         };
         processes.filter_map(shim).collect()
     }
@@ -106,6 +111,18 @@ fn runtime_dir_in(dir: &Path, process: &Path) -> Option<String> {
     let runtime_dir = Path::new(OsStr::from_bytes(arguments.next()?));
     let name = runtime_dir.strip_prefix(dir).ok()?.to_str()?;
     Some(name.to_owned())
+}
+
+/// Whether a process has the caller's pid namespace and root directory.
+fn has_the_callers_world(process: &Path) -> bool {
+    let namespace = |process: &Path| fs::read_link(process.join("ns/pid")).ok();
+    let root = |process: &Path| {
+        let root = fs::metadata(process.join("root")).ok()?;
+        Some((root.dev(), root.ino()))
+    };
+    let me = Path::new("/proc/self");
+    namespace(process).is_some_and(|its| namespace(me) == Some(its))
+        && root(process).is_some_and(|its| root(me) == Some(its))
 }
 
 fn start_ticks(pid: Pid) -> io::Result<Option<u64>> {
