@@ -89,7 +89,7 @@ impl Engine {
         let images = Images::open(image_config(&config), metrics.pulls())?;
         let (host, records) = (Host::inspect()?, Records::open(&config.root_dir)?);
         let network = Network::open(config.network.clone(), &config.instance).await?;
-        if let Some(cidrs) = records.read_pod_cidrs() {
+        if let Some(cidrs) = records.read_pod_cidrs()? {
             network.set_pod_cidrs(cidrs)?;
         }
         let hierarchies = Hierarchies::at(&config.cgroup.root)?;

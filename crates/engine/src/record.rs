@@ -23,6 +23,7 @@ use crisp_model::{
     Resources,
 };
 use ipnet::IpNet;
+use nix::errno::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
@@ -229,11 +230,8 @@ impl Records {
     }
 
     /// The address ranges that the kubelet told last; it tells them once.
-    pub(crate) fn read_pod_cidrs(&self) -> Option<Vec<IpNet>> {
-        self.pod_cidrs
-            .exists()
-            .then(|| read(&self.pod_cidrs))
-            .flatten()
+    pub(crate) fn read_pod_cidrs(&self) -> Result<Option<Vec<IpNet>>> {
+        read(&self.pod_cidrs)
     }
 
     pub(crate) fn write_pod_cidrs(&self, cidrs: &[IpNet]) -> Result<()> {
@@ -270,7 +268,7 @@ impl Records {
         remove_unfinished(&self.pod_cidrs)?;
         for dir in entries(&self.pods_dir)? {
             remove_unfinished(&dir.join("pod.json"))?;
-            if let Some(pod) = read::<PodRecord>(&dir.join("pod.json")) {
+            if let Some(pod) = read::<PodRecord>(&dir.join("pod.json"))? {
                 found.push((pod, read_containers(&dir)?));
             }
         }
@@ -356,24 +354,33 @@ fn sync<const N: usize>(paths: [&Path; N]) -> Result<()> {
     Ok(())
 }
 
-/// A record; one that is torn, or of a version that nobody knows, is none.
-pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+/// A record; one that is torn, that the disk does not give, or of a version that nobody knows, is none.
+///
+/// # Errors
+/// The host lacks memory or descriptors at the moment, which tells nothing of the record.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let text = match std::fs::read(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return None,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if is_shortage(&error) => return Err(Error::io("read", path)(error)),
         text => text,
     };
     let record = text.and_then(|text| Ok(serde_json::from_slice(&text)?));
     let told = record.inspect_err(|error| {
         tracing::warn!(path = %path.display(), %error, "a record cannot be read and is dropped");
     });
-    told.ok()
+    Ok(told.ok())
+}
+
+fn is_shortage(error: &std::io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE))
 }
 
 fn read_containers(pod_dir: &Path) -> Result<Vec<ContainerRecord>> {
     let mut all = Vec::new();
     for path in entries(&pod_dir.join("containers"))? {
         match path.extension().and_then(|e| e.to_str()) {
-            Some("json") => match read::<ContainerRecord>(&path) {
+            Some("json") => match read::<ContainerRecord>(&path)? {
                 Some(record) => all.push(record),
                 None => remove_file(&path)?,
             },

@@ -148,7 +148,7 @@ fn left_behind(root_dir: &Path) -> Result<Vec<LeftBehind>> {
     for entry in entries.flatten() {
         let (dir, name) = (entry.path(), entry.file_name());
         let id = name.to_str().and_then(|name| name.parse().ok());
-        match (id, read::<Record>(&dir.join(RECORD))) {
+        match (id, read::<Record>(&dir.join(RECORD))?) {
             (Some(container), Some(record)) => {
                 let partial = record.partial.clone();
                 found.push(LeftBehind {
