@@ -2,11 +2,10 @@
 //! of a start take.
 
 use crate::engine::Engine;
+use crate::error::{Error, Result};
 use crisp_metrics::{Count, Metrics, Phase};
 use crisp_model::{ContainerState, PodState};
 use tracing::Instrument;
-
-const POD_STATES: [PodState; 3] = [PodState::Starting, PodState::Ready, PodState::NotReady];
 
 impl Engine {
     /// What the daemon counts.
@@ -27,8 +26,8 @@ impl Engine {
         let words: Vec<&str> = containers.iter().map(|c| c.state().word()).collect();
         let of_word = |word: &str| words.iter().filter(|is| **is == word).count();
         Count {
-            pods: POD_STATES
-                .map(|state| (pod_state_word(state), in_state(state)))
+            pods: PodState::ALL
+                .map(|state| (state.word(), in_state(state)))
                 .to_vec(),
             containers: ContainerState::WORDS
                 .map(|word| (word, of_word(word)))
@@ -43,17 +42,26 @@ impl Engine {
     pub(crate) async fn phase<T, E>(
         &self,
         phase: Phase,
-        work: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, E> {
+        work: impl Future<Output = std::result::Result<T, E>>,
+    ) -> std::result::Result<T, E> {
         let span = tracing::debug_span!("phase", phase = phase.name());
         self.metrics.time(phase, work).instrument(span).await
     }
-}
 
-fn pod_state_word(state: PodState) -> &'static str {
-    match state {
-        PodState::Starting => "starting",
-        PodState::Ready => "ready",
-        PodState::NotReady => "not_ready",
+    /// The same of work that goes on in a thread from now on, beside what the caller does before it waits.
+    pub(crate) fn phase_beside<T, W>(
+        &self,
+        phase: Phase,
+        work: W,
+    ) -> impl Future<Output = Result<T>> + use<T, W>
+    where
+        T: Send + 'static,
+        W: FnOnce() -> Result<T> + Send + 'static,
+    {
+        let span = tracing::debug_span!("phase", phase = phase.name());
+        let engine = self.this();
+        let timed = move || span.in_scope(|| engine.metrics.time_blocking(phase, work));
+        let thread = tokio::task::spawn_blocking(timed);
+        async { thread.await.map_err(|e| Error::Internal(e.to_string()))? }
     }
 }

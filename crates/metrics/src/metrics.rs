@@ -228,10 +228,29 @@ impl Metrics {
     ) -> Result<T, E> {
         let began = Instant::now();
         let done = work.await?;
+        self.phase_took(phase, began.elapsed());
+        Ok(done)
+    }
+
+    /// The same of work that blocks.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub fn time_blocking<T, E>(
+        &self,
+        phase: Phase,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let began = Instant::now();
+        let done = work()?;
+        self.phase_took(phase, began.elapsed());
+        Ok(done)
+    }
+
+    fn phase_took(&self, phase: Phase, time: Duration) {
         self.phases
             .get_or_create(&[("phase", phase.name())])
-            .observe(began.elapsed().as_secs_f64());
-        Ok(done)
+            .observe(time.as_secs_f64());
     }
 
     /// The connection to a shim broke that nobody told to go.

@@ -19,6 +19,20 @@ pub enum PodState {
     NotReady,
 }
 
+impl PodState {
+    pub const ALL: [Self; 3] = [Self::Starting, Self::Ready, Self::NotReady];
+
+    /// The state in one word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::NotReady => "not_ready",
+        }
+    }
+}
+
 /// Where a container is.
 ///
 /// ```text

@@ -99,7 +99,7 @@ impl Engine {
         let run_dir = self.pod_run_dir(pod.id());
         make_private_dir(&run_dir)?;
         point!("run-pod.run-dir-made");
-        let cgroups = self.phase(Phase::PodCgroups, self.make_pod_cgroups(pod));
+        let cgroups = self.make_pod_cgroups(pod);
         let shim = async { self.spawn_shim(pod, &run_dir) };
         let shim = self.phase(Phase::Shim, shim).await;
         // While the shim comes up.
@@ -183,7 +183,7 @@ impl Engine {
         let record = pod.record();
         let hierarchies = self.hierarchies.clone();
         let pids = self.config().pids_limits(&record.handler).pod;
-        let work = tokio::task::spawn_blocking(move || {
+        self.phase_beside(Phase::PodCgroups, move || {
             let path = CgroupPath::parse(&record.cgroup)?;
             let cgroup = hierarchies.create(&path)?;
             point!("run-pod.cgroup-made");
@@ -201,8 +201,7 @@ impl Engine {
             let pause = hierarchies.create(&path.join(record.id.as_str())?)?;
             point!("run-pod.pause-cgroup-made");
             Ok(pause.dirs())
-        });
-        async { work.await.map_err(|e| Error::Internal(e.to_string()))? }
+        })
     }
 }
 
