@@ -111,7 +111,7 @@ impl Pod {
     }
 
     /// Held by whoever changes its state, or has removed it, until that is told: what is told comes in
-    /// the order in which it happened.
+    /// the order in which it happened. Stops and removals have an order by `operation` already.
     pub(crate) fn telling(&self) -> MutexGuard<'_, ()> {
         self.telling.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -70,7 +70,7 @@ impl Engine {
                 match name.parse() {
                     Ok(id) => drop(ids.insert(id)),
                     // Nobody else puts anything there.
-                    Err(_) => remove_dir(&dir.join(&name))?,
+                    Err(_) => remove_stray(&dir.join(&name)),
                 }
             }
         }
@@ -185,6 +185,13 @@ impl Engine {
         if !namespaces.is_empty() {
             tracing::warn!(dir = %config.netns_dir.display(), ?namespaces, "network namespaces are another daemon's, or left of pods that nothing else tells of; they stay");
         }
+    }
+}
+
+/// Removes what is no pod's, and does without where that cannot be.
+fn remove_stray(dir: &Path) {
+    if let Err(error) = remove_dir(dir) {
+        tracing::warn!(error = chain(&error), "what belongs to no pod stays");
     }
 }
 
