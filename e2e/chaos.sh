@@ -20,18 +20,12 @@ set -euo pipefail
 cd "$root"
 
 build=(hack/build.sh)
-case ${1:-} in
-    --help | -h) tell_usage ;;
-    --no-build)
-        build=()
-        shift
-        ;;
-esac
-[ $# -ge 2 ] || die "needs SECONDS and a SEED; --help tells more"
+take_options "$@"
+[ ${#arguments[@]} -ge 2 ] || die "needs SECONDS and a SEED; --help tells more"
 need_node
 cni_plugins
 oci_runtimes
 crictl
 "${build[@]}"
 cargo build --locked --quiet -p crisp-e2e --bin chaos
-exec "$target/debug/chaos" "$@"
+exec "$target/debug/chaos" "${arguments[@]}"

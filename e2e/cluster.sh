@@ -15,15 +15,9 @@ set -euo pipefail
 cd "$root"
 
 build=(hack/build.sh)
-case ${1:-} in
-    --help | -h) tell_usage ;;
-    --no-build)
-        build=()
-        shift
-        ;;
-esac
+take_options "$@"
 need_node
 oci_runtimes
 kubernetes etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl agnhost coredns
 "${build[@]}"
-exec cargo run --quiet --locked -p crisp-e2e --bin run-cluster -- "$@"
+exec cargo run --quiet --locked -p crisp-e2e --bin run-cluster -- "${arguments[@]}"

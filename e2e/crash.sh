@@ -20,18 +20,11 @@ set -euo pipefail
 cd "$root"
 
 build=(hack/build.sh --crash-points)
-options=()
-for option in "$@"; do
-    case $option in
-        --help | -h) tell_usage ;;
-        --no-build) build=() ;;
-        *) options+=("$option") ;;
-    esac
-done
+take_options "$@"
 need_node
 cni_plugins
 oci_runtimes
 criu
 crictl
 "${build[@]}"
-exec cargo run --quiet --locked -p crisp-e2e --bin run-crash -- "${options[@]}"
+exec cargo run --quiet --locked -p crisp-e2e --bin run-crash -- "${arguments[@]}"

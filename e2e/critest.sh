@@ -23,20 +23,11 @@ set -euo pipefail
 cd "$root"
 
 build=(hack/build.sh)
-options=()
-for option in "$@"; do
-    case $option in
-        --help | -h) tell_usage ;;
-        --no-build) build=() ;;
-        --endpoint)
-            build=()
-            options+=("$option")
-            ;;
-        --handler)
-            oci_runtimes
-            options+=("$option")
-            ;;
-        *) options+=("$option") ;;
+take_options "$@"
+for argument in "${arguments[@]}"; do
+    case $argument in
+        --endpoint) build=() ;;
+        --handler) oci_runtimes ;;
     esac
 done
 need_node
@@ -44,4 +35,4 @@ critest
 busybox
 euid
 "${build[@]}"
-exec cargo run --quiet --locked -p crisp-e2e --bin run-critest -- "${options[@]}"
+exec cargo run --quiet --locked -p crisp-e2e --bin run-critest -- "${arguments[@]}"

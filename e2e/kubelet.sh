@@ -14,15 +14,9 @@ set -euo pipefail
 cd "$root"
 
 build=(hack/build.sh)
-case ${1:-} in
-    --help | -h) tell_usage ;;
-    --no-build)
-        build=()
-        shift
-        ;;
-esac
+take_options "$@"
 need_node
 kubernetes kubelet
 kubelet_client
 "${build[@]}"
-exec cargo run --quiet --locked -p crisp-e2e --bin run-kubelet -- "$@"
+exec cargo run --quiet --locked -p crisp-e2e --bin run-kubelet -- "${arguments[@]}"

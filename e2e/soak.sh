@@ -11,14 +11,8 @@ set -euo pipefail
 cd "$root"
 
 build=(hack/build.sh)
-case ${1:-} in
-    --help | -h) tell_usage ;;
-    --no-build)
-        build=()
-        shift
-        ;;
-esac
+take_options "$@"
 need_node
 "${build[@]}"
 cargo build --locked --quiet -p crisp-e2e --bin soak
-exec "$target/debug/soak" "${1:-10000}" "${2:-100000}"
+exec "$target/debug/soak" "${arguments[0]:-10000}" "${arguments[1]:-100000}"

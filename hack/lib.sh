@@ -1,4 +1,4 @@
-# Shared by the scripts of this directory: sourced, never run.
+# Shared by the project's scripts: sourced, never run.
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -16,6 +16,20 @@ die() {
 tell_usage() {
     sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
     exit
+}
+
+# take_options ARGUMENT...: takes those that all drivers of tests have. --help tells the usage and ends;
+# --no-build empties $build, what builds the binaries. The other arguments are left in $arguments.
+take_options() {
+    local argument
+    arguments=()
+    for argument in "$@"; do
+        case $argument in
+            --help | -h) tell_usage ;;
+            --no-build) build=() ;;
+            *) arguments+=("$argument") ;;
+        esac
+    done
 }
 
 need_root() {

@@ -13,14 +13,12 @@ set -euo pipefail
 # shellcheck source=hack/tools.sh
 . "$(dirname "$0")/tools.sh"
 cd "$root"
-need_root
 
 packages() {
-    # CNI's portmap and bridge run iptables.
+    need_node
     # strace counts system calls.
     # skopeo reads what crisp exports.
-    need_packages gcc libc6-dev iproute2 nftables iptables strace skopeo
-    need_apparmor
+    need_packages strace skopeo
 }
 
 formatting() {
@@ -57,7 +55,6 @@ step() {
 }
 
 step packages packages
-step "debian tools" debian_tools
 step "cni plugins" cni_plugins
 step "OCI runtimes" oci_runtimes
 step criu criu

@@ -13,7 +13,7 @@ node_vm=$target/node-vm
 disk_size=6G
 packages=(
     systemd systemd-sysv udev dbus kmod
-    apparmor sudo iproute2 iptables nftables procps skopeo strace util-linux ca-certificates
+    apparmor e2fsprogs sudo iproute2 iptables nftables procps skopeo strace util-linux ca-certificates
 )
 # Of no use to a node that lives for minutes and has no users.
 masked=(
