@@ -4,8 +4,9 @@
 #   e2e/critest.sh [OPTION]...      against crisp, built from this tree, in directories of its own
 #
 #   --endpoint unix:///PATH         against the runtime that listens there instead, to compare
-#   --mirrors DIR                   with --endpoint: where that runtime looks for <registry>/hosts.toml;
-#                                   they are written there, and it must read them for each pull
+#   --mirrors DIR                   with --endpoint: where that runtime looks for <registry>/hosts.toml
+#                                   for each pull; those of public registries must not be there yet,
+#                                   and are as long as this runs
 #   --parallel N                    with N specs at a time
 #   --times N                       N times, each in another order
 #   --focus REGEX, --skip REGEX     only specs whose names match, or do not

@@ -4,7 +4,7 @@ use crate::figure::{Row, three_digits};
 use crate::report::Report;
 
 /// What is drawn of a report, as it is called there.
-const DRAWN: [&str; 14] = [
+const DRAWN: [&str; 16] = [
     "pod start",
     "pod start, host network",
     "pod stop and remove",
@@ -13,11 +13,13 @@ const DRAWN: [&str; 14] = [
     "Exec echo, to its first output",
     "memory per idle pod (PSS)",
     "daemon RSS, 100 pods",
+    "cpu, 100 idle pods",
     "  while lists are asked for each second",
     "ListContainers, 100 pods",
     "ListContainerStats, 100 pods",
     "pull and unpack of 500 MB",
     "the daemon's peak RSS meanwhile",
+    "log of one container",
     "the runtime's cpu for it",
 ];
 

@@ -1,8 +1,7 @@
 //! Measures container runtimes side by side, by what a kubelet asks of them. `hack/bench.sh` prepares
 //! what it needs.
 //!
-//! * [`runtime`] is a runtime that is measured, and what is asked of it; [`images`] is what it runs, and
-//!   [`mirror`] how a runtime of somebody else's finds that.
+//! * [`runtime`] is a runtime that is measured, and what is asked of it; [`images`] is what it runs.
 //! * [`measure`] has a module for each group of measurements. They take turns: with several runtimes
 //!   every sample of one is followed by one of each other, so that whatever else the machine does
 //!   meets all alike.
@@ -22,7 +21,6 @@ mod figure;
 mod floor;
 mod images;
 mod measure;
-mod mirror;
 mod options;
 mod processes;
 mod report;
@@ -86,14 +84,15 @@ async fn measure(options: &Options) -> Result<()> {
     let _mirror = options.mirror()?;
     let runtimes = unless_interrupted(options.start_runtimes()).await??;
     let measured = unless_interrupted(measure_all(options, &runtimes)).await;
-    let measured = measured.and_then(|done| done);
+    let mut result = measured.and_then(|done| done);
     for runtime in runtimes {
-        match &measured {
-            Ok(()) => runtime.finish().await?,
-            Err(_) => runtime.abandon().await,
-        }
+        let ended = match &result {
+            Ok(()) => unless_interrupted(runtime.finish()).await,
+            Err(_) => unless_interrupted(runtime.abandon()).await.map(Ok),
+        };
+        result = result.and(ended.and_then(|done| done));
     }
-    measured
+    result
 }
 
 async fn measure_all(options: &Options, runtimes: &[Runtime]) -> Result<()> {

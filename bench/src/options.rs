@@ -1,10 +1,11 @@
 //! What was asked for on the command line.
 
+use crate::images::REGISTRY;
 use crate::measure::{Effort, Group};
-use crate::mirror::Mirror;
 use crate::runtime::Runtime;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use crisp_e2e::Mirror;
 use std::path::PathBuf;
 
 /// Measures container runtimes side by side, through the CRI.
@@ -75,7 +76,8 @@ impl Options {
 
     /// What leads the runtimes of `--endpoint` to the images, as long as it is kept.
     pub(crate) fn mirror(&self) -> Result<Option<Mirror>> {
-        self.mirrors.as_deref().map(Mirror::put).transpose()
+        let put = |certs_dir: &PathBuf| Mirror::put(certs_dir, &[REGISTRY]);
+        self.mirrors.as_ref().map(put).transpose()
     }
 
     /// All that are measured, this tree's first.

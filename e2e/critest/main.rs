@@ -15,7 +15,7 @@ mod report;
 mod suite;
 
 use anyhow::{Context, Result, ensure};
-use crisp_e2e::{Node, Registry, Slot, oci_handlers, tools, unless_interrupted};
+use crisp_e2e::{MIRRORED, Mirror, Node, Registry, Slot, oci_handlers, tools, unless_interrupted};
 use options::{Options, Target};
 use report::{Report, Verdict};
 use std::fs::{self, File};
@@ -52,9 +52,8 @@ async fn test(options: &Options) -> Result<bool> {
     let suite = Suite::prepare(slot.dir(), &digest)?;
     match &options.target {
         Target::Endpoint { endpoint, mirrors } => {
-            if let Some(dir) = mirrors {
-                registry.mirror(dir)?;
-            }
+            let put = |dir: &PathBuf| Mirror::put(dir, &MIRRORED);
+            let _mirror = mirrors.as_ref().map(put).transpose()?;
             run_all(&suite, endpoint, options, &results).await
         }
         Target::Own => {

@@ -32,6 +32,7 @@ mod layer;
 pub mod leftovers;
 mod log;
 pub mod manifest;
+mod mirror;
 mod net;
 mod node;
 mod pod;
@@ -60,6 +61,7 @@ pub use kernel::{Cgroup, Process, cgroups_are_v2, xattr};
 pub use kubelet::{FiguresFrom, HostSysctls, KubeletProcess};
 pub use layer::{Entry, Layer, PackedLayer, Packing};
 pub use log::{LogLine, parse_log};
+pub use mirror::Mirror;
 pub use net::{free_address, http_get, in_netns};
 pub use node::{Node, image_spec};
 pub use pod::{
@@ -67,7 +69,7 @@ pub use pod::{
     security, sh, with_host_port,
 };
 pub use reboot::allow_reboots;
-pub use registry::Registry;
+pub use registry::{MIRRORED, Registry};
 pub use scrape::{Sample, Scrape};
 pub use service::Service;
 pub use slot::Slot;

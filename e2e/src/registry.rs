@@ -17,7 +17,7 @@ use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 /// The public registries that it stands in for.
-const MIRRORED: [&str; 5] = [
+pub const MIRRORED: [&str; 5] = [
     "docker.io",
     "gcr.io",
     "k8s.gcr.io",

@@ -15,6 +15,9 @@ const RELIST: Duration = Duration::from_secs(1);
 pub(super) async fn measure(runtimes: &[Runtime], effort: &Effort) -> Result<Vec<Row>> {
     let mut samples = Samples::new(runtimes.len());
     for (number, runtime) in runtimes.iter().enumerate() {
+        if effort.most_pods(number) < PODS {
+            continue;
+        }
         let mut add = |what: &str, unit, value| samples.add(number, what, unit, value);
         // What a daemon takes to make pods at all is none of each pod's.
         let first = runtime.start_pod().await?;

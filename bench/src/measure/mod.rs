@@ -58,9 +58,9 @@ pub(crate) struct Effort {
     /// Samples of what takes many pods.
     pub(crate) crowds: usize,
     /// The most pods at a time, of the first runtime.
-    pub(crate) pods: usize,
+    pods: usize,
     /// And of each other.
-    pub(crate) peer_pods: usize,
+    peer_pods: usize,
     /// How long it is watched what idle pods cost.
     pub(crate) idle: Duration,
 }
@@ -85,6 +85,15 @@ impl Effort {
                 peer_pods,
                 idle: Duration::from_secs(60),
             }
+        }
+    }
+
+    /// The most pods at a time of the runtime with this number.
+    fn most_pods(&self, number: usize) -> usize {
+        if number == 0 {
+            self.pods
+        } else {
+            self.peer_pods
         }
     }
 }

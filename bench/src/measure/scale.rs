@@ -33,11 +33,7 @@ struct Scale<'a> {
 impl Scale<'_> {
     async fn grow(&mut self) -> Result<()> {
         let mut pods = Vec::new();
-        let most = if self.number == 0 {
-            self.effort.pods
-        } else {
-            self.effort.peer_pods
-        };
+        let most = self.effort.most_pods(self.number);
         for count in COUNTS.into_iter().filter(|&count| count <= most) {
             pods.extend(start_pods(self.runtime, count - pods.len(), CLIENTS).await?);
             self.answers(&pods).await?;
