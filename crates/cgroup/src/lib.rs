@@ -39,6 +39,7 @@
 //!   least when a process has yet to die.
 #![forbid(unsafe_code)]
 
+mod apply;
 mod cgroup;
 mod controller;
 mod create;

@@ -152,10 +152,12 @@ fn memory_settings(
 }
 
 /// Version 1 refuses a limit below the usage; version 2 takes it and kills. `checkBeforeUpdate` asks for
-/// the former.
+/// the former. A limit that is no lower than the one in force changes nothing about who is killed.
 fn check_usage(limit: Option<Bound>, current: Option<MemoryState>) -> Result<(), Error> {
     match (limit, current) {
-        (Some(Bound::At(limit)), Some(current)) if limit < current.usage_bytes => {
+        (Some(Bound::At(limit)), Some(current))
+            if limit < current.usage_bytes && Bound::At(limit) < current.limit =>
+        {
             Err(Error::invalid(
                 "memory.limit",
                 limit,
