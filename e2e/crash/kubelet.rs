@@ -8,6 +8,7 @@ use crate::stories::Story;
 use anyhow::Result;
 use crisp_cri_api::v1::PodSandboxState;
 use crisp_e2e::{Node, Pod, until};
+use std::fs;
 use std::time::Duration;
 use tonic::{Code, Status};
 
@@ -77,7 +78,7 @@ impl Kubelet {
     }
 
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.node.log_path()).unwrap_or_default()
+        fs::read_to_string(self.node.log_path()).unwrap_or_default()
     }
 
     /// Whoever still dies behind the last answer has died then.
@@ -129,7 +130,7 @@ impl Kubelet {
             }
             match answer {
                 Ok(value) if !is_repeated => {
-                    self.end(step).await;
+                    self.end(step).await?;
                     return Ok(Outcome::Done(value));
                 }
                 Ok(_) => {}
@@ -182,7 +183,7 @@ impl Kubelet {
         if let (Err(error), false) = (restarted, has_died) {
             return Err(stuck(format!("{error:#}")));
         }
-        self.end(step).await;
+        self.end(step).await?;
         Ok(())
     }
 
@@ -262,11 +263,23 @@ impl Kubelet {
         tokio::time::sleep(REST).await;
     }
 
-    async fn end(&mut self, step: &'static str) {
+    async fn end(&mut self, step: &'static str) -> Result<(), Finding> {
         if self.case.is_none() {
             self.rest().await;
+            self.synced().await?;
             self.steps.push((step, self.node.reached_points()));
         }
+        Ok(())
+    }
+
+    /// Images are written to disk behind the answer to a pull, and disks take their time.
+    async fn synced(&self) -> Result<(), Finding> {
+        let index = self.node.root_dir().join("images/index.json");
+        let synced = until("the images are on disk", async || {
+            let text = fs::read_to_string(&index).unwrap_or_default();
+            (!text.contains("unsynced-since-boot")).then_some(())
+        });
+        synced.await.map_err(stuck)
     }
 
     /// Whether somebody has died since this was asked last. A daemon that did is started again.

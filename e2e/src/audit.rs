@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 /// or `unrecorded`, and what it is.
 #[must_use]
 pub(crate) fn differences(slot: &Slot, daemon: Option<u32>) -> Vec<String> {
-    let audit = records::pods(&slot.dir().join("root")).and_then(|pods| {
+    let audit = records::pods(&slot.root_dir()).and_then(|pods| {
         let mut audit = Audit {
             slot,
             pods,

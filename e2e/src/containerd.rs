@@ -62,7 +62,7 @@ impl Containerd {
     /// Where the log directories of pods are.
     #[must_use]
     pub fn log_dir(&self) -> PathBuf {
-        self.slot.dir().join("logs")
+        self.slot.log_dir()
     }
 
     fn log_path(&self) -> PathBuf {

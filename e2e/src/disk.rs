@@ -1,6 +1,7 @@
 //! Disks: one without room, and one with quotas.
 
 use anyhow::{Context, Result, ensure};
+use nix::mount::{MsFlags, mount};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -37,8 +38,18 @@ impl Filler {
 
 impl Drop for Filler {
     fn drop(&mut self) {
-        fs::remove_file(&self.0).expect("it was made");
+        if let Err(error) = fs::remove_file(&self.0) {
+            eprintln!("{} is left: {error}", self.0.display());
+        }
     }
+}
+
+/// Mounts a new tmpfs of so many MiB.
+pub(crate) fn mount_small(at: &Path, size_mib: u32) -> Result<()> {
+    fs::create_dir_all(at)?;
+    let (none, size) = (MsFlags::empty(), format!("size={size_mib}m"));
+    mount(Some("e2e"), at, Some("tmpfs"), none, Some(size.as_str()))
+        .with_context(|| format!("mounting a tmpfs at {}", at.display()))
 }
 
 /// Mounts a new ext4 of so many MiB, with quotas of projects in force; its image is beside it.

@@ -99,6 +99,21 @@ impl Slot {
         &self.dir
     }
 
+    /// Where its daemon keeps images and records.
+    pub(crate) fn root_dir(&self) -> PathBuf {
+        self.dir.join("root")
+    }
+
+    /// Where its daemon keeps what belongs to running pods.
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        self.dir.join("run")
+    }
+
+    /// Where the log directories of pods are.
+    pub(crate) fn log_dir(&self) -> PathBuf {
+        self.dir.join("logs")
+    }
+
     #[must_use]
     pub fn number(&self) -> u8 {
         self.number

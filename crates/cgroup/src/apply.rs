@@ -61,7 +61,9 @@ impl Cgroup {
         };
         let usage_bytes = self.number(Controller::Memory, "memory.current")?;
         let above = usage_bytes.map_or(0, |usage| usage.saturating_sub(limit));
-        if above > 0 && let Some(dir) = self.dir_of(Controller::Memory) {
+        if above > 0
+            && let Some(dir) = self.dir_of(Controller::Memory)
+        {
             // The limit in force may be as low already; and kernels before 5.19 have no such file.
             let _ = file::write(&dir, "memory.reclaim", &above.to_string());
         }
