@@ -156,6 +156,14 @@ impl Registry {
         let response = response.map_err(|error| missing(error, blob))?;
         let body = read_body(response, blob.size_bytes).await;
         let bytes = body.map_err(|failure| self.error(&failure, &[]))?;
+        let size_bytes = bytes.len() as u64;
+        if size_bytes != blob.size_bytes {
+            let expected = blob.size_bytes;
+            return Err(Error::corrupt(
+                what(blob),
+                format!("it has {size_bytes} bytes instead of {expected}"),
+            ));
+        }
         check_digest(&Version::Digest(blob.digest.clone()), &bytes)?;
         Ok(bytes)
     }

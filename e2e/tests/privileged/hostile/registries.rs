@@ -7,6 +7,8 @@ use crisp_e2e::{
 };
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use toml::Value;
 
 /// Of a layer; no compression makes it smaller. More than a transfer must bring to be a useful one.
@@ -123,31 +125,35 @@ async fn privileged_registry_that_lies_about_layers_is_refused_and_then_believed
     refused(&node, &front, &lied, "larger than the manifest says").await?;
 
     front.lie("/blobs/", |answer| answer.break_off(0));
-    refused(&node, &front, &lied, "").await?;
+    let words = "end of file before message length reached";
+    refused(&node, &front, &lied, words).await?;
     node.finish().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_registry_that_lies_in_manifests_is_refused_and_then_believed() -> Result<()> {
     let (node, front) = start_node().await?;
-    let lied = Lied::publish("manifests");
-    let sizes = [lied.layer_size(), lied.image.config().bytes.len()];
-    for size in sizes {
-        for other in [size - 1, size + 1] {
-            let name = |size| format!("\"size\":{size}");
-            front.lie("/manifests/", move |answer| {
-                answer.replace(&name(size), &name(other));
-            });
-            refused(&node, &front, &lied, "").await?;
-        }
+    let lied = Lied::publish("lists");
+    let (layer, config) = (lied.layer_size(), lied.image.config().bytes.len());
+    for (size, other, words) in [
+        (layer, layer - 1, "bytes instead of"),
+        (layer, layer + 1, "bytes instead of"),
+        (config, config - 1, "its answer is larger than"),
+        (config, config + 1, "bytes instead of"),
+    ] {
+        let name = |size| format!("\"size\":{size}");
+        front.lie("/manifests/", move |answer| {
+            answer.replace(&name(size), &name(other));
+        });
+        refused(&node, &front, &lied, words).await?;
     }
 
     front.lie("/manifests/", |answer| answer.replace("layers", "liars"));
-    refused(&node, &front, &lied, "").await?;
+    refused(&node, &front, &lied, "its manifest has 0 layers").await?;
 
     let by_digest = Lied {
-        name: format!("docker.io/lies/manifests@{}", lied.digest),
-        ..Lied::publish("manifests")
+        name: format!("docker.io/lies/lists@{}", lied.digest),
+        ..Lied::publish("lists")
     };
     front.lie("/manifests/", |answer| answer.replace("schema", "Schema"));
     refused(&node, &front, &by_digest, "its digest is another").await?;
@@ -172,15 +178,23 @@ async fn privileged_pull_goes_on_where_a_registry_has_broken_off() -> Result<()>
     let (node, front) = start_node().await?;
     let lied = Lied::publish("breaks-off");
     for silent in [false, true] {
+        let told = Arc::new(AtomicU32::new(0));
+        let lies = told.clone();
         front.lie("/blobs/", move |answer| {
             let half = answer.body().len() / 2;
-            match half > LAYER_BYTES / 8 {
-                true if silent => answer.fall_silent(half),
-                true => answer.break_off(half),
-                false => {}
+            if half <= LAYER_BYTES / 8 {
+                return;
+            }
+            lies.fetch_add(1, Ordering::Relaxed);
+            match silent {
+                true => answer.fall_silent(half),
+                false => answer.break_off(half),
             }
         });
         node.pull(&lied.name).await?;
+        let told = told.load(Ordering::Relaxed);
+        // Each of the two layers at a half, three quarters and seven eighths.
+        ensure!(told >= 6, "only {told} answers were cut off");
         node.remove_image(&lied.name).await?;
     }
     node.finish().await
