@@ -1,10 +1,9 @@
 //! What limits do to those who run into them, and to nobody else.
 
+use crate::events::{next, subscribe};
 use anyhow::{Context, Result, ensure};
-use crisp_cri_api::v1::{
-    ContainerEventType, ContainerState, GetEventsRequest, ListPodSandboxMetricsRequest,
-};
-use crisp_e2e::{Node, Process, cgroups_are_v2, eventually, resources, sh};
+use crisp_cri_api::v1::{ContainerEventType, ContainerState, ListPodSandboxMetricsRequest};
+use crisp_e2e::{Node, Process, eventually, resources, sh};
 use std::fs;
 
 const MIB: i64 = 1 << 20;
@@ -78,11 +77,7 @@ async fn privileged_throttled_periods_are_told_as_the_kernel_counts_them() -> Re
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_oom_kill_is_told_of_the_container_that_it_happened_in() -> Result<()> {
     let node = Node::start().await?;
-    let mut events = node
-        .runtime()
-        .get_container_events(GetEventsRequest::default())
-        .await?
-        .into_inner();
+    let mut events = subscribe(node.runtime()).await?;
     let pod = node.run_pod("oom", |_| ()).await?;
     let limit = |config: &mut _| resources(config).memory_limit_in_bytes = 32 * MIB;
     let neighbour = pod.start("neighbour", limit).await?;
@@ -93,7 +88,7 @@ async fn privileged_oom_kill_is_told_of_the_container_that_it_happened_in() -> R
         })
         .await?;
     let stopped = loop {
-        let event = events.message().await?.context("no more events")?;
+        let event = next(&mut events).await?;
         if event.container_event_type() == ContainerEventType::ContainerStoppedEvent {
             break event;
         }
@@ -118,12 +113,10 @@ async fn privileged_oom_kill_is_told_of_the_container_that_it_happened_in() -> R
         .exec(&["sh", "-c", "x=0123456789; while :; do x=$x$x; done"])
         .await?;
     ensure!(hog.code == 137, "{hog:?}");
-    if !cgroups_are_v2() {
-        let other = neighbour.status().await?;
-        ensure!(
-            other.state() == ContainerState::ContainerRunning,
-            "{other:?}"
-        );
-    }
+    let other = neighbour.status().await?;
+    ensure!(
+        other.state() == ContainerState::ContainerRunning,
+        "{other:?}"
+    );
     node.finish().await
 }

@@ -15,14 +15,15 @@ use ContainerEventType::{
     ContainerStartedEvent as Started, ContainerStoppedEvent as Stopped,
 };
 
-type Events = Streaming<ContainerEventResponse>;
+pub(crate) type Events = Streaming<ContainerEventResponse>;
 
-async fn subscribe(mut client: RuntimeServiceClient<Channel>) -> Result<Events> {
+pub(crate) async fn subscribe(mut client: RuntimeServiceClient<Channel>) -> Result<Events> {
     let answer = client.get_container_events(GetEventsRequest {}).await?;
     Ok(answer.into_inner())
 }
 
-async fn next(events: &mut Events) -> Result<ContainerEventResponse> {
+/// The next event, which comes within a minute.
+pub(crate) async fn next(events: &mut Events) -> Result<ContainerEventResponse> {
     let event = tokio::time::timeout(Duration::from_secs(60), events.message()).await??;
     event.context("the stream ended")
 }

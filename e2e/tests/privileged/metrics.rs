@@ -1,7 +1,7 @@
 //! The daemon's own metrics, as Prometheus sees them.
 
+use crate::events::{next, subscribe};
 use anyhow::{Result, ensure};
-use crisp_cri_api::v1::GetEventsRequest;
 use crisp_e2e::{Node, Process, Scrape, until};
 use std::collections::BTreeMap;
 
@@ -24,7 +24,10 @@ const PHASES: [&str; 13] = [
 /// Every histogram has growing bounds, counts that only grow with them, and the last one as its count.
 fn check_histograms(scrape: &Scrape) -> Result<()> {
     let of_type = |(name, kind): (&String, &String)| (kind == "histogram").then(|| name.clone());
-    for name in scrape.types.iter().filter_map(of_type) {
+    let histograms: Vec<_> = scrape.types.iter().filter_map(of_type).collect();
+    // Of RPCs, of the phases of starts, of pulls.
+    ensure!(histograms.len() >= 3, "{:?}", scrape.types);
+    for name in histograms {
         let mut buckets = BTreeMap::<_, Vec<(f64, f64)>>::new();
         for bucket in scrape.all(&format!("{name}_bucket"), &[]) {
             let mut labels = bucket.labels.clone();
@@ -32,6 +35,7 @@ fn check_histograms(scrape: &Scrape) -> Result<()> {
             let of_labels = buckets.entry(labels).or_default();
             of_labels.push((bound, bucket.value));
         }
+        ensure!(!buckets.is_empty(), "{name} has no samples");
         for (labels, buckets) in buckets {
             ensure!(
                 buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1),
@@ -59,11 +63,7 @@ async fn privileged_metrics_count_rpcs_phases_pulls_and_what_there_is() -> Resul
     let container = pod.start("main", |_| ()).await?;
     let missing = node.pull("registry.k8s.io/no/such:1").await;
     ensure!(missing.is_err());
-    let mut events = node
-        .runtime()
-        .get_container_events(GetEventsRequest::default())
-        .await?
-        .into_inner();
+    let mut events = subscribe(node.runtime()).await?;
 
     let scrape = node.scrape().await?;
     check_histograms(&scrape)?;
@@ -96,7 +96,7 @@ async fn privileged_metrics_count_rpcs_phases_pulls_and_what_there_is() -> Resul
     }
 
     container.stop(0).await?;
-    ensure!(events.message().await?.is_some());
+    next(&mut events).await?;
     drop(events);
     let scrape = node.scrape().await?;
     let exits = scrape.value("crisp_container_exits_total", &[("reason", "Error")])?;
