@@ -1,7 +1,7 @@
 //! What `crisp top` shows of pods, and how `crisp inspect` says what holds one back.
 
 use anyhow::{Context, Result, ensure};
-use crisp_e2e::{Cgroup, Container, Node, Pod, resources, sh, until};
+use crisp_e2e::{Cgroup, Container, Node, Pod, cgroups_are_v2, resources, sh, until};
 use std::fs;
 use std::path::PathBuf;
 
@@ -81,14 +81,10 @@ async fn privileged_inspect_says_that_memory_is_near_its_limit() -> Result<()> {
 struct Frozen(PathBuf);
 
 impl Frozen {
-    /// None: version 2, where those who are frozen are in another state.
-    fn freeze(cgroup: &Cgroup) -> Result<Option<Self>> {
+    fn freeze(cgroup: &Cgroup) -> Result<Self> {
         let state = cgroup.0.join("freezer.state");
-        if !state.exists() {
-            return Ok(None);
-        }
         fs::write(&state, "FROZEN").context("freezing")?;
-        Ok(Some(Self(state)))
+        Ok(Self(state))
     }
 }
 
@@ -100,16 +96,19 @@ impl Drop for Frozen {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_inspect_says_that_tasks_hang() -> Result<()> {
+    if cgroups_are_v2() {
+        eprintln!("skipped: who is frozen by a cgroup of version 2 is not in D state");
+        return Ok(());
+    }
     let node = Node::start().await?;
     let pod = node.run_pod("hangs", |_| ()).await?;
     let container = pod.start("main", |_| ()).await?;
     let freezer = container.process().await?.cgroup("freezer")?;
-    if let Some(frozen) = Frozen::freeze(&freezer)? {
-        held_back(&node, "hangs/main", "1 task in D state in ").await?;
-        let top = node.crisp(&["top", "--once", "--sort", "blocked"]).await?;
-        ensure!(top.stdout.contains("load 1 "), "{}", top.stdout);
-        drop(frozen);
-    }
+    let frozen = Frozen::freeze(&freezer)?;
+    held_back(&node, "hangs/main", "1 task in D state in ").await?;
+    let top = node.crisp(&["top", "--once", "--sort", "blocked"]).await?;
+    ensure!(top.stdout.contains("load 1 "), "{}", top.stdout);
+    drop(frozen);
     node.finish().await
 }
 
