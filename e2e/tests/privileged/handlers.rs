@@ -473,8 +473,11 @@ async fn privileged_user_namespaces_are_had_of_runtimes_that_offer_them() -> Res
     };
     let pod = node.run_pod_with_handler("host", "runc", of_host).await?;
     let container = pod.start("main", |_| ()).await?;
-    ensure!(container.sh("ls /sys/class/net").await?.contains("lo"));
-    ensure!(container.sh("touch /sys/file").await.is_err());
+    let own = Process(std::process::id().try_into()?).namespace("net")?;
+    ensure!(container.process().await?.namespace("net")? == own);
+    let mounts = container.sh("cat /proc/self/mounts").await?;
+    let sys = mounts.lines().rfind(|line| line.contains(" /sys "));
+    ensure!(sys.is_some_and(|line| line.contains(" ro,")), "{mounts}");
     node.finish().await
 }
 
