@@ -160,19 +160,23 @@ fn plant_in_network(node: &Node) -> Result<Vec<String>> {
 }
 
 /// A mount, and a process in a cgroup beside those of a pod's containers.
-fn plant_in_kernel(node: &Node, pod: &Cgroup) -> Result<(Child, Vec<String>)> {
+fn plant_in_kernel(node: &Node, pod: &Cgroup) -> Result<(tokio::process::Child, Vec<String>)> {
     let point = node.run_dir().join("mounted");
     fs::create_dir(&point)?;
     let flags = MsFlags::empty();
     mount(Some("none"), &point, Some("tmpfs"), flags, None::<&str>)?;
     let cgroup = pod.0.join("planted");
     fs::create_dir(&cgroup)?;
-    let process = Command::new("sleep").arg("1000000").spawn()?;
-    fs::write(cgroup.join("cgroup.procs"), process.id().to_string())?;
+    let process = tokio::process::Command::new("sleep")
+        .arg("1000000")
+        .kill_on_drop(true)
+        .spawn()?;
+    let pid = process.id().context("it runs")?;
+    fs::write(cgroup.join("cgroup.procs"), pid.to_string())?;
     let names = vec![
         format!("mount {}", point.display()),
         format!("cgroup {}", cgroup.display()),
-        format!("process {} sleep", process.id()),
+        format!("process {pid} sleep"),
     ];
     Ok((process, names))
 }
@@ -199,8 +203,7 @@ async fn privileged_audit_of_a_node_that_runs_names_what_has_no_record() -> Resu
     let (mut process, of_kernel) = plant_in_kernel(&node, &pod_cgroup)?;
     names.extend(of_kernel);
     let named = ensure_named(&node, "unrecorded", &names);
-    process.kill()?;
-    process.wait()?;
+    process.kill().await?;
     run(&format!("ip link delete ce2ec{}", node.number()))?;
     run(&format!("ip link delete e2eq{}", node.number()))?;
     node.abandon();

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use tokio::process::Command;
 
 async fn kill_shim(container: &Container<'_>) -> Result<Process> {
     let shim = container.process().await?.parent()?;
@@ -75,8 +75,11 @@ async fn privileged_process_that_has_the_numbers_of_dead_ones_is_left_alone() ->
     node.kill()?;
     node.shim(&pod.id)?.kill();
     // As if it had got the number of each of them.
-    let mut stranger = Command::new("sleep").arg("1000000").spawn()?;
-    let pid = stranger.id();
+    let mut stranger = Command::new("sleep")
+        .arg("1000000")
+        .kill_on_drop(true)
+        .spawn()?;
+    let pid = stranger.id().context("it runs")?;
     edit_record(&node.pod_record(&pod.id), |record| {
         record["shim_pid"] = pid.into();
         record["pause_pid"] = pid.into();
@@ -90,8 +93,7 @@ async fn privileged_process_that_has_the_numbers_of_dead_ones_is_left_alone() ->
     let status = container.status().await?;
     pod.remove().await?;
     let is_alive = stranger.try_wait()?.is_none();
-    stranger.kill()?;
-    stranger.wait()?;
+    stranger.kill().await?;
     ensure!(
         status.state() == ContainerState::ContainerExited,
         "{status:?}"
