@@ -1,0 +1,42 @@
+//! Memory that is held, and beyond the limit.
+
+use crate::harness::{MIB, Scratch, Shell, apply, stats, until};
+
+#[test]
+fn privileged_memory_beyond_the_limit_is_killed_and_counted() {
+    let scratch = Scratch::on_this_host();
+    let cgroup = scratch.child("container");
+    apply(
+        &cgroup,
+        r#"{"memory": {"limit": 16777216, "swap": 16777216}}"#,
+    )
+    .unwrap();
+    assert_eq!(cgroup.oom_kills().unwrap(), 0);
+    let shell = Shell::hold(&cgroup, 64 * MIB);
+    until("a kill is counted", || cgroup.oom_kills().unwrap() > 0);
+    drop(shell);
+    let memory = stats(&cgroup).memory.expect("memory figures");
+    assert_eq!(memory.oom_kills, cgroup.oom_kills().unwrap());
+    assert_eq!(memory.limit_bytes, Some(16 * MIB));
+    assert!(
+        memory.max_usage_bytes.is_none_or(|max| max <= 16 * MIB),
+        "{memory:?}"
+    );
+    // The pod's count includes its containers'.
+    assert_eq!(scratch.cgroup.oom_kills().unwrap(), memory.oom_kills);
+}
+
+#[test]
+fn privileged_memory_that_is_held_shows_in_the_figures() {
+    let scratch = Scratch::on_this_host();
+    let cgroup = scratch.child("container");
+    let _holder = Shell::hold(&cgroup, 24 * MIB);
+    let memory = || stats(&cgroup).memory.expect("memory figures");
+    until("the memory is used", || memory().rss_bytes >= 24 * MIB);
+    let memory = memory();
+    assert!(memory.working_set_bytes >= 24 * MIB, "{memory:?}");
+    assert!(memory.usage_bytes >= memory.working_set_bytes, "{memory:?}");
+    assert!(memory.page_faults > 24 * MIB / 65_536, "{memory:?}");
+    let pod = stats(&scratch.cgroup).memory.expect("memory figures");
+    assert!(pod.rss_bytes >= 24 * MIB, "{pod:?}");
+}
