@@ -10,8 +10,9 @@
 #
 # Calls are given up early and repeated. The daemon is killed, and told to end; shims, pause processes and
 # first processes of containers are killed, and shims stand still; containers take more memory than they
-# may; the disk of images and records is filled; CNI plugins come, go, hang and fail. The seed decides what
-# each of those who take part does next, in time it differs. Interrupted, it removes all it has made.
+# may; the disks of images and records, of what belongs to running pods, and of logs are filled; CNI
+# plugins come, go, hang and fail. The seed decides what each of those who take part does next, in time it
+# differs. Interrupted, it removes all it has made.
 # The last line counts what was done; the exit status is 0 when nothing was violated. TRACE is a file for
 # what was asked and answered, a line each; the daemon's log is put beside it after a violation.
 set -euo pipefail

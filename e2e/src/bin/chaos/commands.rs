@@ -3,6 +3,7 @@
 use crate::container::Container;
 use crate::faults::BOUND;
 use crate::kubelet::{Kubelet, Want};
+use crate::logs::Counted;
 use crate::population::Resident;
 use crate::workload::TOLD;
 use anyhow::{Context, Result, ensure};
@@ -79,7 +80,8 @@ impl Container {
         let start = Instant::now();
         loop {
             let counted = self.logs.count()?;
-            if counted.stdout >= told && counted.stderr >= told {
+            let has_all = |counted: Counted| counted.stdout >= told && counted.stderr >= told;
+            if counted.is_none_or(has_all) {
                 return self.check_log(pod);
             }
             ensure!(

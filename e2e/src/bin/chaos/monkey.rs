@@ -180,10 +180,19 @@ fn belonging(process: Process, id: &str) -> Option<OwnedFd> {
     (cgroup.contains(id) || process.command_line().contains(id)).then_some(pidfd)
 }
 
+/// Fills the disk of images and records, that of what belongs to running pods, or that of logs.
 async fn fill_disk(world: &World, random: &mut Random) -> Result<()> {
-    let _fault = world.begin_fault(WHO, "the disk is full");
+    let node = &world.node;
+    let dir = random
+        .pick(&[node.root_dir(), node.run_dir(), node.log_dir()])
+        .clone();
+    let _fault = world.begin_fault(WHO, format_args!("the disk of {} is full", dir.display()));
     add_one(&world.tally.other_faults);
-    let filler = Filler::fill(&world.node.root_dir())?;
+    let is_of_logs = dir == node.log_dir();
+    if is_of_logs {
+        world.log_disk.turn();
+    }
+    let filler = Filler::fill(&dir)?;
     let killed = random.chance(30);
     if killed {
         world.node.kill()?;
@@ -192,6 +201,9 @@ async fn fill_disk(world: &World, random: &mut Random) -> Result<()> {
     }
     tokio::time::sleep(random.milliseconds(100, 3000)).await;
     drop(filler);
+    if is_of_logs {
+        world.log_disk.turn();
+    }
     world.note(WHO, "the disk has room again");
     if killed {
         restart(world, random).await?;

@@ -1,6 +1,7 @@
 //! The node that all of this happens on, and what is kept of the run.
 
 use crate::faults::{Fault, Faults};
+use crate::logs::LogDisk;
 use crate::plugins::Plugins;
 use crate::population::Population;
 use anyhow::{Context, Result};
@@ -14,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::{RwLock, watch};
 
-/// Room for the images, and for what a few dozen containers write.
+/// Room for the images, for what a few dozen containers write, and for their logs.
 const DISK_MIB: u32 = 160;
 
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub(crate) struct World {
     pub(crate) plugins: Plugins,
     pub(crate) faults: Faults,
     pub(crate) population: Population,
+    pub(crate) log_disk: LogDisk,
     pub(crate) tally: Tally,
     /// Read by each step; written by who needs that nobody is in one.
     pub(crate) steps: RwLock<()>,
@@ -43,7 +45,7 @@ pub(crate) struct Tally {
 
 impl World {
     pub(crate) async fn open(trace: &Path) -> Result<Self> {
-        let node = Node::start_on_small_disk(DISK_MIB, |config| {
+        let node = Node::start_on_small_disks(DISK_MIB, |config| {
             config.insert("handlers".to_owned(), oci_handlers().into());
         })
         .await?;
@@ -52,6 +54,7 @@ impl World {
             node,
             faults: Faults::new(),
             population: Population::default(),
+            log_disk: LogDisk::default(),
             tally: Tally::default(),
             steps: RwLock::default(),
             trace: Trace::open(trace)?,
