@@ -47,7 +47,7 @@ impl<S> Suite<S> {
     /// Those whose names contain one of the words, or all when there is no word.
     ///
     /// # Errors
-    /// There are none.
+    /// No check has such a name.
     pub fn wanted(mut self, words: &[String]) -> Result<Self> {
         let is_wanted = |check: &Check<S>| {
             words.is_empty() || words.iter().any(|word| check.name.contains(word.as_str()))

@@ -130,17 +130,29 @@ impl Node {
     /// Runs the daemon's own command line against it.
     ///
     /// # Errors
-    /// The command cannot be started.
+    /// The command fails; the message has what it printed.
     pub async fn crisp(&self, arguments: &[&str]) -> Result<Output> {
+        let output = self.try_crisp(arguments).await?;
+        ensure!(output.code == Some(0), "crisp {arguments:?}: {output:?}");
+        Ok(output)
+    }
+
+    /// The same, whatever comes of it.
+    ///
+    /// # Errors
+    /// The command cannot be started.
+    pub async fn try_crisp(&self, arguments: &[&str]) -> Result<Output> {
         run(self.crisp_command(arguments).stdin(Stdio::null())).await
     }
 
-    /// The same, with a file as its standard input.
+    /// Runs it with a file as its standard input.
     ///
     /// # Errors
-    /// The command cannot be started, or there is no such file.
-    pub async fn crisp_with_input(&self, arguments: &[&str], input: &Path) -> Result<Output> {
-        run(self.crisp_command(arguments).stdin(File::open(input)?)).await
+    /// The command fails, or there is no such file.
+    pub async fn crisp_with_input(&self, arguments: &[&str], input: &Path) -> Result<()> {
+        let output = run(self.crisp_command(arguments).stdin(File::open(input)?)).await?;
+        ensure!(output.code == Some(0), "crisp {arguments:?}: {output:?}");
+        Ok(())
     }
 
     /// Starts the daemon's own command line on a terminal of its own.
@@ -151,18 +163,20 @@ impl Node {
         Terminal::open(self.crisp_command(arguments).as_std())
     }
 
-    /// The same without any input, with its standard output in a new file.
+    /// Runs it without any input, with its standard output in a new file.
     ///
     /// # Errors
-    /// The command cannot be started, or the file cannot be made.
-    pub async fn crisp_with_output(&self, arguments: &[&str], output: &Path) -> Result<Output> {
+    /// The command fails, or the file cannot be made.
+    pub async fn crisp_with_output(&self, arguments: &[&str], output: &Path) -> Result<()> {
         let mut crisp = self.crisp_command(arguments);
         crisp
             .stdin(Stdio::null())
             .stdout(File::create(output)?)
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        Ok(crisp.spawn()?.wait_with_output().await?.into())
+        let output = Output::from(crisp.spawn()?.wait_with_output().await?);
+        ensure!(output.code == Some(0), "crisp {arguments:?}: {output:?}");
+        Ok(())
     }
 
     /// Runs crisp under the name of one of containerd's programs, with a file as its standard input.

@@ -65,10 +65,11 @@ pub use mirror::Mirror;
 pub use net::{free_address, http_get, in_netns};
 pub use node::{Node, image_spec};
 pub use pod::{
-    Container, Executed, Pod, container_config, own_users, pid_mode, pod_config, resources,
-    security, sh, with_host_port,
+    Container, Executed, Pod, allow_privileged, container_config, own_users, pid_mode, pod_config,
+    resources, security, sh, with_host_port,
 };
 pub use reboot::allow_reboots;
+pub use records::edit_record;
 pub use registry::{MIRRORED, Registry};
 pub use scrape::{Sample, Scrape};
 pub use service::Service;

@@ -1,7 +1,7 @@
 //! Pods and containers through the CRI, with configurations that are usual unless a test says more.
 
 use crate::catalog::BUSYBOX;
-use crate::kernel::Process;
+use crate::kernel::{Cgroup, Process};
 use crate::log::{LogLine, parse_log};
 use crate::node::{Node, image_spec};
 use crate::wait::until;
@@ -101,13 +101,19 @@ pub fn own_users(config: &mut PodSandboxConfig) {
     });
 }
 
-/// Gives a pod a port of the host that no other node's pods ask for, for its port 80.
+/// Lets a pod have privileged containers.
+pub fn allow_privileged(config: &mut PodSandboxConfig) {
+    let linux = config.linux.get_or_insert_default();
+    linux.security_context.get_or_insert_default().privileged = true;
+}
+
+/// Gives a pod the node's port of the host, for its port 80.
 pub fn with_host_port(node: &Node) -> impl Fn(&mut PodSandboxConfig) + use<> {
-    let host_port = 20_000 + i32::from(node.number());
+    let host_port = node.host_port();
     move |config| {
         config.port_mappings.push(PortMapping {
             container_port: 80,
-            host_port,
+            host_port: host_port.into(),
             ..PortMapping::default()
         });
     }
@@ -265,6 +271,18 @@ impl<'a> Pod<'a> {
             .with_context(|| format!("pod has only {addresses:?}"))
     }
 
+    /// Its figures.
+    ///
+    /// # Errors
+    /// PodSandboxStats's.
+    pub async fn stats(&self) -> Result<PodSandboxStats> {
+        let request = PodSandboxStatsRequest {
+            pod_sandbox_id: self.id.clone(),
+        };
+        let answer = self.node.runtime().pod_sandbox_stats(request).await?;
+        answer.into_inner().stats.context("no figures of the pod")
+    }
+
     /// Its network namespace, unless the daemon was told another place.
     #[must_use]
     pub fn netns(&self) -> PathBuf {
@@ -351,6 +369,27 @@ impl Container<'_> {
     /// It does not run.
     pub async fn process(&self) -> Result<Process> {
         self.node.process_of(&self.id).await
+    }
+
+    /// Its cgroup in the hierarchy of a controller, or in the one hierarchy of version 2.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn cgroup(&self, controller: &str) -> Result<Cgroup> {
+        self.process().await?.cgroup(controller)
+    }
+
+    /// Its figures.
+    ///
+    /// # Errors
+    /// ContainerStats's.
+    pub async fn stats(&self) -> Result<ContainerStats> {
+        let request = ContainerStatsRequest {
+            container_id: self.id.clone(),
+        };
+        let answer = self.node.runtime().container_stats(request).await?;
+        let stats = answer.into_inner().stats;
+        stats.context("no figures of the container")
     }
 
     /// Changes its limits in place; what `edit` does not set stays as it is.

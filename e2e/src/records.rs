@@ -197,6 +197,16 @@ fn numbers(list: &Value) -> impl Iterator<Item = u64> {
         .filter_map(Value::as_u64)
 }
 
+/// Changes what a record says, as an older daemon or chance might have.
+///
+/// # Errors
+/// There is no such record, or it is none.
+pub fn edit_record(path: &Path, edit: impl FnOnce(&mut Value)) -> Result<()> {
+    let mut record = read(path)?;
+    edit(&mut record);
+    Ok(fs::write(path, record.to_string())?)
+}
+
 pub(crate) fn read(path: &Path) -> Result<Value> {
     let bytes = fs::read(path).with_context(|| path.display().to_string())?;
     serde_json::from_slice(&bytes).with_context(|| path.display().to_string())

@@ -5,6 +5,7 @@
 
 mod runtime_bundle;
 
+use crisp_e2e::cgroups_are_v2;
 use runtime_bundle::Bundle;
 use serde_json::json;
 use std::fs;
@@ -150,7 +151,7 @@ impl Cgroups {
     fn new() -> Self {
         let name = format!("crisp-e2e-runtime-{}", std::process::id());
         let root = Path::new("/sys/fs/cgroup");
-        let roots = match root.join("cgroup.controllers").exists() {
+        let roots = match cgroups_are_v2() {
             true => vec![root.to_owned()],
             false => ["pids", "freezer", "cpu"].map(|h| root.join(h)).to_vec(),
         };

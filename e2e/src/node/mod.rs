@@ -173,6 +173,12 @@ impl Node {
         self.slot.number()
     }
 
+    /// A port of the host that no other node's pods ask for.
+    #[must_use]
+    pub fn host_port(&self) -> u16 {
+        20_000 + u16::from(self.slot.number())
+    }
+
     /// The name of the bridge that pods are wired to.
     #[must_use]
     pub fn bridge(&self) -> String {

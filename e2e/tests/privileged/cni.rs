@@ -2,11 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{
-    NamespaceMode, PodSandboxConfig, PodSandboxState, PodSandboxStatsRequest, PortMapping,
-    RuntimeCondition, StatusRequest,
+    NamespaceMode, PodSandboxConfig, PodSandboxState, PodSandboxStatsRequest, RuntimeCondition,
+    StatusRequest,
 };
 use crisp_e2e::catalog::{NGINX, NGINX_PAGE};
-use crisp_e2e::{Node, await_page, eventually, http_get, nginx, until};
+use crisp_e2e::{Node, await_page, eventually, http_get, nginx, until, with_host_port};
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
@@ -33,17 +33,12 @@ cat >$CNI_COMMAND
 [ $CNI_COMMAND = ADD ] || exit 0
 echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.211.0.9/24"}]}'"#;
 
-fn shaped(config: &mut PodSandboxConfig, host_port: u16) {
+fn shaped(config: &mut PodSandboxConfig) {
     let rate = (
         "kubernetes.io/ingress-bandwidth".to_owned(),
         "10M".to_owned(),
     );
     config.annotations.extend([rate]);
-    config.port_mappings.push(PortMapping {
-        container_port: 80,
-        host_port: host_port.into(),
-        ..PortMapping::default()
-    });
 }
 
 async fn network_condition(node: &Node) -> Result<RuntimeCondition> {
@@ -82,11 +77,11 @@ async fn privileged_cni_plugins_wire_pods_with_both_families_host_ports_and_band
     let node = Node::start().await?;
     node.pull(NGINX).await?;
     node.configure_cni(&node.cni_network(&[]))?;
-    let host_port = std::net::TcpListener::bind("0.0.0.0:0")?
-        .local_addr()?
-        .port();
     let server = node
-        .run_pod("server", |config| shaped(config, host_port))
+        .run_pod("server", |config| {
+            shaped(config);
+            with_host_port(&node)(config);
+        })
         .await?;
     server.start("nginx", nginx).await?;
     let client = node.run_pod("client", |_| ()).await?;
@@ -111,7 +106,7 @@ async fn privileged_cni_plugins_wire_pods_with_both_families_host_ports_and_band
         );
     }
     ensure!(client.sh("ip -o link show lo").await?.contains("UP"));
-    await_page(([127, 0, 0, 1], host_port)).await?;
+    await_page(([127, 0, 0, 1], node.host_port())).await?;
     let shaping = Command::new("tc").args(["qdisc", "show"]).output()?;
     let shaping = String::from_utf8_lossy(&shaping.stdout).into_owned();
     ensure!(
@@ -150,7 +145,7 @@ async fn privileged_cni_plugins_wire_pods_with_both_families_host_ports_and_band
         node.cni_addresses()
     );
     // Somebody else may listen there by now.
-    let answer = http_get(([127, 0, 0, 1], host_port).into(), "/").await;
+    let answer = http_get(([127, 0, 0, 1], node.host_port()).into(), "/").await;
     ensure!(!answer.is_ok_and(|page| page.contains(NGINX_PAGE)));
     node.finish().await
 }

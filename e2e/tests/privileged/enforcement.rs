@@ -52,7 +52,7 @@ async fn privileged_throttled_periods_are_told_as_the_kernel_counts_them() -> Re
             resources.cpu_period = 50_000;
         })
         .await?;
-    let cpu = container.process().await?.cgroup("cpu")?;
+    let cpu = container.cgroup("cpu").await?;
     let kernel = || cpu.read_key("cpu.stat", "nr_throttled");
     eventually("the quota runs out", || {
         kernel().is_ok_and(|count| count > 10)

@@ -1,7 +1,7 @@
 //! ExecSync: commands in a running container.
 
 use anyhow::{Context, Result, ensure};
-use crisp_e2e::{Executed, Node, Process, eventually, security, sh};
+use crisp_e2e::{Executed, Node, Process, allow_privileged, eventually, security, sh};
 use tonic::Code;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,11 +163,7 @@ async fn privileged_exec_ends_although_its_child_holds_the_output() -> Result<()
 #[ignore = "needs cgroup v2: e2e/node-vm.sh"]
 async fn privileged_exec_goes_where_the_init_has_gone() -> Result<()> {
     let node = Node::start().await?;
-    let privileged = |config: &mut crisp_cri_api::v1::PodSandboxConfig| {
-        let linux = config.linux.get_or_insert_default();
-        linux.security_context.get_or_insert_default().privileged = true;
-    };
-    let pod = node.run_pod("nested", privileged).await?;
+    let pod = node.run_pod("nested", allow_privileged).await?;
     let script = "cd /sys/fs/cgroup && mkdir own && echo 1 >own/cgroup.procs && \
                   echo +pids >cgroup.subtree_control && echo done && exec sleep 100000";
     let container = pod

@@ -57,7 +57,7 @@ async fn privileged_inspect_says_that_forks_fail() -> Result<()> {
         .wait_log("Resource temporarily unavailable")
         .await?;
     held_back(&node, "many/main", "fork fail").await?;
-    let pids = container.process().await?.cgroup("pids")?;
+    let pids = container.cgroup("pids").await?;
     let refused = pids.read_key("pids.events", "max")?;
     ensure!(refused > 0, "{refused}");
     node.finish().await
@@ -103,7 +103,7 @@ async fn privileged_inspect_says_that_tasks_hang() -> Result<()> {
     let node = Node::start().await?;
     let pod = node.run_pod("hangs", |_| ()).await?;
     let container = pod.start("main", |_| ()).await?;
-    let freezer = container.process().await?.cgroup("freezer")?;
+    let freezer = container.cgroup("freezer").await?;
     let frozen = Frozen::freeze(&freezer)?;
     held_back(&node, "hangs/main", "1 task in D state in ").await?;
     let top = node.crisp(&["top", "--once", "--sort", "blocked"]).await?;

@@ -1,11 +1,8 @@
 //! Figures of pods and containers, compared with a known workload and with the kernel's own counters.
 
 use anyhow::{Context, Result, ensure};
-use crisp_cri_api::v1::{
-    ContainerStats, ContainerStatsRequest, ListPodSandboxMetricsRequest, Metric, PodSandboxStats,
-    PodSandboxStatsRequest, UInt64Value,
-};
-use crisp_e2e::{Cgroup, Container, Node, Pod, cgroups_are_v2, resources, sh, until};
+use crisp_cri_api::v1::{ListPodSandboxMetricsRequest, Metric, UInt64Value};
+use crisp_e2e::{Container, Node, cgroups_are_v2, resources, sh, until};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -16,22 +13,6 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// A figure that the CRI may leave out.
 fn given(figure: Option<UInt64Value>) -> Result<u64> {
     Ok(figure.context("a figure is missing")?.value)
-}
-
-async fn container_stats(node: &Node, container: &Container<'_>) -> Result<ContainerStats> {
-    let request = ContainerStatsRequest {
-        container_id: container.id.clone(),
-    };
-    let answer = node.runtime().container_stats(request).await?.into_inner();
-    answer.stats.context("no figures of the container")
-}
-
-async fn pod_stats(node: &Node, pod: &Pod<'_>) -> Result<PodSandboxStats> {
-    let request = PodSandboxStatsRequest {
-        pod_sandbox_id: pod.id.clone(),
-    };
-    let answer = node.runtime().pod_sandbox_stats(request).await?;
-    answer.into_inner().stats.context("no figures of the pod")
 }
 
 /// The metrics of the only pod, and of its only container.
@@ -65,10 +46,6 @@ fn total(metrics: &[Metric], name: &str, label: &str) -> u64 {
         .sum()
 }
 
-async fn cgroup(container: &Container<'_>, controller: &str) -> Result<Cgroup> {
-    container.process().await?.cgroup(controller)
-}
-
 /// Works until its process has used 200 hundredths of a second: fields 14 and 15 of proc_pid_stat(5).
 const BURN: &str =
     "until read -r line < /proc/self/stat; set -- $line; [ $((${14} + ${15})) -ge 200 ]; do
@@ -83,12 +60,12 @@ async fn privileged_two_seconds_of_cpu_are_told_as_two() -> Result<()> {
         .start("burn", |config| config.command = sh(BURN))
         .await?;
     container.wait_log("burnt").await?;
-    let kernel = cgroup(&container, "cpuacct").await?;
+    let kernel = container.cgroup("cpuacct").await?;
     let near_two = Duration::from_millis(1950)..Duration::from_millis(2300);
 
     let before = kernel.cpu_usage()?;
-    let cpu = container_stats(&node, &container).await?.cpu;
-    let of_pod = pod_stats(&node, &pod).await?.linux.and_then(|it| it.cpu);
+    let cpu = container.stats().await?.cpu;
+    let of_pod = pod.stats().await?.linux.and_then(|it| it.cpu);
     let metrics = Metrics::read(&node).await?;
     let after = kernel.cpu_usage()?;
     let usage = |cpu: Option<crisp_cri_api::v1::CpuUsage>| {
@@ -128,7 +105,7 @@ async fn privileged_a_hundred_mebibytes_of_memory_are_told_as_a_hundred() -> Res
             resources(config).memory_limit_in_bytes = 200 << 20;
         })
         .await?;
-    let memory = cgroup(&container, "memory").await?;
+    let memory = container.cgroup("memory").await?;
     let anonymous = || {
         let read = memory.read_key("memory.stat", "total_rss");
         read.or_else(|_| memory.read_key("memory.stat", "anon"))
@@ -141,7 +118,7 @@ async fn privileged_a_hundred_mebibytes_of_memory_are_told_as_a_hundred() -> Res
 
     // The kernel gathers the counts of its processors every two seconds.
     let told = until("what the kernel counts is told", async || {
-        let stats = container_stats(&node, &container).await.ok()?.memory?;
+        let stats = container.stats().await.ok()?.memory?;
         (given(stats.rss_bytes).ok()? == anonymous().ok()?).then_some(stats)
     })
     .await?;
@@ -156,7 +133,7 @@ async fn privileged_a_hundred_mebibytes_of_memory_are_told_as_a_hundred() -> Res
         given(told.page_faults)? >= 100 * MIB / (2 * MIB),
         "{told:?}"
     );
-    let linux = pod_stats(&node, &pod).await?.linux.context("no figures")?;
+    let linux = pod.stats().await?.linux.context("no figures")?;
     let of_pod = given(linux.memory.context("no memory")?.rss_bytes)?;
     ensure!((100 * MIB..104 * MIB).contains(&of_pod), "{of_pod}");
 
@@ -181,7 +158,7 @@ async fn privileged_fifty_mebibytes_on_disk_are_told_as_fifty() -> Result<()> {
     let pod = node.run_pod("disk", |_| ()).await?;
     let container = pod.start("write", |_| ()).await?;
     let layer = async || -> Result<(u64, u64)> {
-        let stats = container_stats(&node, &container).await?;
+        let stats = container.stats().await?;
         let layer = stats.writable_layer.context("no writable layer")?;
         Ok((given(layer.used_bytes)?, given(layer.inodes_used)?))
     };
@@ -215,7 +192,7 @@ async fn written_bytes(container: &Container<'_>) -> Result<u64> {
         true => ("io", "io.stat"),
         false => ("blkio", "blkio.throttle.io_service_bytes_recursive"),
     };
-    let stat = cgroup(container, controller).await?.read(file)?;
+    let stat = container.cgroup(controller).await?.read(file)?;
     let bytes = stat.lines().filter_map(|line| match cgroups_are_v2() {
         // `8:0 rbytes=0 wbytes=52428800 …`
         true => line
@@ -263,7 +240,7 @@ async fn privileged_ten_mebibytes_over_the_network_are_told_as_ten_each_way() ->
         Ok((rx.parse()?, tx.parse()?))
     };
     let before = counters().await?;
-    let linux = pod_stats(&node, &pod).await?.linux.context("no figures")?;
+    let linux = pod.stats().await?.linux.context("no figures")?;
     let eth0 = linux.network.and_then(|it| it.default_interface);
     let eth0 = eth0.context("no interface")?;
     let metrics = Metrics::read(&node).await?;
@@ -304,11 +281,11 @@ async fn privileged_processes_threads_and_files_are_told_as_many_as_there_are() 
         .start("many", |config| config.command = sh(many))
         .await?;
     container.wait_log("all").await?;
-    let pids = cgroup(&container, "pids").await?;
+    let pids = container.cgroup("pids").await?;
     let current: u64 = pids.read("pids.current")?.parse()?;
     let of_pod: u64 = pids.parent().read("pids.current")?.parse()?;
     ensure!(current == 5, "{current}");
-    let linux = pod_stats(&node, &pod).await?.linux.context("no figures")?;
+    let linux = pod.stats().await?.linux.context("no figures")?;
     let told = given(linux.process.context("no processes")?.process_count)?;
     ensure!(told == of_pod, "{told} of {of_pod}");
     // What was just forked may not have come to sleep yet.

@@ -1,17 +1,8 @@
 //! What a container's file tree protects, and its devices.
 
 use anyhow::{Context, Result, ensure};
-use crisp_cri_api::v1::{Device, PodSandboxConfig};
-use crisp_e2e::{Node, security};
-
-fn allow_privileged(config: &mut PodSandboxConfig) {
-    config
-        .linux
-        .get_or_insert_default()
-        .security_context
-        .get_or_insert_default()
-        .privileged = true;
-}
+use crisp_cri_api::v1::Device;
+use crisp_e2e::{Node, allow_privileged, security};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_paths_are_masked_and_read_only_as_sent() -> Result<()> {

@@ -196,7 +196,7 @@ async fn privileged_audit_of_a_node_that_runs_names_what_has_no_record() -> Resu
     let node = Node::start().await?;
     let pod = node.run_pod("own", with_host_port(&node)).await?;
     let container = pod.start("main", |_| ()).await?;
-    let pod_cgroup = container.process().await?.cgroup("pids")?.parent();
+    let pod_cgroup = container.cgroup("pids").await?.parent();
     node.audit_records().await?;
     let mut names = plant_files(&node, &pod.id)?;
     names.extend(plant_in_network(&node)?);

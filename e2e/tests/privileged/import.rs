@@ -26,7 +26,6 @@ async fn privileged_archives_of_both_kinds_are_imported_and_run() -> Result<()> 
         let imported = node
             .crisp(&["image", "import", &path.display().to_string()])
             .await?;
-        ensure!(imported.code == Some(0), "{imported:?}");
         let name = format!("docker.io/test/{kind}:1");
         ensure!(
             node.image(&name).await?.is_some(),
@@ -53,10 +52,8 @@ async fn privileged_archive_is_imported_from_standard_input() -> Result<()> {
         &path,
         oci_archive("docker.io/test/piped:1", &image("piped")),
     )?;
-    let imported = node
-        .crisp_with_input(&["image", "import", "-"], &path)
+    node.crisp_with_input(&["image", "import", "-"], &path)
         .await?;
-    ensure!(imported.code == Some(0), "{imported:?}");
     ensure!(node.image("docker.io/test/piped:1").await?.is_some());
     node.finish().await
 }
@@ -74,7 +71,7 @@ async fn privileged_file_that_is_no_archive_is_refused_and_leaves_nothing() -> R
         let path = node.scratch()?.join(name);
         std::fs::write(&path, bytes)?;
         let path = path.display().to_string();
-        let refused = node.crisp(&["image", "import", &path]).await?;
+        let refused = node.try_crisp(&["image", "import", &path]).await?;
         ensure!(
             refused.code != Some(0) && !refused.stderr.is_empty(),
             "{name}: {refused:?}"

@@ -2,15 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::VersionRequest;
-use crisp_e2e::{Cgroup, Container, Node, resources, sh, until};
+use crisp_e2e::{Cgroup, Node, resources, sh, until};
 use std::time::{Duration, Instant};
 
 const SPIN: &str = "while :; do :; done";
 const MIB: i64 = 1 << 20;
-
-async fn cgroup(container: &Container<'_>, controller: &str) -> Result<Cgroup> {
-    container.process().await?.cgroup(controller)
-}
 
 /// The cgroup itself or the nearest one above it whose file has this value.
 fn at_or_above(cgroup: &Cgroup, file: &str, value: &str) -> Result<Cgroup> {
@@ -40,7 +36,7 @@ async fn privileged_fork_bomb_stops_at_the_pods_pid_limit() -> Result<()> {
         .wait_log("Resource temporarily unavailable")
         .await?;
 
-    let own = cgroup(&container, "pids").await?;
+    let own = container.cgroup("pids").await?;
     let pod_cgroup = at_or_above(&own, "pids.max", "64")?;
     let current: u64 = pod_cgroup.read("pids.current")?.parse()?;
     ensure!(current <= 64, "{current} processes");
@@ -81,7 +77,7 @@ async fn privileged_pid_limit_of_a_handler_overrides_the_general_one() -> Result
             .run_pod_with_handler(&format!("pod-{limit}"), handler, |_| ())
             .await?;
         let container = pod.start("main", |_| ()).await?;
-        let pids = cgroup(&container, "pids").await?;
+        let pids = container.cgroup("pids").await?;
         ensure!(
             pids.read("pids.max")? == limit,
             "handler {handler:?}: {}",
@@ -110,8 +106,8 @@ async fn privileged_cpu_shares_divide_one_cpu_as_the_kernel_weighs_them() -> Res
             resources.cpuset_cpus = "0".to_owned();
         });
         let container = container.await?;
-        let weight = cpu_weight(&cgroup(&container, "cpu").await?)?;
-        anyhow::Ok((cgroup(&container, "cpuacct").await?, weight))
+        let weight = cpu_weight(&container.cgroup("cpu").await?)?;
+        anyhow::Ok((container.cgroup("cpuacct").await?, weight))
     };
     let (small, small_weight) = spin("small", 1024).await?;
     let (large, large_weight) = spin("large", 4096).await?;
@@ -148,8 +144,8 @@ async fn privileged_cpu_quota_of_half_a_period_uses_half_a_cpu() -> Result<()> {
         })
         .await?;
     let (bandwidth, usage) = (
-        cgroup(&container, "cpu").await?,
-        cgroup(&container, "cpuacct").await?,
+        container.cgroup("cpu").await?,
+        container.cgroup("cpuacct").await?,
     );
     let sample = || {
         let periods = u32::try_from(bandwidth.read_key("cpu.stat", "nr_periods")?)?;
@@ -189,7 +185,7 @@ async fn privileged_container_over_its_memory_limit_is_oom_killed() -> Result<()
             resources(config).memory_limit_in_bytes = 32 * MIB;
         })
         .await?;
-    let memory = cgroup(&container, "memory").await?;
+    let memory = container.cgroup("memory").await?;
     let limit = memory
         .read("memory.limit_in_bytes")
         .or_else(|_| memory.read("memory.max"))?;
@@ -223,14 +219,14 @@ async fn privileged_resources_are_in_force_and_can_be_updated() -> Result<()> {
             .await?
             .ends_with("\t0")
     );
-    let cpu = cgroup(&container, "cpu").await?;
+    let cpu = container.cgroup("cpu").await?;
     let shares = cpu.read("cpu.shares").or_else(|_| cpu.read("cpu.weight"))?;
     ensure!(["512", "20", "59"].contains(&shares.as_str()), "{shares}");
 
     container
         .update(|limits| limits.memory_limit_in_bytes = 96 * MIB)
         .await?;
-    let memory = cgroup(&container, "memory").await?;
+    let memory = container.cgroup("memory").await?;
     let limit = memory
         .read("memory.limit_in_bytes")
         .or_else(|_| memory.read("memory.max"))?;
@@ -249,30 +245,19 @@ async fn privileged_resources_are_in_force_and_can_be_updated() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_stats_agree_with_the_kernels_counters() -> Result<()> {
-    use crisp_cri_api::v1::{ContainerStatsRequest, PodSandboxStatsRequest};
     let node = Node::start().await?;
     let pod = node.run_pod("stats", |_| ()).await?;
     let container = pod
         .start("spin", |config| config.command = sh(SPIN))
         .await?;
-    let cpu = cgroup(&container, "cpuacct").await?;
+    let cpu = container.cgroup("cpuacct").await?;
     until("some processor time is used", async || {
         (cpu.cpu_usage().ok()? > Duration::from_millis(200)).then_some(())
     })
     .await?;
-    let request = ContainerStatsRequest {
-        container_id: container.id.clone(),
-    };
     let stats = async || {
-        let answer = node
-            .runtime()
-            .container_stats(request.clone())
-            .await?
-            .into_inner();
-        let usage = answer
-            .stats
-            .and_then(|stats| stats.cpu)
-            .and_then(|cpu| cpu.usage_core_nano_seconds);
+        let cpu = container.stats().await?.cpu;
+        let usage = cpu.and_then(|cpu| cpu.usage_core_nano_seconds);
         anyhow::Ok(Duration::from_nanos(usage.context("no cpu usage")?.value))
     };
     let (before, reported, after) = (cpu.cpu_usage()?, stats().await?, cpu.cpu_usage()?);
@@ -282,18 +267,7 @@ async fn privileged_stats_agree_with_the_kernels_counters() -> Result<()> {
         (stats().await.ok()? >= before).then_some(())
     })
     .await?;
-    let request = PodSandboxStatsRequest {
-        pod_sandbox_id: pod.id.clone(),
-    };
-    let answer = node
-        .runtime()
-        .pod_sandbox_stats(request)
-        .await?
-        .into_inner();
-    let linux = answer
-        .stats
-        .and_then(|stats| stats.linux)
-        .context("no figures of the pod")?;
+    let linux = pod.stats().await?.linux.context("no figures of the pod")?;
     ensure!(linux.containers.len() == 1, "{linux:?}");
     ensure!(linux.network.is_some_and(|network| {
         network

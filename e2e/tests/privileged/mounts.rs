@@ -1,8 +1,8 @@
 //! Directories of the host in a container.
 
 use anyhow::{Context, Result, ensure};
-use crisp_cri_api::v1::{Mount, MountPropagation, PodSandboxConfig};
-use crisp_e2e::{Node, security};
+use crisp_cri_api::v1::{Mount, MountPropagation};
+use crisp_e2e::{Node, allow_privileged, security};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -126,14 +126,6 @@ async fn privileged_mount_propagation_is_as_asked() -> Result<()> {
     for name in ["later", "from-inside"] {
         fs::create_dir(shared.0.join(name))?;
     }
-    let allow_privileged = |config: &mut PodSandboxConfig| {
-        config
-            .linux
-            .get_or_insert_default()
-            .security_context
-            .get_or_insert_default()
-            .privileged = true;
-    };
     let pod = node.run_pod("propagation", allow_privileged).await?;
     let start = async |name: &str, propagation: MountPropagation| {
         pod.start(name, |config| {

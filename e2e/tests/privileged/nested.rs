@@ -2,9 +2,12 @@
 //! any host, and a pod of that one.
 
 use anyhow::{Result, ensure};
-use crisp_cri_api::v1::{Mount, PodSandboxConfig};
+use crisp_cri_api::v1::Mount;
 use crisp_e2e::catalog::busybox_layer;
-use crisp_e2e::{Container, Image, Node, image_spec, oci_archive, security, tools, until_within};
+use crisp_e2e::{
+    Container, Image, Node, allow_privileged, image_spec, oci_archive, security, tools,
+    until_within,
+};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
@@ -51,16 +54,11 @@ async fn privileged_node_in_a_pod_runs_pods_of_its_own() -> Result<()> {
     let node = Node::start_empty(|_| ()).await?;
     // hack/node-image.sh has made it.
     let archive = tools::program("node-image/node.tar").display().to_string();
-    let imported = node.crisp(&["image", "import", &archive]).await?;
-    ensure!(imported.code == Some(0), "{imported:?}");
+    node.crisp(&["image", "import", &archive]).await?;
     let files = node.scratch()?;
     write_files(&files)?;
 
-    let privileged = |config: &mut PodSandboxConfig| {
-        let linux = config.linux.get_or_insert_default();
-        linux.security_context.get_or_insert_default().privileged = true;
-    };
-    let pod = node.run_pod("kind-like", privileged).await?;
+    let pod = node.run_pod("kind-like", allow_privileged).await?;
     let container = pod
         .start("node", |config| {
             config.image = Some(image_spec("localhost/crisp-node:latest"));

@@ -5,9 +5,9 @@ use crisp_cri_api::v1::{
     NetworkConfig, PortMapping, Protocol, RuntimeConfig, UpdateRuntimeConfigRequest,
 };
 use crisp_e2e::catalog::{NGINX, NGINX_PAGE};
-use crisp_e2e::{Node, await_page, http_get, in_netns, nginx};
+use crisp_e2e::{Node, await_page, free_address, http_get, in_netns, nginx};
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -138,6 +138,7 @@ async fn privileged_bandwidth_of_a_pod_is_limited_in_both_directions() -> Result
 async fn privileged_host_ports_lead_to_the_pod() -> Result<()> {
     let node = Node::start().await?;
     node.pull(NGINX).await?;
+    let free_port = || anyhow::Ok(free_address(Ipv4Addr::UNSPECIFIED)?.port());
     let (tcp, udp) = (free_port()?, free_port()?);
     let mapping = |protocol: Protocol, container_port, host_port: u16, host_ip: &str| PortMapping {
         protocol: protocol.into(),
@@ -198,13 +199,6 @@ async fn privileged_host_ports_lead_to_the_pod() -> Result<()> {
     node.run_pod("next", |config| config.port_mappings.clone_from(&ports))
         .await?;
     node.finish().await
-}
-
-/// A port that nobody has at the moment.
-fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("0.0.0.0:0")?
-        .local_addr()?
-        .port())
 }
 
 /// The address of one family that the node's bridge has.

@@ -8,7 +8,7 @@ use toml::{Table, toml};
 /// The pid limit of a new container in the pod.
 async fn container_limit(pod: &Pod<'_>, name: &str) -> Result<String> {
     let container = pod.start(name, |_| ()).await?;
-    let pids = container.process().await?.cgroup("pids")?;
+    let pids = container.cgroup("pids").await?;
     pids.read("pids.max")
 }
 

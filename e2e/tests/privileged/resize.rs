@@ -211,7 +211,7 @@ async fn privileged_swap_is_limited_together_with_memory() -> Result<()> {
     };
     // Memory and swap together, on both versions.
     let in_force = async |container: &Container<'_>| {
-        let cgroup = container.process().await?.cgroup("memory")?;
+        let cgroup = container.cgroup("memory").await?;
         let number = |file| anyhow::Ok(cgroup.read(file)?.parse::<i64>()?);
         number("memory.memsw.limit_in_bytes")
             .or_else(|_| anyhow::Ok(number("memory.swap.max")? + number("memory.max")?))
@@ -250,7 +250,7 @@ async fn privileged_hugepage_limits_hold_where_the_kernel_has_the_controller() -
         })
         .await?;
     let in_force = async || {
-        let cgroup = container.process().await?.cgroup("hugetlb")?;
+        let cgroup = container.cgroup("hugetlb").await?;
         either(&cgroup, "hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max")
     };
     let counted = in_force().await.is_ok();
@@ -276,7 +276,7 @@ async fn privileged_unified_limits_hold_on_version_2_and_are_refused_on_version_
         .await;
     match started {
         Ok(container) => {
-            let memory = container.process().await?.cgroup("memory")?;
+            let memory = container.cgroup("memory").await?;
             ensure!(memory.read("memory.high")? == (32 * MIB).to_string());
         }
         Err(error) => {
@@ -324,7 +324,7 @@ async fn privileged_pod_is_resized_where_its_cgroup_is_the_runtimes() -> Result<
         .await?;
     let container = own.start("main", |_| ()).await?;
     let of_pod = async || {
-        let cgroup = container.process().await?.cgroup("memory")?.parent();
+        let cgroup = container.cgroup("memory").await?.parent();
         either(&cgroup, "memory.limit_in_bytes", "memory.max")
     };
     let unlimited = of_pod().await?;
@@ -342,7 +342,7 @@ async fn privileged_pod_is_resized_where_its_cgroup_is_the_runtimes() -> Result<
     let kubelets = node.run_pod("kubelets", |_| ()).await?;
     resize(&kubelets, &node, 64 * MIB, 0).await?;
     let other = kubelets.start("main", |_| ()).await?;
-    let cgroup = other.process().await?.cgroup("memory")?.parent();
+    let cgroup = other.cgroup("memory").await?.parent();
     // The kubelet writes the limits of its pods itself, after this call.
     ensure!(either(&cgroup, "memory.limit_in_bytes", "memory.max")? == unlimited);
 

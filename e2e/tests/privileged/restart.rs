@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{ContainerState, Mount, PodSandboxState};
-use crisp_e2e::{Container, Node, Pod, eventually, sh, until};
+use crisp_e2e::{Container, Node, Pod, edit_record, eventually, sh, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
@@ -260,10 +260,9 @@ async fn privileged_start_that_failed_unseen_fails_again_by_the_same_cause() -> 
     ensure!(container.start().await.is_err());
     node.kill()?;
     // As when the daemon had died before the shim answered.
-    let path = node.container_record(&pod.id, &container.id);
-    let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
-    record["state"] = "Created".into();
-    std::fs::write(&path, record.to_string())?;
+    edit_record(&node.container_record(&pod.id, &container.id), |record| {
+        record["state"] = "Created".into();
+    })?;
     node.restart().await?;
     let again = container.start().await.err().context("it was started")?;
     ensure!(again.message().contains("/absent"), "{again}");

@@ -138,7 +138,7 @@ async fn privileged_systemd_slice_holds_the_pod_and_leaves_its_limits() -> Resul
             resources.cpuset_cpus = "0".to_owned();
         })
         .await?;
-    let cgroup = container.process().await?.cgroup("memory")?;
+    let cgroup = container.cgroup("memory").await?;
     ensure!(cgroup.0.starts_with(slice.dir()), "{cgroup:?}");
 
     for _ in 0..2 {

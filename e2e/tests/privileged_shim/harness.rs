@@ -1,5 +1,6 @@
 //! A pod with a shim of its own, a connection to it, and what the kernel says about both.
 
+use crisp_e2e::cgroups_are_v2;
 use crisp_shim_api::message::{
     Attach, Done, Exec, Exit, Failure, Hello, Shutdown, StartContainer, StartPod, event, packet,
     reply, request,
@@ -54,7 +55,7 @@ pub(crate) struct Cgroups(Vec<PathBuf>);
 impl Cgroups {
     pub(crate) fn new(name: &str) -> Self {
         let root = Path::new("/sys/fs/cgroup");
-        let roots = if root.join("cgroup.controllers").exists() {
+        let roots = if cgroups_are_v2() {
             vec![root.to_owned()]
         } else {
             ["memory", "pids", "freezer", "unified"]

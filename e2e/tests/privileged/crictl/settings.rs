@@ -38,7 +38,7 @@ async fn privileged_crictl_update_changes_limits_of_several_containers() -> Resu
         ] {
             ensure!(limits[name] == value, "{name}: {limits}");
         }
-        let memory = container.process().await?.cgroup("memory")?;
+        let memory = container.cgroup("memory").await?;
         let in_force = memory
             .read("memory.limit_in_bytes")
             .or_else(|_| memory.read("memory.max"))?;

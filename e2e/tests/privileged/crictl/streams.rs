@@ -173,7 +173,7 @@ async fn privileged_crictl_forwards_ports_of_pods_over_both_families() -> Result
         .await?;
     let six = "mkdir /www; echo six > /www/index.html; exec httpd -f -h /www -p [::1]:8080";
     pod.start("six", |config| config.command = sh(six)).await?;
-    let host_port = 20_000 + u16::from(node.number());
+    let host_port = node.host_port();
     let host = node
         .run_pod("host", |config| {
             let security = config.linux.get_or_insert_default();

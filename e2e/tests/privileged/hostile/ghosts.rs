@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{
     ContainerConfig, ContainerState, NamespaceMode, NamespaceOption, PodSandboxConfig,
 };
-use crisp_e2e::{Node, Process, eventually, pid_mode, security, sh};
+use crisp_e2e::{Node, Process, allow_privileged, eventually, pid_mode, security, sh};
 
 /// Leaves its session and all that could tell where it comes from, and holds the container's log.
 fn ghost(number: u32) -> String {
@@ -71,8 +71,7 @@ async fn privileged_process_in_a_cgroup_of_its_own_making_ends_with_the_containe
     let node = Node::start().await?;
     let privileged = |config: &mut PodSandboxConfig| {
         pid_mode(NamespaceMode::Pod)(config);
-        let linux = config.linux.get_or_insert_default();
-        linux.security_context.get_or_insert_default().privileged = true;
+        allow_privileged(config);
     };
     let pod = node.run_pod("haunted", privileged).await?;
     let script = "echo ready; until [ -e /go ]; do sleep 0.02; done; exit 3";

@@ -2,12 +2,10 @@
 
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{ContainerState, PodSandboxState};
-use crisp_e2e::{Container, Node, Process, eventually, sh, until};
+use crisp_e2e::{Container, Node, Process, edit_record, eventually, sh, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
 use std::fs;
-use std::path::Path;
 use tokio::process::Command;
 
 async fn kill_shim(container: &Container<'_>) -> Result<Process> {
@@ -58,13 +56,6 @@ async fn privileged_pod_whose_shim_is_killed_while_the_daemon_is_dead_is_taken_d
     ensure!(pod.status().await?.state() == PodSandboxState::SandboxNotready);
     ensure!(other.sh("echo alive").await? == "alive");
     node.finish().await
-}
-
-/// Changes what a record says.
-fn edit_record(path: &Path, edit: impl FnOnce(&mut Value)) -> Result<()> {
-    let mut record = serde_json::from_slice(&fs::read(path)?)?;
-    edit(&mut record);
-    Ok(fs::write(path, record.to_string())?)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,7 +54,7 @@ impl Clients {
 /// What servants hold, and how many processes a container has.
 async fn held(servants: [Process; 2], container: &Container<'_>) -> Result<[usize; 5]> {
     let [daemon, shim] = servants;
-    let pids = container.process().await?.cgroup("pids")?;
+    let pids = container.cgroup("pids").await?;
     Ok([
         daemon.descriptors()?,
         daemon.threads()?,
