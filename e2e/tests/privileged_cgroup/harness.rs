@@ -105,6 +105,10 @@ impl Shell {
         Self::start(cgroup, &script)
     }
 
+    pub(crate) fn runs(&mut self) -> bool {
+        self.0.try_wait().expect("it is a child").is_none()
+    }
+
     fn wait(mut self) -> ExitStatus {
         self.0.wait().expect("the shell ends")
     }

@@ -9,6 +9,7 @@
 mod cpu;
 mod devices;
 mod harness;
+mod io;
 mod lifetime;
 mod memory;
 mod processes;
