@@ -73,7 +73,6 @@ pack_payload() {
     rm -rf "$payload/target/tools/kubernetes"
     if [ "$kind" = critest ]; then
         cp -l "$target/debug/run-critest" "$payload/target/debug/"
-        cp -rl "$target/critest" "$payload/target/"
     else
         programs=$(test_programs)
         xargs cp -l --target-directory "$payload/target/debug/deps/" <<<"$programs"

@@ -213,10 +213,10 @@ kubelet_client() {
     (cd "$root/e2e/kubernetes" && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$tools/kubernetes/" ./kubelet-client)
 }
 
-# A program of the images that critest is given.
+# A program of images that suites are given.
 euid() {
-    mkdir -p "$target/critest"
-    cc -Os -static -s -o "$target/critest/euid" "$root/e2e/critest/euid.c"
+    mkdir -p "$tools/bin"
+    cc -Os -static -s -o "$tools/bin/euid" "$root/e2e/src/euid.c"
 }
 
 # A static busybox as upstream configures it, which is the one in public images. Debian's own has a

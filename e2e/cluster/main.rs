@@ -16,9 +16,7 @@ mod worker;
 
 use anyhow::Result;
 use cluster::Cluster;
-use crisp_e2e::unless_interrupted;
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use crisp_e2e::{leave_host, unless_interrupted};
 use std::process::ExitCode;
 use tokio::runtime;
 
@@ -40,17 +38,6 @@ fn check_apart() -> Result<bool> {
         .build()?;
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     runtime.block_on(async { unless_interrupted(check(&wanted)).await? })
-}
-
-/// Takes networks and mounts of its own, before there is a second thread. The host's mounts that come
-/// later are seen, but none goes the other way.
-fn leave_host() -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
-    let none = None::<&str>;
-    for propagation in [MsFlags::MS_SLAVE, MsFlags::MS_SHARED] {
-        mount(none, "/", none, MsFlags::MS_REC | propagation, none)?;
-    }
-    Ok(())
 }
 
 /// Whether no check failed.

@@ -1,9 +1,8 @@
 //! The images that critest asks for, under the names that it asks for.
 
-use crisp_e2e::catalog::{shell_layer, web_server};
+use crisp_e2e::catalog::{setuid_root, shell_layer, web_server};
 use crisp_e2e::{Digest, Entry, Image, Layer, PackedLayer, Registry, tools};
 use serde_json::json;
-use std::path::Path;
 
 /// The port of the web server in the host's network.
 const HOST_NETWORK_PORT: u16 = 12003;
@@ -16,23 +15,23 @@ const GO_ARCH: &str = if cfg!(target_arch = "aarch64") {
 
 /// Publishes all of them. One is asked for by the digest that it has in its public registry, which no
 /// other image can have: the digest that it has here is returned.
-pub(crate) fn publish(registry: &Registry, euid: &Path) -> Digest {
+pub(crate) fn publish(registry: &Registry) -> Digest {
     let shell = shell_layer(&tools::program("tools/bin/busybox"));
-    publish_programs(registry, &shell, euid);
+    publish_programs(registry, &shell);
     publish_users(registry, &shell);
     publish_benchmarks(registry, &shell);
     publish_names(registry, &shell)
 }
 
 /// Those that the suite runs for what is in them.
-fn publish_programs(registry: &Registry, shell: &PackedLayer, euid: &Path) {
+fn publish_programs(registry: &Registry, shell: &PackedLayer) {
     let put = |name: &str, tag: &str, image: &Image| {
         registry.publish(&format!("e2e-test-images/{name}"), tag, image);
     };
     put("busybox", "1.29-2", &Image::new(vec![shell.clone()]));
     put("nginx", "1.14-2", &web_server(shell.clone(), 80));
     put("httpd", "2.4.39-4", &httpd(shell));
-    put("nonewprivs", "1.3", &setuid_root(shell, euid));
+    put("nonewprivs", "1.3", &setuid_root(shell.clone(), "euid"));
     let host_network = web_server(shell.clone(), HOST_NETWORK_PORT);
     let name = format!("k8s-staging-cri-tools/hostnet-nginx-{GO_ARCH}");
     registry.publish(&name, "latest", &host_network);
@@ -53,12 +52,6 @@ fn httpd(shell: &PackedLayer) -> Image {
     ]);
     let serve = "echo httpd: resuming normal operations >&2; exec httpd -f -p 80 -h /srv";
     Image::new(vec![shell.clone(), page.gzip()]).with("Cmd", json!(["sh", "-c", serve]))
-}
-
-fn setuid_root(shell: &PackedLayer, euid: &Path) -> Image {
-    let program = std::fs::read(euid).expect("the script has built it");
-    extended(shell, Entry::program("euid", program).mode(0o4755))
-        .with("Entrypoint", json!(["/euid"]))
 }
 
 /// Those whose configuration names a user.

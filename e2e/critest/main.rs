@@ -11,13 +11,12 @@
 
 mod images;
 mod options;
-mod report;
 mod suite;
 
 use anyhow::{Context, Result, ensure};
+use crisp_e2e::ginkgo::{Report, Verdict, empty_results};
 use crisp_e2e::{MIRRORED, Mirror, Node, Registry, Slot, oci_handlers, tools, unless_interrupted};
 use options::{Options, Target};
-use report::{Report, Verdict};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -43,12 +42,12 @@ async fn test_unless_interrupted() -> Result<bool> {
 /// Whether no spec failed in any run.
 async fn test(options: &Options) -> Result<bool> {
     let slot = Slot::take();
-    let euid = tools::program("critest/euid");
-    let work = euid.parent().context("a program is in a directory")?;
+    let work = tools::program("tools").with_file_name("critest");
+    fs::create_dir_all(&work)?;
     let _lock = lock_host_ports(&work.join("lock"))?;
-    let results = empty(work.join("results"))?;
+    let results = empty_results(work.join("results"))?;
     let registry = Registry::shared();
-    let digest = images::publish(registry, &euid);
+    let digest = images::publish(registry);
     let suite = Suite::prepare(slot.dir(), &digest)?;
     match &options.target {
         Target::Endpoint { endpoint, mirrors } => {
@@ -89,15 +88,6 @@ async fn run_all(suite: &Suite, endpoint: &str, options: &Options, results: &Pat
         all_passed &= report.is_success();
     }
     Ok(all_passed)
-}
-
-/// An empty directory that stays, for a person to look into.
-fn empty(dir: PathBuf) -> Result<PathBuf> {
-    if dir.exists() {
-        fs::remove_dir_all(&dir)?;
-    }
-    fs::create_dir(&dir)?;
-    Ok(dir)
 }
 
 /// The suite's specs use fixed ports of the host: one suite at a time.

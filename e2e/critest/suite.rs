@@ -1,15 +1,14 @@
 //! critest itself: the process, and the digest it has to ask for.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use crisp_e2e::ginkgo::run_suite;
 use crisp_e2e::{Digest, tools};
 use memchr::memmem::Finder;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 /// What critest asks for as `gcr.io/k8s-staging-cri-tools/test-image-digest@sha256:…`
 /// (cri-tools, pkg/validate/consts.go).
@@ -62,24 +61,16 @@ impl Suite {
     }
 
     /// Runs it to its end in a directory of its own, where it leaves `report.json` and what it printed.
-    /// Its verdict is in the report: when there is none, what it printed says why.
     pub(crate) async fn run(&self, endpoint: &str, options: &Options, dir: &Path) -> Result<()> {
-        let log = File::create(dir.join("critest.log"))?;
-        let child = Command::new(&self.program)
+        let mut critest = Command::new(&self.program);
+        critest
             .args(["-runtime-endpoint", endpoint, "-config", "/dev/null"])
             .args(["-ginkgo.no-color", "-ginkgo.json-report", "report.json"])
             .args(options.flags())
             .env("PATH", path_with_tools()?)
             .env("TMPDIR", &self.temporary)
-            .current_dir(dir)
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .context("start of critest")?;
-        let mut processes = Processes(child);
-        processes.0.wait().await?;
-        Ok(())
+            .current_dir(dir);
+        run_suite(critest, &dir.join("critest.log")).await
     }
 }
 
@@ -103,21 +94,6 @@ impl Options {
             flags.extend(flagged);
         }
         flags
-    }
-}
-
-/// critest in a process group of its own: in parallel it runs ginkgo, which runs more of it.
-#[derive(Debug)]
-struct Processes(Child);
-
-impl Drop for Processes {
-    fn drop(&mut self) {
-        // There is no id any more when it has been waited for.
-        let leader = self.0.id().and_then(|id| i32::try_from(id).ok());
-        if let Some(leader) = leader {
-            // All have ended already at best.
-            let _ = killpg(Pid::from_raw(leader), Signal::SIGKILL);
-        }
     }
 }
 

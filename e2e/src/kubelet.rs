@@ -45,8 +45,7 @@ pub struct KubeletProcess {
     dir: PathBuf,
     arguments: Vec<String>,
     config: Value,
-    cgroups: Vec<PathBuf>,
-    has_made_default_root: bool,
+    host: KubeletHost,
 }
 
 impl KubeletProcess {
@@ -65,14 +64,10 @@ impl KubeletProcess {
         for name in ["logs", "private", "root"] {
             fs::create_dir_all(dir.join(name))?;
         }
-        let config = merged(config(node, dir), more);
+        let own = json!({"podLogsDir": dir.join("logs"), "healthzPort": 0});
+        let config = merged(merged(kubelet_config(node, dir), own), more);
         write_config(dir, &config, FiguresFrom::Cadvisor)?;
-        let has_made_default_root = !Path::new(DEFAULT_ROOT).exists();
-        fs::create_dir_all(DEFAULT_ROOT)?;
-        let cgroups = in_hierarchies(&node.cgroup_parent())?;
-        for dir in &cgroups {
-            fs::create_dir_all(dir)?;
-        }
+        let host = KubeletHost::prepare(node)?;
         share(&dir.join("root"))?;
         let command = command(node, dir, arguments, FiguresFrom::Cadvisor);
         Ok(Self {
@@ -80,8 +75,7 @@ impl KubeletProcess {
             dir: dir.to_owned(),
             arguments: arguments.to_owned(),
             config,
-            cgroups,
-            has_made_default_root,
+            host,
         })
     }
 
@@ -101,6 +95,42 @@ impl KubeletProcess {
     pub fn remove_leftovers(&self) {
         // There is none when it was removed already.
         let _ = umount2(&self.dir.join("root"), MntFlags::MNT_DETACH);
+        self.host.remove_leftovers();
+    }
+}
+
+impl Drop for KubeletProcess {
+    fn drop(&mut self) {
+        // One that is gone already is what is wanted.
+        let _ = self.service.kill();
+        self.remove_leftovers();
+    }
+}
+
+/// What has to be there of a host before a kubelet of a node is, and what one leaves there; removed when
+/// dropped, after the kubelet.
+#[derive(Debug)]
+pub struct KubeletHost {
+    cgroups: Vec<PathBuf>,
+    has_made_default_root: bool,
+}
+
+impl KubeletHost {
+    /// # Errors
+    /// The cgroups cannot be made.
+    pub fn prepare(node: &Node) -> Result<Self> {
+        let host = Self {
+            cgroups: in_hierarchies(&node.cgroup_parent())?,
+            has_made_default_root: !Path::new(DEFAULT_ROOT).exists(),
+        };
+        fs::create_dir_all(DEFAULT_ROOT)?;
+        for dir in &host.cgroups {
+            fs::create_dir_all(dir)?;
+        }
+        Ok(host)
+    }
+
+    fn remove_leftovers(&self) {
         for dir in &self.cgroups {
             remove_tree(&dir.join("kubepods"));
         }
@@ -110,10 +140,8 @@ impl KubeletProcess {
     }
 }
 
-impl Drop for KubeletProcess {
+impl Drop for KubeletHost {
     fn drop(&mut self) {
-        // One that is gone already is what is wanted.
-        let _ = self.service.kill();
         self.remove_leftovers();
     }
 }
@@ -172,14 +200,15 @@ fn write_config(dir: &Path, config: &Value, figures: FiguresFrom) -> Result<()> 
     Ok(fs::write(dir.join(CONFIG), config.to_string())?)
 }
 
-fn config(node: &Node, dir: &Path) -> Value {
+/// What every kubelet of a node is told (Kubernetes, "Kubelet Configuration (v1beta1)"), with a directory
+/// for what it keeps.
+#[must_use]
+pub fn kubelet_config(node: &Node, dir: &Path) -> Value {
     json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "containerRuntimeEndpoint": format!("unix://{}", node.socket().display()),
-        "podLogsDir": dir.join("logs"),
         "volumePluginDir": dir.join("plugins"),
-        "healthzPort": 0,
         "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
         "authorization": {"mode": "AlwaysAllow"},
         "cgroupDriver": "cgroupfs",

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stderr, reason = "cargo shows it for tests that fail")]
 
+mod apart;
 mod archive;
 mod audit;
 pub mod catalog;
@@ -25,6 +26,7 @@ mod disk;
 mod figures;
 mod front;
 mod fuse;
+pub mod ginkgo;
 mod image;
 mod kernel;
 mod kubelet;
@@ -47,6 +49,7 @@ pub mod tools;
 mod wait;
 mod web;
 
+pub use apart::leave_host;
 pub use archive::{docker_archive, oci_archive};
 pub use collector::{Collector, Span, attribute};
 pub use command::{Forward, Output, fed};
@@ -58,7 +61,7 @@ pub use front::{Answer, Front};
 pub use fuse::Fuse;
 pub use image::{Digest, Flavour, Image};
 pub use kernel::{Cgroup, Process, cgroups_are_v2, xattr};
-pub use kubelet::{FiguresFrom, HostSysctls, KubeletProcess};
+pub use kubelet::{FiguresFrom, HostSysctls, KubeletHost, KubeletProcess, kubelet_config};
 pub use layer::{Entry, Layer, PackedLayer, Packing};
 pub use log::{LogLine, parse_log};
 pub use mirror::Mirror;

@@ -9,8 +9,8 @@ mod streams;
 mod workloads;
 
 use crate::cluster::Cluster;
-use crate::images::AGNHOST;
 use anyhow::{Context, Result};
+use crisp_e2e::catalog::AGNHOST;
 use crisp_e2e::checks;
 use crisp_e2e::checks::Suite;
 use crisp_e2e::manifest::merged;

@@ -10,9 +10,10 @@ use std::time::Duration;
 /// How much of a failure's message is in its line.
 const REASON_CHARS: usize = 400;
 
+/// The specs of one run of a suite, each with its verdict.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct Report {
+pub struct Report {
     #[serde(rename = "RunTime")]
     run_time_ns: u64,
     suite_config: SuiteConfig,
@@ -50,36 +51,59 @@ struct Failure {
     forwarded_panic: String,
 }
 
+/// What came of a spec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     Passed,
     Skipped,
     Failed,
 }
 
 impl Report {
-    pub(crate) fn read(path: &Path) -> Result<Self> {
+    /// Reads the file that `--json-report` is written to.
+    ///
+    /// # Errors
+    /// There is none, or it is no report.
+    pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read(path).with_context(|| path.display().to_string())?;
         let suites: Vec<Self> = serde_json::from_slice(&text)?;
         suites.into_iter().next().context("a report of no suite")
     }
 
-    pub(crate) fn run_time(&self) -> Duration {
+    /// How long the whole suite took.
+    #[must_use]
+    pub fn run_time(&self) -> Duration {
         Duration::from_nanos(self.run_time_ns)
     }
 
-    pub(crate) fn seed(&self) -> i64 {
+    /// What the order of the specs was made of.
+    #[must_use]
+    pub fn seed(&self) -> i64 {
         self.suite_config.random_seed
     }
 
-    pub(crate) fn count(&self, verdict: Verdict) -> usize {
+    /// How many specs have a verdict.
+    #[must_use]
+    pub fn count(&self, verdict: Verdict) -> usize {
         self.verdicts()
             .filter(|(found, _)| *found == verdict)
             .count()
     }
 
+    /// Gives those specs that were not to be run, and which there is a reason for, that reason: they are
+    /// skipped by it.
+    pub fn explain<'r>(&mut self, reason: impl Fn(&str) -> Option<&'r str>) {
+        let left_out = self.spec_reports.iter_mut().filter(|spec| {
+            spec.leaf_node_type == "It" && spec.state == "skipped" && spec.failure.is_none()
+        });
+        for spec in left_out {
+            spec.failure = reason(&spec.name()).map(Failure::new);
+        }
+    }
+
     /// Whether the suite ran to its end without a failure, of a spec or of its own.
-    pub(crate) fn is_success(&self) -> bool {
+    #[must_use]
+    pub fn is_success(&self) -> bool {
         self.count(Verdict::Failed) == 0 && self.suite_failures().next().is_none()
     }
 
@@ -91,6 +115,15 @@ impl Report {
         self.spec_reports
             .iter()
             .filter_map(|spec| Some((spec.verdict()?, spec)))
+    }
+}
+
+impl Failure {
+    fn new(message: &str) -> Self {
+        Self {
+            message: message.to_owned(),
+            forwarded_panic: String::new(),
+        }
     }
 }
 
