@@ -19,5 +19,6 @@ take_options "$@"
 need_node
 oci_runtimes
 kubernetes etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl agnhost coredns
+metrics_server
 "${build[@]}"
 exec cargo run --quiet --locked -p crisp-e2e --bin run-cluster -- "${arguments[@]}"

@@ -202,9 +202,26 @@ package_of() {
     case $1 in
         etcd) echo go.etcd.io/etcd/server/v3 ;;
         agnhost) echo k8s.io/kubernetes/test/images/agnhost ;;
+        ginkgo) echo github.com/onsi/ginkgo/v2/ginkgo ;;
         coredns) echo ./coredns ;;
         *) echo "k8s.io/kubernetes/cmd/$1" ;;
     esac
+}
+
+# The server of figures that kubectl top asks. It is a module of its own: in one with Kubernetes, it would
+# have that be made of newer modules than its release is.
+metrics_server() {
+    [ -x "$tools/bin/metrics-server" ] && return
+    need_go
+    CGO_ENABLED=0 GOBIN=$tools/bin go install -trimpath -ldflags '-s -w' sigs.k8s.io/metrics-server/cmd/metrics-server@v0.9.0
+}
+
+# Kubernetes' own tests of a node, of the release that the module pins.
+node_suite() {
+    local suite=$tools/kubernetes/e2e_node.test
+    [ "$suite" -nt "$root/e2e/kubernetes/go.mod" ] && return
+    need_go
+    (cd "$root/e2e/kubernetes" && CGO_ENABLED=0 go test -c -vet=off -trimpath -ldflags '-s -w' -o "$suite" k8s.io/kubernetes/test/e2e_node)
 }
 
 # What asks a kubelet for what the API server would ask it for.

@@ -5,6 +5,7 @@ use crate::kubectl::Kubectl;
 use crate::network::{CONTROL, POD_CIDRS, SERVICE_CIDRS};
 use anyhow::Result;
 use crisp_e2e::{Service, Slot, http_get, tools};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -93,9 +94,23 @@ fn write_credentials(dir: &Path) -> Result<()> {
             kubeconfig(dir, user).to_string(),
         )?;
     }
-    let key = rcgen::KeyPair::generate()?;
+    let key = KeyPair::generate()?;
     fs::write(dir.join("accounts.key"), key.serialize_pem())?;
     fs::write(dir.join("accounts.pub"), key.public_key_pem())?;
+    write_front_credentials(dir)
+}
+
+/// By what the API server is known to servers of other parts of the API: a certificate that is its own
+/// authority (Kubernetes, "Configure the Aggregation Layer").
+fn write_front_credentials(dir: &Path) -> Result<()> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "front");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let certificate = params.self_signed(&key)?;
+    fs::write(dir.join("front.key"), key.serialize_pem())?;
+    fs::write(dir.join("front.crt"), certificate.pem())?;
     Ok(())
 }
 
@@ -157,6 +172,14 @@ fn api_server_arguments(dir: &Path) -> Vec<String> {
         format!("--service-account-key-file={}", path("accounts.pub")),
         format!("--service-cluster-ip-range={}", SERVICE_CIDRS.join(",")),
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
+        format!("--requestheader-client-ca-file={}", path("front.crt")),
+        "--requestheader-username-headers=X-Remote-User".to_owned(),
+        "--requestheader-group-headers=X-Remote-Group".to_owned(),
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-".to_owned(),
+        format!("--proxy-client-cert-file={}", path("front.crt")),
+        format!("--proxy-client-key-file={}", path("front.key")),
+        // There is no kube-proxy where it is: it asks the pods behind a service.
+        "--enable-aggregator-routing".to_owned(),
     ]
 }
 

@@ -1,12 +1,14 @@
 //! The images of a cluster that are made of programs of its release.
 
-use crisp_e2e::catalog::{agnhost, busybox_layer};
-use crisp_e2e::{Entry, Image, Layer, Registry, tools};
+use crisp_e2e::catalog::busybox_layer;
+use crisp_e2e::{Entry, Image, Layer, PackedLayer, Registry, agnhost, tools};
 use serde_json::json;
 use std::fs;
 
 /// The name server.
 pub(crate) const COREDNS: &str = "registry.k8s.io/coredns/coredns:v1.14.1";
+/// The server of figures.
+pub(crate) const METRICS_SERVER: &str = "registry.k8s.io/metrics-server/metrics-server:v0.9.0";
 
 /// Has the registry serve them.
 pub(crate) fn publish(registry: &Registry) {
@@ -15,12 +17,18 @@ pub(crate) fn publish(registry: &Registry) {
         "2.63.0",
         &agnhost(busybox_layer()),
     );
-    let coredns = Image::new(vec![program("coredns")]).with("Entrypoint", json!(["/coredns"]));
-    registry.publish("coredns/coredns", "v1.14.1", &coredns);
+    for (name, tag, at) in [
+        ("coredns", "v1.14.1", "kubernetes"),
+        ("metrics-server", "v0.9.0", "bin"),
+    ] {
+        let image = Image::new(vec![program(at, name)]);
+        let image = image.with("Entrypoint", json!([format!("/{name}")]));
+        registry.publish(&format!("{name}/{name}"), tag, &image);
+    }
 }
 
-fn program(name: &str) -> crisp_e2e::PackedLayer {
-    let path = tools::program(&format!("tools/kubernetes/{name}"));
+fn program(at: &str, name: &str) -> PackedLayer {
+    let path = tools::program(&format!("tools/{at}/{name}"));
     let bytes = fs::read(path).expect("a program that was just found can be read");
     Layer::new([Entry::program(name, bytes)]).gzip()
 }

@@ -10,6 +10,7 @@ mod cluster;
 mod control;
 mod images;
 mod kubectl;
+mod metrics;
 mod names;
 mod network;
 mod worker;

@@ -2,8 +2,8 @@
 
 use crate::control::ControlPlane;
 use crate::network::{self, DNS, POD_CIDRS, SERVICE_CIDRS};
-use anyhow::{Result, ensure};
-use crisp_e2e::{KubeletProcess, Node, Service, Slot, http_get, oci_handlers, tools};
+use anyhow::{Context, Result, ensure};
+use crisp_e2e::{KubeletProcess, Node, Service, Slot, http_get, mount_disk, oci_handlers, tools};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::SocketAddr;
@@ -12,6 +12,10 @@ use toml::{Table, Value as Toml};
 
 /// `podPidsLimit`: of all processes of a pod.
 pub(crate) const POD_PIDS_LIMIT: u32 = 100;
+/// Of the disk that images and the layers of containers are on: small enough to be filled soon.
+const DISK_MIB: u32 = 2048;
+/// `evictionHard`: the kubelet looks every ten seconds.
+const DISK_LEAST: &str = "20%";
 const KUBELET_HEALTH_PORT: u16 = 10248;
 const PROXY_HEALTH_PORT: u16 = 10256;
 
@@ -30,7 +34,13 @@ impl Worker {
     pub(crate) async fn start(control: &ControlPlane, number: u8, logs: &Path) -> Result<Self> {
         let machine = Slot::take_apart()?;
         network::plug(&machine, number)?;
-        let node = Node::start_on(machine, configure_runtime).await?;
+        let mut mounted = Ok(());
+        let node = Node::start_on(machine, |config| {
+            mounted = mount_own_disk(config);
+            configure_runtime(config);
+        })
+        .await?;
+        mounted?;
         let dir = node.scratch()?.join("kubelet");
         let log = |program: &str| logs.join(format!("{program}-{}.log", name(number)));
         let arguments = kubelet_arguments(control, number);
@@ -106,6 +116,13 @@ fn answers(number: u8, port: u16) -> impl AsyncFnMut() -> bool {
     }
 }
 
+fn mount_own_disk(config: &Table) -> Result<()> {
+    let root = config["root_dir"]
+        .as_str()
+        .context("each node has its own")?;
+    mount_disk(Path::new(root), DISK_MIB)
+}
+
 fn configure_runtime(config: &mut Table) {
     config.insert("handlers".to_owned(), oci_handlers().into());
     let network = config["network"].as_table_mut();
@@ -134,7 +151,9 @@ fn kubelet_config(number: u8) -> Value {
         "healthzBindAddress": network::addresses(number)[0],
         "healthzPort": KUBELET_HEALTH_PORT,
         "podPidsLimit": POD_PIDS_LIMIT,
-        "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+        "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": DISK_LEAST},
+        // How long a node is under pressure at least.
+        "evictionPressureTransitionPeriod": "10s",
         "imageGCHighThresholdPercent": 100,
     })
 }

@@ -17,8 +17,6 @@ pub const BUSYBOX: &str = "docker.io/library/busybox:1.35";
 pub const NGINX: &str = "docker.io/library/nginx:1.22";
 /// What [`NGINX`] answers to `GET /`.
 pub const NGINX_PAGE: &str = "<title>A page from the top layer</title>\n";
-/// The test program of Kubernetes itself: servers and clients of many kinds, over a shell.
-pub const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.63.0";
 /// busybox under names of users that the test images `registry.k8s.io/e2e/user-<name>` run as.
 pub const USERS: [(&str, &str); 4] = [
     ("uid", "1002"),
@@ -94,21 +92,6 @@ pub fn shell_layer(program: &Path) -> PackedLayer {
         applets.map(|applet| Entry::hard_link(&format!("bin/{applet}"), "bin/busybox").mode(0o755));
     entries.extend(links);
     Layer::new(entries).gzip()
-}
-
-/// What is [`AGNHOST`] when it is published, over a shell.
-///
-/// # Panics
-/// The program was not built.
-#[must_use]
-pub fn agnhost(shell: PackedLayer) -> Image {
-    let program = Layer::new([
-        Entry::program("agnhost", read(&tools::program("tools/kubernetes/agnhost"))),
-        Entry::symlink("agnhost-2", "agnhost"),
-    ]);
-    Image::new(vec![shell, program.gzip()])
-        .with("Entrypoint", json!(["/agnhost"]))
-        .with("Cmd", json!(["pause"]))
 }
 
 /// A shell, and a program at a path that tells the identity it runs with, which is root's whoever starts

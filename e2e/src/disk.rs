@@ -52,15 +52,30 @@ pub(crate) fn mount_small(at: &Path, size_mib: u32) -> Result<()> {
         .with_context(|| format!("mounting a tmpfs at {}", at.display()))
 }
 
-/// Mounts a new ext4 of so many MiB, with quotas of projects in force; its image is beside it.
+/// Mounts a new ext4 of so many MiB; its image is beside it, and takes the room that is in use.
+///
+/// # Errors
+/// There is no room for it, or no loop device.
+pub fn mount_disk(at: &Path, size_mib: u32) -> Result<()> {
+    mount_ext4(at, size_mib, &[], "loop")
+}
+
+/// The same with quotas of projects in force.
 pub(crate) fn mount_with_quotas(at: &Path, size_mib: u32) -> Result<()> {
+    let features = ["-O", "quota,project", "-E", "quotatype=prjquota"];
+    mount_ext4(at, size_mib, &features, "loop,prjquota")
+}
+
+fn mount_ext4(at: &Path, size_mib: u32, features: &[&str], options: &str) -> Result<()> {
     let image = at.with_extension("ext4");
     fs::create_dir_all(at)?;
     File::create(&image)?.set_len(u64::from(size_mib) << 20)?;
-    let features = ["-q", "-O", "quota,project", "-E", "quotatype=prjquota"];
-    run(Command::new("mkfs.ext4").args(features).arg(&image))?;
+    run(Command::new("mkfs.ext4")
+        .arg("-q")
+        .args(features)
+        .arg(&image))?;
     run(Command::new("mount")
-        .args(["-o", "loop,prjquota"])
+        .args(["-o", options])
         .args([image.as_path(), at]))
 }
 

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stderr, reason = "cargo shows it for tests that fail")]
 
+mod agnhost;
 mod apart;
 mod archive;
 mod audit;
@@ -49,13 +50,14 @@ pub mod tools;
 mod wait;
 mod web;
 
+pub use agnhost::{AGNHOST, agnhost};
 pub use apart::leave_host;
 pub use archive::{docker_archive, oci_archive};
 pub use collector::{Collector, Span, attribute};
 pub use command::{Forward, Output, fed};
 pub use containerd::Containerd;
 pub use daemon::oci_handlers;
-pub use disk::Filler;
+pub use disk::{Filler, mount_disk};
 pub use figures::Figures;
 pub use front::{Answer, Front};
 pub use fuse::Fuse;

@@ -2,6 +2,7 @@
 
 mod commands;
 mod configuration;
+mod figures;
 mod nodes;
 mod resources;
 mod services;
@@ -10,7 +11,7 @@ mod workloads;
 
 use crate::cluster::Cluster;
 use anyhow::{Context, Result};
-use crisp_e2e::catalog::AGNHOST;
+use crisp_e2e::AGNHOST;
 use crisp_e2e::checks;
 use crisp_e2e::checks::Suite;
 use crisp_e2e::manifest::merged;
@@ -38,6 +39,7 @@ pub(crate) fn suite() -> Suite<Cluster> {
         commands::events_tell_of_a_pods_start,
         configuration::files_and_variables_come_from_the_api_and_change,
         configuration::projected_token_is_the_accounts,
+        figures::top_tells_of_nodes_and_pods,
         resources::resize_in_place_changes_the_cgroup,
         resources::fork_bomb_is_held_by_the_pods_pid_limit,
         resources::pod_over_its_ephemeral_storage_is_evicted,
@@ -49,19 +51,14 @@ pub(crate) fn suite() -> Suite<Cluster> {
         nodes::runtime_restart_leaves_pods_alone,
         nodes::kubelet_that_dies_is_noticed_and_comes_back,
         nodes::drain_evicts_and_another_node_takes_over,
+        nodes::node_whose_disk_is_full_evicts_and_recovers,
     ];
     Suite {
         together,
         alone,
-        skipped: &SKIPPED,
+        skipped: &[],
     }
 }
-
-/// What cannot be had here, and why not.
-const SKIPPED: [(&str, &str); 1] = [(
-    "commands::top",
-    "it asks the metrics server, which is no part of Kubernetes",
-)];
 
 /// A pod.
 fn pod(name: &str, spec: Value) -> Value {

@@ -1,10 +1,11 @@
 //! What nodes tell, and what becomes of pods when their parts die or their node is emptied.
 
-use super::{service, text, web, workload};
+use super::{pod, service, text, web, workload};
 use crate::cluster::Cluster;
 use crate::kubectl::Kubectl;
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use crisp_e2e::manifest::{pause, sh};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 pub(super) async fn nodes_tell_their_conditions_and_runtime(cluster: &Cluster) -> Result<()> {
@@ -127,5 +128,47 @@ pub(super) async fn drain_evicts_and_another_node_takes_over(cluster: &Cluster) 
         places.values().all(|place| !place.contains(&name)),
         "{places:?}"
     );
+    kubectl.delete_namespace().await
+}
+
+pub(super) async fn node_whose_disk_is_full_evicts_and_recovers(cluster: &Cluster) -> Result<()> {
+    let kubectl = cluster.namespace("pressure").await?;
+    let name = cluster.workers.last().context("no node")?.name();
+    let on_node = |pod_name: &str, container: Value| {
+        let spec = json!({
+            "nodeSelector": {"kubernetes.io/hostname": name},
+            "containers": [container],
+            "terminationGracePeriodSeconds": 1,
+        });
+        pod(pod_name, spec)
+    };
+    let write = "while :; do head -c 20000000 /dev/zero >>/file; sleep 0.5; done";
+    let pods = json!([
+        on_node("modest", pause("main")),
+        on_node("greedy", sh("main", write))
+    ]);
+    kubectl.apply(&pods).await?;
+    kubectl.ready("modest").await?;
+    let before = placement(&kubectl).await?["modest"].clone();
+    let pressure = format!("--for=condition=DiskPressure=True node/{name}");
+    let evicted = cluster.until("the pod is evicted", async || {
+        let pod = kubectl.get("pod greedy").await.ok()?;
+        let status = &pod["status"];
+        (status["reason"] == "Evicted").then(|| status["message"].to_string())
+    });
+    let (pressed, message) = tokio::join!(kubectl.wait(&pressure), evicted);
+    pressed?;
+    let message = message?;
+    ensure!(
+        message.contains("low on resource: ephemeral-storage"),
+        "{message}"
+    );
+    kubectl
+        .wait(&format!("--for=condition=DiskPressure=False node/{name}"))
+        .await?;
+    kubectl.apply(&on_node("late", pause("main"))).await?;
+    kubectl.ready("late").await?;
+    let after = placement(&kubectl).await?["modest"].clone();
+    ensure!(before == after, "{before} became {after}");
     kubectl.delete_namespace().await
 }

@@ -70,7 +70,7 @@ pub(crate) fn suite() -> Suite<Kubelet> {
     }
 }
 
-/// What a kubelet does for pods of an API server alone, and why not here.
+/// What a kubelet does for pods of an API server alone, and why not here: `e2e/cluster.sh` looks at it.
 const SKIPPED: [(&str, &str); 4] = [
     (
         "volumes::projected_and_service_account",

@@ -66,7 +66,7 @@ fn privileged_shares_divide_one_cpu_as_they_are_weighed() {
     until("two seconds are used", || {
         cpu_usage(&large) - large_before > Duration::from_secs(2)
     });
-    let used = |cgroup, before| (cpu_usage(cgroup) - before).as_secs_f64();
+    let used = |cgroup, before: Duration| (cpu_usage(cgroup) - before).as_secs_f64();
     let ratio = used(&large, large_before) / used(&small, small_before);
     assert!((0.8..1.25).contains(&(ratio / wanted)), "1:{ratio}");
 }
