@@ -11,7 +11,8 @@
 //! <root>/pod-cidrs.json
 //! ```
 //! Each file is one JSON object with a `version`; it appears by rename, so that a reader sees a whole
-//! one. Fields are only ever added.
+//! one. Fields are only ever added. The version goes up when an older release would take a record for
+//! something else than it is: such a release leaves it, and what it speaks of, alone.
 
 use crate::error::{Error, Result};
 use crate::handlers::RuntimeCommand;
@@ -354,21 +355,40 @@ fn sync<const N: usize>(paths: [&Path; N]) -> Result<()> {
     Ok(())
 }
 
-/// A record; one that is torn, that the disk does not give, or of a version that nobody knows, is none.
+/// A record; one that is torn, or that the disk does not give, is none.
 ///
 /// # Errors
-/// The host lacks memory or descriptors at the moment, which tells nothing of the record.
+/// It is a newer release's; or the host lacks memory or descriptors at the moment, which tells nothing of
+/// the record.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let text = match std::fs::read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) if is_shortage(&error) => return Err(Error::io("read", path)(error)),
         text => text,
     };
+    if let Ok(text) = &text {
+        refuse_newer(path, text)?;
+    }
     let record = text.and_then(|text| Ok(serde_json::from_slice(&text)?));
     let told = record.inspect_err(|error| {
         tracing::warn!(path = %path.display(), %error, "a record cannot be read and is dropped");
     });
     Ok(told.ok())
+}
+
+/// What a newer release has made is not to be taken for lost, and taken down.
+fn refuse_newer(path: &Path, text: &[u8]) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    match serde_json::from_slice(text) {
+        Ok(Versioned { version }) if version > VERSION => Err(Error::FailedPrecondition(format!(
+            "{} was written by a newer crisp (version {version} of records, this one knows {VERSION}): start that one again, or have it remove all pods first",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn is_shortage(error: &std::io::Error) -> bool {
@@ -461,6 +481,21 @@ mod tests {
         records.remove_pod(&pod.id).unwrap();
         records.remove_pod(&pod.id).unwrap();
         assert!(records.read().unwrap().is_empty());
+    }
+
+    #[test]
+    fn records_of_a_newer_release_are_refused_and_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        let newer = PodRecord {
+            version: VERSION + 1,
+            ..pod()
+        };
+        records.write_pod(&newer).unwrap();
+        let error = records.read().unwrap_err().to_string();
+        assert!(error.contains("written by a newer crisp"), "{error}");
+        let path = records.pod_dir(&newer.id).join("pod.json");
+        assert!(read::<PodRecord>(&path).is_err() && path.exists());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::ContainerState;
-use crisp_e2e::{Container, Node, Process, sh, until};
+use crisp_e2e::{Container, Node, Process, edit_record, sh, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Child;
 
@@ -101,4 +101,25 @@ async fn privileged_killed_daemon_ends_streams_and_not_what_runs_in_containers()
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_daemon_that_is_told_to_end_does_not_wait_for_streams() -> Result<()> {
     take_over(End::Told).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_pods_of_a_newer_release_are_left_to_it() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("newer", |_| ()).await?;
+    let container = pod.start("main", |_| ()).await?;
+    let process = container.process().await?;
+    let record = node.container_record(&pod.id, &container.id);
+    node.terminate().await?;
+    edit_record(&record, |record| record["version"] = 1000.into())?;
+    let refused = node.restart().await.err().context("it started")?;
+    ensure!(
+        format!("{refused:#}").contains("was written by a newer crisp"),
+        "{refused:#}"
+    );
+    ensure!(process.runs(), "what the newer one has started was ended");
+    edit_record(&record, |record| record["version"] = 1.into())?;
+    node.restart().await?;
+    ensure!(container.process().await? == process);
+    node.finish().await
 }
