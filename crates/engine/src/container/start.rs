@@ -108,8 +108,12 @@ impl Engine {
         let request = RemoveContainer {
             container_id: container.id().to_string(),
         };
-        if let Err(error) = shim.call(request::Body::RemoveContainer(request)).await {
-            tracing::warn!(container = %container.id(), error = chain(&error), "a start is not given up");
+        match shim.call(request::Body::RemoveContainer(request)).await {
+            // It had failed by itself.
+            Ok(_) | Err(Error::NotFound { .. }) => {}
+            Err(error) => {
+                tracing::warn!(container = %container.id(), error = chain(&error), "a start is not given up");
+            }
         }
     }
 

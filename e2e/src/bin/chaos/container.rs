@@ -169,7 +169,9 @@ impl Container {
             )
             .await?;
         self.stage = Stage::Started;
-        self.start_failed |= failed;
+        // An attempt whose answer did not come may have failed for what was wrong with the node.
+        let is_disturbed = kubelet.world.faults.disturbed_since(begun);
+        self.start_failed |= failed || answer.is_err() && is_disturbed;
         self.failed_at = answer.is_err().then_some(begun);
         if let Err(status) = answer {
             ensure!(
