@@ -248,15 +248,16 @@ fn in_hierarchies(cgroup: &str) -> Result<Vec<PathBuf>> {
     Ok(dirs)
 }
 
-/// Removes cgroups without processes, the innermost first.
+/// Removes cgroups without processes, the innermost first. Those with some are swept with their node.
 fn remove_tree(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.path().is_dir() {
             remove_tree(&entry.path());
         }
     }
+    let expected = [ErrorKind::NotFound, ErrorKind::ResourceBusy];
     if let Err(error) = fs::remove_dir(dir)
-        && error.kind() != ErrorKind::NotFound
+        && !expected.contains(&error.kind())
     {
         eprintln!("{}: {error}", dir.display());
     }
