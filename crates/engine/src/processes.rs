@@ -1,6 +1,7 @@
 //! What the processes of a cgroup hold, as proc(5) tells it: read when metrics are asked for, and never
 //! for ordinary figures, as it takes some system calls for every thread and open file.
 
+use crisp_sys::stat::ProcessStat;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -54,8 +55,8 @@ impl Processes {
             seen.sockets += u64::from(is_socket(&file));
         }
         for task in of_all("task").take(TASKS_MAX) {
-            let stat = fs::read_to_string(task.join("stat"));
-            seen.tasks.add(stat.ok().as_deref().and_then(state));
+            let stat = ProcessStat::read(&task).ok();
+            seen.tasks.add(stat.and_then(|stat| stat.state()));
         }
         if pids.contains(&first) {
             let limits = fs::read_to_string(of(proc, first).join("limits"));
@@ -96,12 +97,6 @@ fn is_socket(file: &Path) -> bool {
             .as_encoded_bytes()
             .starts_with(b"socket:[")
     })
-}
-
-/// The field after the program's name, which is in parentheses and may have some itself.
-fn state(stat: &str) -> Option<char> {
-    let (_, fields) = stat.rsplit_once(") ")?;
-    fields.chars().next()
 }
 
 /// Of lines such as `Max open files            1024                 4096                 files     `.

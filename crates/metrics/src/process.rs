@@ -1,5 +1,6 @@
 //! The daemon's process as proc(5) shows it, under the names that Prometheus has for every process.
 
+use crisp_sys::stat::ProcessStat;
 use nix::unistd::{SysconfVar, sysconf};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -7,6 +8,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use std::fmt;
 use std::fs;
+use std::path::Path;
 
 /// Looks at the process whenever it is asked.
 #[derive(Debug)]
@@ -120,20 +122,16 @@ fn whole(value: u64) -> i64 {
 
 impl Stat {
     fn read() -> Option<Self> {
-        let text = fs::read_to_string("/proc/self/stat").ok()?;
+        let stat = ProcessStat::read(Path::new("/proc/self")).ok()?;
         let per_second = sysconf(SysconfVar::CLK_TCK).ok()??;
         let page_bytes = sysconf(SysconfVar::PAGE_SIZE).ok()??;
         let page_bytes = u64::try_from(page_bytes).ok()?;
         #[allow(clippy::cast_precision_loss, reason = "a hundred in practice")]
-        Self::parse(&text, per_second as f64, page_bytes)
+        Self::of(&stat, per_second as f64, page_bytes)
     }
 
-    /// The fields after the program's name, which is in parentheses and may have some itself; the first
-    /// of them is number 3 of the manual page.
-    fn parse(text: &str, ticks_per_second: f64, page_bytes: u64) -> Option<Self> {
-        let (_, fields) = text.rsplit_once(") ")?;
-        let fields: Vec<&str> = fields.split_whitespace().collect();
-        let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+    fn of(stat: &ProcessStat, ticks_per_second: f64, page_bytes: u64) -> Option<Self> {
+        let field = |number| stat.field::<u64>(number);
         #[allow(clippy::cast_precision_loss, reason = "exact for 285 years of uptime")]
         let seconds = |ticks: u64| ticks as f64 / ticks_per_second;
         Some(Self {
@@ -171,8 +169,9 @@ mod tests {
     #[test]
     fn figures_are_those_of_the_manual_page() {
         let text = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 150 50 0 0 20 0 9 0 1200 8192 3 18446744073709551615 1";
+        let of = |text| Stat::of(&ProcessStat::parse(text).unwrap(), 100.0, 4096);
         assert_eq!(
-            Stat::parse(text, 100.0, 4096),
+            of(text),
             Some(Stat {
                 cpu_seconds: 2.0,
                 started_seconds: 12.0,
@@ -181,7 +180,7 @@ mod tests {
                 resident_bytes: 12288,
             })
         );
-        assert_eq!(Stat::parse("7 (a) S 1", 100.0, 4096), None);
+        assert_eq!(of("7 (a) S 1"), None);
     }
 
     #[test]

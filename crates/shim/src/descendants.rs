@@ -2,10 +2,11 @@
 
 use crate::cgroup::Cgroup;
 use crisp_sys::process::pidfd_send_signal;
+use crisp_sys::stat::ProcessStat;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
-use std::fs;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -89,25 +90,15 @@ fn descendants(processes: &[Origin], root: i32) -> BTreeSet<i32> {
     }
 }
 
+/// Fields 3 to 6 of proc_pid_stat(5).
 fn origin(pid: Pid) -> Option<Origin> {
-    parse(
-        pid.as_raw(),
-        &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?,
-    )
-}
-
-/// Fields 3 to 6 of proc_pid_stat(5), counted from behind the program's name, which may hold anything.
-fn parse(pid: i32, stat: &str) -> Option<Origin> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
-    let is_still = matches!(fields.next()?, "T" | "t" | "Z" | "X");
-    let mut fields = fields.map(str::parse);
+    let stat = ProcessStat::read(Path::new(&format!("/proc/{pid}"))).ok()?;
     Some(Origin {
-        pid,
-        parent: fields.next()?.ok()?,
-        group: fields.next()?.ok()?,
-        session: fields.next()?.ok()?,
-        is_still,
+        pid: pid.as_raw(),
+        parent: stat.field(4)?,
+        group: stat.field(5)?,
+        session: stat.field(6)?,
+        is_still: matches!(stat.state()?, 'T' | 't' | 'Z' | 'X'),
     })
 }
 
@@ -150,11 +141,5 @@ mod tests {
             descendants(&processes, 50).into_iter().collect::<Vec<_>>(),
             [60]
         );
-    }
-
-    #[test]
-    fn a_name_with_parentheses_does_not_shift_the_fields() {
-        let origin = parse(7, "7 (a) S (b) R 3 4 5 0 -1").unwrap();
-        assert_eq!((origin.parent, origin.group, origin.session), (3, 4, 5));
     }
 }

@@ -18,6 +18,7 @@ pub mod quota;
 pub mod security;
 mod segments;
 pub mod socket;
+pub mod stat;
 pub mod terminal;
 pub mod wait;
 pub mod xattr;
