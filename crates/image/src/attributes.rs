@@ -11,6 +11,21 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Attributes by which overlayfs would show something else than the layer holds.
 pub(crate) const OVERLAY_XATTRS: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
+/// Attributes that an archive may have. Others are either the host's matter (labels of its security modules)
+/// or overlayfs's own.
+const ARCHIVED_XATTRS: [&[u8]; 4] = [
+    b"security.capability",
+    b"system.posix_acl_access",
+    b"system.posix_acl_default",
+    b"user.",
+];
+
+/// Whether an extended attribute of this name is taken from an archive, and written into one.
+pub(crate) fn is_archived(xattr: &[u8]) -> bool {
+    let mut prefixes = ARCHIVED_XATTRS.iter();
+    prefixes.any(|prefix| xattr.starts_with(prefix))
+}
+
 /// Mode, owner, time and extended attributes, but overlayfs's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attributes {

@@ -193,13 +193,13 @@ impl<W: Write> Packer<W> {
     ) -> io::Result<()> {
         let names = attributes.xattrs.iter().filter_map(|(name, value)| {
             let name = name.to_str().ok()?;
-            Some((format!("SCHILY.xattr.{name}"), value.as_slice()))
+            let is_archived = attributes::is_archived(name.as_bytes());
+            is_archived.then(|| (format!("SCHILY.xattr.{name}"), value.as_slice()))
         });
         let names: Vec<_> = names.collect();
-        let sizes = attributes
-            .xattrs
+        let sizes = names
             .iter()
-            .map(|(name, value)| (name.as_bytes().len() + value.len()) as u64 + XATTR_RECORD_BYTES);
+            .map(|(name, value)| (name.len() + value.len()) as u64 + XATTR_RECORD_BYTES);
         self.charge(path, sizes.sum::<u64>().saturating_add(header.size()?))?;
         if !names.is_empty() {
             let records = names.iter().map(|(name, value)| (name.as_str(), *value));
@@ -302,7 +302,46 @@ impl<R: Read> Read for Timely<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::CString;
     use std::os::unix::fs::symlink;
+    use std::time::Duration;
+
+    #[test]
+    fn labels_of_the_host_do_not_leave_it() {
+        let names = [
+            "user.note",
+            "security.selinux",
+            "security.capability",
+            "trusted.x",
+        ];
+        let xattrs = names.map(|name| (CString::new(name).unwrap(), b"1".to_vec()));
+        let attributes = Attributes {
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime: None,
+            xattrs: xattrs.into(),
+        };
+        let bounds = Bounds {
+            bytes: u64::MAX,
+            until: Instant::now() + Duration::from_secs(60),
+        };
+        let mut packer = Packer::new(Vec::new(), bounds);
+        let mut header = header(EntryType::Regular, &attributes);
+        let path = Path::new("file");
+        packer
+            .append(&attributes, &mut header, path, io::empty())
+            .unwrap();
+        let archive = packer.finish().unwrap();
+        let mut archive = ::tar::Archive::new(archive.as_slice());
+        let mut file = archive.entries().unwrap().next().unwrap().unwrap();
+        let records = file.pax_extensions().unwrap().unwrap();
+        let names: Vec<_> = records
+            .map(|record| record.unwrap().key().unwrap().to_owned())
+            .collect();
+        let archived = ["SCHILY.xattr.user.note", "SCHILY.xattr.security.capability"];
+        assert_eq!(names, archived);
+    }
 
     #[test]
     fn what_is_no_regular_file_any_more_is_not_opened() {

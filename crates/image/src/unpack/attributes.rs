@@ -1,7 +1,7 @@
 //! Owners, modes, times and extended attributes of what is unpacked.
 
 use super::Error;
-use crate::attributes::{OVERLAY_XATTRS, set_xattr};
+use crate::attributes::{OVERLAY_XATTRS, is_archived, set_xattr};
 use crate::tar::{Entry, Time};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -11,15 +11,6 @@ use nix::unistd::{Gid, Uid, fchown, fchownat, getegid, geteuid};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-
-/// Attributes that an archive may set. Others are either the host's matter (labels of its security
-/// modules) or overlayfs's own.
-const ACCEPTED_XATTRS: [&[u8]; 4] = [
-    b"security.capability",
-    b"system.posix_acl_access",
-    b"system.posix_acl_default",
-    b"user.",
-];
 
 /// What an entry has beside its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,10 +148,7 @@ fn xattrs(entry: &Entry) -> Result<Vec<(CString, Vec<u8>)>, Error> {
                 "it sets attributes of the overlay file system",
             ));
         }
-        if ACCEPTED_XATTRS
-            .iter()
-            .any(|accepted| name.starts_with(accepted))
-        {
+        if is_archived(name) {
             let name = CString::new(name.clone())
                 .map_err(|_| Error::refused(&entry.path, "the name of an attribute holds a NUL"))?;
             accepted.push((name, value.clone()));
