@@ -9,7 +9,7 @@ use crate::{Reply, answer, reply, request, span};
 use crisp_cri_api::node::v1;
 use crisp_cri_api::node::v1::node_server::Node;
 use crisp_engine::{Engine, Error as EngineError, Kind};
-use crisp_image::{Auth, Naming, Repair, Untagged, Version};
+use crisp_image::{Auth, Naming, Repair, Version};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tonic::{Request, Status, Streaming};
@@ -159,10 +159,9 @@ impl Node for NodeServer {
         let name = request.into_inner().name;
         span::about_image(&name);
         let name = request::reference(&name)?;
-        let untagged = self.engine.images().untag(&name).await.map_err(of_image)?;
-        reply(v1::UntagImageReply {
-            image_removed: untagged == Untagged::Image,
-        })
+        let untagged = self.engine.images().untag(&name).await;
+        untagged.map_err(of_image)?;
+        reply(v1::UntagImageReply {})
     }
 
     type CheckStoreStream = Reports<v1::StoreProgress>;

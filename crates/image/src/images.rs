@@ -11,7 +11,7 @@ use crate::stack::Directory;
 use crate::store::Store;
 use crate::{
     Auth, Bounds, Config, Digest, Error, Image, ImageId, Naming, Progress, ProgressSink, Reference,
-    Settings, Snapshot, Untagged, changes,
+    Settings, Snapshot, changes,
 };
 use crisp_metrics::Pulls;
 use crisp_model::ContainerId;
@@ -271,7 +271,7 @@ impl Images {
     ///
     /// # Errors
     /// [`Error::NotFound`] when no image has it, and those of writing the index.
-    pub async fn untag(&self, name: &Reference) -> Result<Untagged, Error> {
+    pub async fn untag(&self, name: &Reference) -> Result<(), Error> {
         let name = name.clone();
         self.blocking(move |store| store.untag(&name)).await
     }

@@ -66,14 +66,13 @@ mod unpack;
 mod verify;
 
 pub use auth::Auth;
-
 pub use check::{Fault, Outcome, Owner, Repair, Report};
 pub use config::{Config, Settings};
 pub use digest::{Digest, InvalidDigest};
 pub use error::Error;
 pub use image::{Image, ImageConfig, ImageId};
 pub use images::{Images, Usage};
-pub use names::{Naming, Untagged};
+pub use names::Naming;
 pub use pack::{Bounds, Timely};
 pub use progress::{LayerSize, Progress, ProgressSink};
 pub use reference::{Reference, Version};

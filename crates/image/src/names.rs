@@ -15,15 +15,6 @@ pub enum Naming {
     Force,
 }
 
-/// What a name was taken away from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Untagged {
-    /// An image that has others.
-    Name,
-    /// An image that had no other: it is removed.
-    Image,
-}
-
 impl Store {
     /// Gives an image that is here more names. None if it is not here (any more). Blocks.
     pub(crate) fn name(
@@ -78,8 +69,8 @@ impl Store {
         self.image(id)
     }
 
-    /// Takes a name away from its image. Blocks.
-    pub(crate) fn untag(&self, name: &Reference) -> Result<Untagged, Error> {
+    /// Takes a name away from its image, which is removed with its last one. Blocks.
+    pub(crate) fn untag(&self, name: &Reference) -> Result<(), Error> {
         let name = name.to_string();
         {
             let _writer = self.lock_writer();
@@ -89,13 +80,12 @@ impl Store {
                 .ok_or_else(|| Error::not_found(&name))?;
             if entry.names().any(|other| *other != name) {
                 let without = catalogue.without_name(&name, &self.settings());
-                self.set_catalogue(without, true)?;
-                return Ok(Untagged::Name);
+                return self.set_catalogue(without, true);
             }
             self.unlist(&catalogue, &entry.image.id)?;
         }
         self.collect_unlisted();
-        Ok(Untagged::Image)
+        Ok(())
     }
 
     /// Removes the image that is called so, with all its names; that there is none is fine. Blocks.

@@ -10,9 +10,7 @@ pub(crate) use transfer::fetch;
 use crate::client::{Client, Target, image_spec, told};
 use crate::output;
 use anyhow::{Context, Result, bail};
-use crisp_cri_api::node::v1::{
-    Credentials, StoredImage, TagImageRequest, UntagImageReply, UntagImageRequest,
-};
+use crisp_cri_api::node::v1::{Credentials, StoredImage, TagImageRequest, UntagImageRequest};
 use crisp_cri_api::v1;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -139,12 +137,12 @@ pub(crate) async fn tag(
 }
 
 /// Takes a name away from its image.
-pub(crate) async fn untag(client: &Client, name: &str) -> Result<UntagImageReply> {
+pub(crate) async fn untag(client: &Client, name: &str) -> Result<()> {
     let request = UntagImageRequest {
         name: name.to_owned(),
     };
-    let answer = client.node().untag_image(request).await.map_err(told)?;
-    Ok(answer.into_inner())
+    let answer = client.node().untag_image(request).await;
+    answer.map(drop).map_err(told)
 }
 
 async fn remove(client: &Client, images: &[String]) -> Result<()> {
