@@ -2,16 +2,17 @@
 
 use crate::error::{of_engine, of_image};
 use crate::incoming::Incoming;
-use crate::outgoing::{Chunks, outgoing};
+use crate::outgoing::{Chunks, Client, outgoing};
 use crate::progress::{Heard, Reports, reports};
 use crate::request::Invalid;
 use crate::{Reply, answer, reply, request, span};
 use crisp_cri_api::node::v1;
 use crisp_cri_api::node::v1::node_server::Node;
 use crisp_engine::{Engine, Error as EngineError, Kind};
-use crisp_image::{Auth, Naming, Repair, Version};
+use crisp_image::{Auth, Error as ImageError, Naming, Repair, Version};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::Mutex;
 use tonic::{Request, Status, Streaming};
 use tracing::Instrument;
 
@@ -19,11 +20,16 @@ use tracing::Instrument;
 #[derive(Debug)]
 pub(crate) struct NodeServer {
     engine: Arc<Engine>,
+    /// Held by the export that is under way, which reads all of its images from the disk.
+    exports: Arc<Mutex<()>>,
 }
 
 impl NodeServer {
     pub(crate) fn new(engine: Arc<Engine>) -> Self {
-        Self { engine }
+        Self {
+            engine,
+            exports: Arc::default(),
+        }
     }
 
     /// The pod or container that an id, or the beginning of one, names.
@@ -51,6 +57,16 @@ fn one_of(
             Err(error)
         }
     }
+}
+
+/// An export has ended before its end; that the client has gone is no fault.
+fn unfinished(client: Client, error: ImageError) {
+    if !client.presence()() {
+        return tracing::debug!("the client of an export has gone");
+    }
+    let status = of_image(error);
+    span::log_failure(&status);
+    client.fail(status);
 }
 
 #[tonic::async_trait]
@@ -121,16 +137,15 @@ impl Node for NodeServer {
             return Err(Invalid::new("images", "is empty").into());
         }
         span::about_image(&names[0]);
-        let (archive, chunks) = outgoing();
-        let errors = archive.errors();
-        let images = self.engine.images().clone();
+        let (archive, client, chunks) = outgoing();
+        let (images, turns) = (self.engine.images().clone(), self.exports.clone());
         let export = async move {
-            if let Err(error) = images.export(&names, archive).await {
-                let status = of_image(error);
-                span::log_failure(&status);
-                // A client that has gone hears nothing.
-                let _ = errors.send(Err(status)).await;
-            }
+            let _turn = tokio::select! {
+                turn = turns.lock() => turn,
+                () = client.gone() => return,
+            };
+            let exported = images.export(&names, archive, client.presence()).await;
+            exported.unwrap_or_else(|error| unfinished(client, error));
         };
         tokio::spawn(export.in_current_span());
         reply(chunks)

@@ -278,9 +278,9 @@ impl Images {
 
     /// Writes an archive of images, each known by a name or id, that is an OCI layout and what docker
     /// loads. Layers that are not kept as they were fetched are archived anew: such an image has the same
-    /// files and another id. Goes on when the caller gives up, until `to` takes no more. They may be
-    /// removed meanwhile: layers stay until it has ended, but an image that is kept as it was fetched is
-    /// [`Error::NotFound`] then.
+    /// files and another id. Goes on when the caller gives up, until `to` takes no more or `is_wanted` says
+    /// no. Images may be removed meanwhile: layers stay until it has ended, but an image that is kept as it
+    /// was fetched is [`Error::NotFound`] then.
     ///
     /// # Errors
     /// Those of [`find`](Self::find), [`Error::NotFound`], [`Error::Corrupt`], [`Error::Io`] also of
@@ -289,9 +289,11 @@ impl Images {
         &self,
         names: &[String],
         to: impl Write + Send + 'static,
+        is_wanted: impl Fn() -> bool + Send + 'static,
     ) -> Result<(), Error> {
         let names = names.to_vec();
-        self.blocking(move |store| export(store, &names, to)).await
+        self.blocking(move |store| export(store, &names, to, &is_wanted))
+            .await
     }
 
     /// The configuration of an image as it was written, JSON. Blocks.

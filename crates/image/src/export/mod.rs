@@ -11,6 +11,7 @@
 
 mod hashed;
 mod layer;
+mod nowhere;
 
 use crate::catalogue::{Catalogue, Entry};
 use crate::content::{CONTAINERD_NAME, REF_NAME};
@@ -24,6 +25,7 @@ use crate::store::Store;
 use crate::{Digest, Error, ImageId, Reference, Version};
 use ::tar::{Builder, EntryType, Header};
 use hashed::Hashed;
+use nowhere::Nowhere;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, BufWriter, Read, Write};
@@ -37,12 +39,18 @@ const MAX_DURATION: Duration = Duration::from_secs(24 * 3600);
 const CHUNK_BYTES: usize = 128 << 10;
 
 /// Writes the images with these names or ids. An image that is asked for by a tag has that tag in the
-/// archive, one that is asked for otherwise all that it has here. Blocks.
-pub(crate) fn export(store: &Store, names: &[String], to: impl Write) -> Result<(), Error> {
+/// archive, one that is asked for otherwise all that it has here. Ends when nobody wants it any more.
+/// Blocks.
+pub(crate) fn export(
+    store: &Store,
+    names: &[String],
+    to: impl Write,
+    is_wanted: &dyn Fn() -> bool,
+) -> Result<(), Error> {
     let wanted = wanted(&store.catalogue(), names)?;
     let keys = wanted.iter().flat_map(|image| image.entry.layer_keys());
     let _pins = store.layers.pin(keys.collect());
-    let mut plan = Plan::new(store);
+    let mut plan = Plan::new(store, is_wanted);
     for image in &wanted {
         plan.add(image)?;
     }
@@ -97,6 +105,7 @@ enum Source {
 /// What an archive is going to hold.
 struct Plan<'a> {
     store: &'a Store,
+    is_wanted: &'a dyn Fn() -> bool,
     until: Instant,
     blobs: BTreeMap<Digest, Blob>,
     /// Layers that were archived once, by their diff ids.
@@ -114,9 +123,10 @@ struct Exported {
 }
 
 impl<'a> Plan<'a> {
-    fn new(store: &'a Store) -> Self {
+    fn new(store: &'a Store, is_wanted: &'a dyn Fn() -> bool) -> Self {
         Self {
             store,
+            is_wanted,
             until: Instant::now() + MAX_DURATION,
             blobs: BTreeMap::new(),
             measured: HashMap::new(),
@@ -202,7 +212,7 @@ impl<'a> Plan<'a> {
         let found = self.store.layers.get(diff_id);
         let layer =
             found.ok_or_else(|| Error::corrupt(diff_id.as_str(), "the layer is missing"))?;
-        let (digest, size_bytes) = self.archive(&layer, io::sink())?;
+        let (digest, size_bytes) = self.archive(&layer, Nowhere::new(self.is_wanted))?;
         let source = Source::Unpacked(layer);
         self.blobs
             .insert(digest.clone(), Blob { size_bytes, source });

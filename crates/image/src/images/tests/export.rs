@@ -28,7 +28,7 @@ impl Write for Written {
 async fn export(images: &Images, names: &[&str]) -> Result<Vec<u8>, Error> {
     let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
     let written = Written::default();
-    images.export(&names, written.clone()).await?;
+    images.export(&names, written.clone(), || true).await?;
     let bytes = written.0.lock().unwrap().clone();
     Ok(bytes)
 }
@@ -189,6 +189,17 @@ async fn compressed_layers_that_are_kept_leave_as_they_came() {
         let path = format!("blobs/sha256/{}", blob.digest().hex());
         assert_eq!(files[&path], blob.bytes, "{}", blob.media_type);
     }
+}
+
+#[tokio::test]
+async fn an_archive_that_nobody_wants_any_more_is_not_measured() {
+    let store = TestStore::new();
+    let images = store.open();
+    import_named(&images, "docker.io/library/a:1", &rich_image()).await;
+    let (names, written) = (["a:1".to_owned()], Written::default());
+    let ended = images.export(&names, written.clone(), || false).await;
+    assert!(matches!(ended, Err(Error::Io { .. })), "{ended:?}");
+    assert!(written.0.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
