@@ -1,7 +1,7 @@
 //! `ctr images`.
 
 use super::SNAPSHOTTER;
-use crate::client::{Client, image_spec, told};
+use crate::client::Client;
 use crate::image::{self, export, list, transfer};
 use crate::output;
 use crate::text::{Table, bytes};
@@ -176,12 +176,8 @@ fn advice(label: &str) -> &'static str {
 
 pub(super) async fn pull(pull: &Pull, client: &Client) -> Result<()> {
     pull.platforms.check()?;
-    let request = v1::PullImageRequest {
-        image: Some(image_spec(&pull.image)),
-        ..Default::default()
-    };
-    let pulled = client.images().pull_image(request).await.map_err(told)?;
-    output::line(pulled.into_inner().image_ref)
+    let image = image::fetch(client, &pull.image, None).await?;
+    output::line(image.id)
 }
 
 impl Platforms {
