@@ -8,7 +8,8 @@ const GAP: &str = "   ";
 /// How many letters of an id are shown: enough to tell those of one node apart.
 const SHORT_ID: usize = 12;
 
-/// Rows in columns that are as wide as their widest cell. Lines end without blanks.
+/// Rows in columns that are as wide as their widest cell. Lines end without blanks, and no cell can write to
+/// the terminal.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
@@ -23,7 +24,8 @@ impl Table {
     }
 
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        let cells = cells.into_iter().map(|cell| printable(&cell));
+        self.rows.push(cells.collect());
     }
 
     /// The lines, each ended, with `indent` blanks before each.
@@ -84,10 +86,10 @@ fn highest_bit(amount: u64) -> u8 {
     u8::try_from(amount.checked_ilog2().unwrap_or(0)).expect("64 bits have numbers below 64")
 }
 
-/// A name of a client's choosing, which cannot write to the terminal.
-pub(crate) fn printable(name: &str) -> String {
+/// A text of a client's or a container's choosing, which cannot write to the terminal.
+pub(crate) fn printable(text: &str) -> String {
     let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    name.chars().map(shown).collect()
+    text.chars().map(shown).collect()
 }
 
 /// How long something took or is ago, in its largest unit: `48s`, `5m`, `3h`, `12d`.

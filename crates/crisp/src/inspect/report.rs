@@ -3,7 +3,7 @@
 use super::namespaces::{self, Namespaces};
 use super::{limits, mounts, processes};
 use crate::facts::{Cgroup, Cni, ContainerFacts, Network, PodFacts};
-use crate::text::Table;
+use crate::text::{Table, printable};
 use crisp_model::{ContainerState, Exited, Protocol};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,8 @@ pub(super) type Held = Option<Vec<String>>;
 /// A pod with its containers.
 pub(super) fn pod(pod: &PodFacts, held: &Held) -> String {
     let metadata = &pod.config.metadata;
-    let mut text = format!("pod {}/{}\n", metadata.namespace, metadata.name);
+    let name = format!("{}/{}", metadata.namespace, metadata.name);
+    let mut text = format!("pod {}\n", printable(&name));
     let mut all = pod_fields(pod);
     all.extend(held_fields(held));
     text.push_str(&fields(all));
@@ -54,7 +55,7 @@ pub(super) fn container(container: &ContainerFacts, pod: &PodFacts, held: &Held)
 }
 
 fn container_text(container: &ContainerFacts, pod: &Namespaces, held: &Held) -> String {
-    let mut text = format!("container {}\n", container.name);
+    let mut text = format!("container {}\n", printable(&container.name));
     let mut all = container_fields(container);
     all.extend(held_fields(held));
     text.push_str(&fields(all));
@@ -327,7 +328,7 @@ mod tests {
                 started_at: None,
                 finished_at: SystemTime::now() - Duration::from_secs(61),
                 reason: ExitReason::OomKilled(137),
-                message: String::new(),
+                message: "\x1b[2J".to_owned(),
             }),
             "image": "sha256:ab",
             "user": {"uid": 33, "gid": 34, "groups": [34, 50], "home": ""},
@@ -348,7 +349,7 @@ mod tests {
             container_text(&exited(), &Vec::new(), &None),
             "container main\n\
              \x20 id        c1\n\
-             \x20 state     exited 1m ago with code 137: OOMKilled\n\
+             \x20 state     exited 1m ago with code 137: OOMKilled: \u{fffd}[2J\n\
              \x20 image     busybox:1 (sha256:ab)\n\
              \x20 user      uid 33, gid 34, groups 34 50\n\
              \x20 command   \"a b\"\n\

@@ -9,6 +9,7 @@ use crate::manifest::{
 };
 use crate::names::Snapshot;
 use crate::output;
+use crate::text::printable;
 use anyhow::{Context, Result, anyhow, bail};
 use crisp_cri_api::v1;
 use crisp_cri_api::v1::ContainerState;
@@ -215,7 +216,7 @@ pub(super) fn how_it_ended(status: &v1::ContainerStatus) -> String {
     let text = format!("exited with code {} ({})", status.exit_code, status.reason);
     match status.message.as_str() {
         "" => text,
-        message => format!("{text}: {message}"),
+        message => format!("{text}: {}", printable(message)),
     }
 }
 
