@@ -65,6 +65,7 @@ pub use hierarchies::Hierarchies;
 pub use limits::Limits;
 pub use mountinfo::MountInfo;
 pub use path::CgroupPath;
+pub use plan::v2::shares_of_weight;
 pub use pressure::{Pressure, Stall};
 pub use stats::{
     CpuStats, HugetlbStats, IoStats, IoTimes, MemoryStats, PidsStats, PressureStats, Stats,

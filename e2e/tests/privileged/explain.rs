@@ -127,11 +127,31 @@ async fn fails_again<'a>(pod: &Pod<'a>, attempt: u32) -> Result<Container<'a>> {
 async fn privileged_inspect_says_that_a_container_ends_again_and_again() -> Result<()> {
     let node = Node::start().await?;
     let pod = node.run_pod("crashes", |_| ()).await?;
-    for attempt in 0..3 {
+    let first = fails_again(&pod, 0).await?;
+    for attempt in 1..3 {
         fails_again(&pod, attempt).await?;
     }
     let line = held_back(&node, "crashes", "main: restarted 2 times").await?;
     ensure!(line.contains(" with code 3 (Error)"), "{line}");
+    // That is told of the last one of the name alone.
+    let told = node.crisp(&["inspect", &first.id]).await?.stdout;
+    ensure!(!told.contains("restarted"), "{told}");
+    node.finish().await
+}
+
+/// Six that end as soon as nobody waits for them any more.
+const ZOMBIES: &str = "for i in 1 2 3 4 5 6; do (until grep -q sleep /proc/1/comm; do :; done) & done; exec sleep 1000000";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_inspect_and_top_tell_of_zombies() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("haunted", |_| ()).await?;
+    let container = pod.start("main", |config| config.command = sh(ZOMBIES));
+    container.await?;
+    held_back(&node, "haunted/main", "6 zombies").await?;
+    let table = node.crisp(&["top", "--once"]).await?.stdout;
+    let row = cells(&table, "main")?;
+    ensure!(row.get(11).is_some_and(|zombies| zombies == "6"), "{table}");
     node.finish().await
 }
 

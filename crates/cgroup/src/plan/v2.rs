@@ -1,5 +1,7 @@
 //! The settings of version 2.
 
+use std::ops::RangeInclusive;
+
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::{
@@ -61,6 +63,22 @@ pub(crate) fn weight_of_shares(shares: u64) -> u64 {
     )]
     let weight = weight as u64;
     weight
+}
+
+/// The most shares of version 1 that have this weight of version 2: the opposite of what runc, crun, the
+/// kubelet and this crate do to shares, as far as weights tell them apart.
+#[must_use]
+pub fn shares_of_weight(weight: u64) -> u64 {
+    const SHARES: RangeInclusive<u64> = 2..=262_144;
+    let (mut most, mut more) = (*SHARES.start(), *SHARES.end() + 1);
+    while most + 1 < more {
+        let middle = u64::midpoint(most, more);
+        match weight_of_shares(middle) <= weight {
+            true => most = middle,
+            false => more = middle,
+        }
+    }
+    most
 }
 
 fn cpu_settings(
@@ -336,6 +354,17 @@ mod tests {
         }
         let weights: Vec<_> = (2..=262_144).map(weight_of_shares).collect();
         assert!(weights.is_sorted());
+    }
+
+    #[test]
+    fn weights_become_the_most_shares_that_have_them() {
+        for weight in [1, 17, 59, 100, 302, 10_000] {
+            let shares = shares_of_weight(weight);
+            assert_eq!(weight_of_shares(shares), weight);
+            assert!(weight == 10_000 || weight_of_shares(shares + 1) > weight);
+        }
+        let ends = [0, 1, 100, 10_000, u64::MAX].map(shares_of_weight);
+        assert_eq!(ends, [2, 2, 1024, 262_144, 262_144]);
     }
 
     #[test]

@@ -11,9 +11,10 @@ mod processes;
 mod report;
 
 use crate::client::{Client, Target};
-use crate::facts::{ContainerFacts, PodFacts};
+use crate::facts::ContainerFacts;
 use crate::names::Snapshot;
 use crate::output;
+use crate::tasks::Zombies;
 use crate::usage::{PodLook, WINDOW, ask, parse};
 use anyhow::{Context, Result};
 use crisp_cri_api::node::v1::{InspectReply, Kind};
@@ -37,15 +38,14 @@ pub(crate) fn run(arguments: &Arguments, target: &Target) -> Result<ExitCode> {
         match (arguments.json, reply.kind()) {
             (true, _) => pretty(&reply.json),
             (false, Kind::Pod) => {
-                let pod: PodFacts = parse(&reply.json)?;
-                let held = held_back(&client, &pod.id, None).await?;
-                Ok(report::pod(&pod, &held))
+                let held = held_back(&client, &reply, None).await?;
+                Ok(report::pod(&parse(&reply.json)?, &held))
             }
             (false, _) => {
                 let container: ContainerFacts = parse(&reply.json)?;
-                let pod: PodFacts = parse(&known(&client, &container.sandbox_id).await?.json)?;
-                let held = held_back(&client, &pod.id, Some(&container.name)).await?;
-                Ok(report::container(&container, &pod, &held))
+                let pod = known(&client, &container.sandbox_id).await?;
+                let held = held_back(&client, &pod, Some(&container.id)).await?;
+                Ok(report::container(&container, &parse(&pod.json)?, &held))
             }
         }
     })?;
@@ -58,24 +58,29 @@ async fn known(client: &Client, id: &str) -> Result<InspectReply> {
     found.with_context(|| format!("{id} has just been removed"))
 }
 
-/// What holds a pod back, or one of its containers: a line for each reason. None: it does not run.
-async fn held_back(client: &Client, pod: &str, container: Option<&str>) -> Result<report::Held> {
-    let first = PodLook::take(client, pod).await?;
-    let Some(first) = first.filter(|look| look.facts.pid.is_some()) else {
+/// What holds a pod back of which this has just been told, or its container of this id: a line for each
+/// reason. None: it does not run.
+async fn held_back(
+    client: &Client,
+    pod: &InspectReply,
+    container: Option<&str>,
+) -> Result<report::Held> {
+    let first = PodLook::at(parse(&pod.json)?, &Zombies::find());
+    if first.facts.pid.is_none() {
         return Ok(None);
-    };
+    }
     tokio::time::sleep(WINDOW).await;
-    let Some(last) = PodLook::take(client, pod).await? else {
+    let Some(last) = PodLook::take(client, &pod.id, &Zombies::find()).await? else {
         return Ok(None);
     };
     let reasons = last.since(&first).reasons().into_iter();
     // What holds the pod back holds each of its containers back.
-    let wanted = reasons.filter(|(of, _)| container.is_none_or(|name| of.is_empty() || of == name));
-    let told = wanted.map(|(of, reason)| match (of.as_str(), container) {
-        ("", None) => reason.to_string(),
-        ("", Some(_)) => format!("the pod: {reason}"),
-        (_, Some(_)) => reason.to_string(),
-        (of, None) => format!("{of}: {reason}"),
+    let wanted =
+        reasons.filter(|(of, _)| container.is_none_or(|id| of.is_none_or(|facts| facts.id == id)));
+    let told = wanted.map(|(of, reason)| match (of, container) {
+        (None, None) | (Some(_), Some(_)) => reason.to_string(),
+        (None, Some(_)) => format!("the pod: {reason}"),
+        (Some(of), None) => format!("{}: {reason}", of.name),
     });
     Ok(Some(told.collect()))
 }

@@ -1,6 +1,7 @@
 //! A look at everything on the node.
 
 use crate::client::{Client, told};
+use crate::tasks::Zombies;
 use crate::usage::PodLook;
 use anyhow::Result;
 use crisp_cri_api::v1;
@@ -29,12 +30,13 @@ impl NodeLook {
         let answer = client.runtime().list_pod_sandbox_stats(request).await;
         let (at, mut pods) = (Instant::now(), BTreeMap::new());
         let mut counts = HashMap::new();
+        let zombies = Zombies::find();
         for stats in answer.map_err(told)?.into_inner().stats {
             let id = stats.attributes.unwrap_or_default().id;
             let network = stats.linux.and_then(|linux| linux.network);
             counts.extend(network.and_then(traffic).map(|count| (id.clone(), count)));
             // One that has gone meanwhile is left out.
-            let look = PodLook::take(client, &id).await?;
+            let look = PodLook::take(client, &id, &zombies).await?;
             let running = look.filter(|look| look.facts.pid.is_some());
             pods.extend(running.map(|look| (id, look)));
         }

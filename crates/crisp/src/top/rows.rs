@@ -1,7 +1,8 @@
 //! The table: a row for each pod, and below it one for each of its containers. Pure.
 
 use super::node::{NodeLook, Traffic};
-use crate::text::{Table, bytes, count, printable};
+use crate::facts::ContainerFacts;
+use crate::text::{Table, bytes, count};
 use crate::usage::{PodUsage, Usage, Waited, percent};
 use clap::ValueEnum;
 use std::cmp::Reverse;
@@ -68,7 +69,7 @@ pub(super) fn text(before: &NodeLook, after: &NodeLook, order: Order) -> String 
         .map(|(id, look)| {
             let metadata = &look.facts.config.metadata;
             PodRow {
-                name: printable(&format!("{}/{}", metadata.namespace, metadata.name)),
+                name: format!("{}/{}", metadata.namespace, metadata.name),
                 usage: look.since(before.pods.get(id).unwrap_or(look)),
                 rates: after.rates_since(before, id),
             }
@@ -112,7 +113,7 @@ fn table(pods: &[PodRow<'_>]) -> Table {
             Some(pod.rates),
         ));
         for (facts, usage) in &pod.usage.containers {
-            let name = format!("  {}", printable(&facts.name));
+            let name = format!("  {}", facts.name);
             let restarts = facts.config.metadata.attempt;
             table.row(cells(name, usage, restarts, None));
         }
@@ -168,7 +169,7 @@ fn held_back(pods: &[PodRow<'_>]) -> String {
     let mut table = Table::default();
     for pod in pods {
         for (container, reason) in pod.usage.reasons() {
-            table.row([place(&pod.name, &container), reason.to_string()]);
+            table.row([place(&pod.name, container), reason.to_string()]);
         }
     }
     match table.render(0) {
@@ -177,10 +178,10 @@ fn held_back(pods: &[PodRow<'_>]) -> String {
     }
 }
 
-fn place(pod: &str, container: &str) -> String {
+fn place(pod: &str, container: Option<&ContainerFacts>) -> String {
     match container {
-        "" => pod.to_owned(),
-        container => format!("{pod}/{}", printable(container)),
+        None => pod.to_owned(),
+        Some(container) => format!("{pod}/{}", container.name),
     }
 }
 

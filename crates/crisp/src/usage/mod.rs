@@ -11,7 +11,8 @@ use reasons::{Life, reasons};
 pub(crate) use reasons::{Reason, percent};
 
 use crate::facts::{Cgroup, Pressures, Stall};
-use crate::tasks::Tasks;
+use crate::tasks::{Tasks, Zombies};
+use crisp_cgroup::shares_of_weight;
 use std::time::Instant;
 
 /// The weight of one whole cpu, as the kubelet counts.
@@ -30,10 +31,10 @@ pub(crate) struct Look {
 
 impl Look {
     /// Looks at the tasks of a cgroup whose other figures the daemon has just told.
-    pub(crate) fn at(cgroup: Cgroup) -> Self {
+    fn at(cgroup: Cgroup, zombies: &Zombies) -> Self {
         Self {
             at: Instant::now(),
-            tasks: Tasks::of(&cgroup.directories),
+            tasks: Tasks::of(&cgroup.directories, zombies),
             cgroup,
         }
     }
@@ -72,16 +73,17 @@ pub(crate) struct Waited {
 }
 
 impl Usage {
-    /// Of the time between two looks. `shares` is the weight that the client asked for, which version 2
-    /// keeps in another form.
+    /// Of the time between two looks. `shares` is the weight that the client asked for, if that is known:
+    /// version 2 keeps it in another form, from which it can be told only about.
     pub(crate) fn between(before: &Look, after: &Look, shares: Option<u64>) -> Self {
         let limits = &after.cgroup.limits;
         let (first, last) = (&before.cgroup.stats, &after.cgroup.stats);
         let seconds = after.at.duration_since(before.at).as_secs_f64();
         let cpu = first.cpu.zip(last.cpu);
+        let weighed = || limits.cpu_weight.map(shares_of_weight);
         Self {
             cpus: cpu.map(|(a, b)| ratio(grown(a.usage_ns, b.usage_ns) / 1e9, seconds)),
-            cpus_requested: requested(limits.cpu_shares.or(shares)),
+            cpus_requested: requested(limits.cpu_shares.or(shares).or_else(weighed)),
             cpus_limit: limits
                 .cpu_quota_us
                 .zip(limits.cpu_period_us)
@@ -198,6 +200,17 @@ mod tests {
                 tasks: Tasks::default(),
             }
         );
+    }
+
+    #[test]
+    fn a_weight_of_version_2_promises_processors_too() {
+        let promised = |weight: u64, shares| {
+            let look = look(Instant::now(), json!({"limits": {"cpu_weight": weight}}));
+            Usage::between(&look, &look, shares).cpus_requested
+        };
+        assert_eq!(promised(100, None), Some(1.0));
+        assert_eq!(promised(59, Some(512)), Some(0.5));
+        assert_eq!(promised(1, None), None);
     }
 
     #[test]

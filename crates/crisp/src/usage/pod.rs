@@ -3,6 +3,7 @@
 use super::{Life, Look, Reason, Usage, reasons};
 use crate::client::{Client, told};
 use crate::facts::{ContainerFacts, PodFacts};
+use crate::tasks::Zombies;
 use anyhow::{Context, Result};
 use crisp_cri_api::node::v1::{InspectReply, InspectRequest};
 use serde::de::DeserializeOwned;
@@ -47,25 +48,26 @@ pub(crate) fn parse<T: DeserializeOwned>(json: &str) -> Result<T> {
 
 impl PodLook {
     /// Looks at a pod; none: it is not known any more.
-    pub(crate) async fn take(client: &Client, id: &str) -> Result<Option<Self>> {
+    pub(crate) async fn take(client: &Client, id: &str, zombies: &Zombies) -> Result<Option<Self>> {
         let Some(reply) = ask(client, id).await? else {
             return Ok(None);
         };
-        parse(&reply.json).map(Self::at).map(Some)
+        let facts = parse(&reply.json)?;
+        Ok(Some(Self::at(facts, zombies)))
     }
 
     /// Looks at a pod of which the daemon has just told this.
-    pub(crate) fn at(mut facts: PodFacts) -> Self {
+    pub(crate) fn at(mut facts: PodFacts, zombies: &Zombies) -> Self {
         let mut all = std::mem::take(&mut facts.containers);
         all.sort_by_key(|container| container.config.metadata.attempt);
         // Of several with one name the last stays.
         let containers = all.into_iter().map(|container| {
-            let look = Look::at(container.cgroup.clone());
+            let look = Look::at(container.cgroup.clone(), zombies);
             (container.name.clone(), (container, look))
         });
         Self {
             containers: containers.collect(),
-            look: Look::at(facts.cgroup.clone()),
+            look: Look::at(facts.cgroup.clone(), zombies),
             facts,
         }
     }
@@ -88,26 +90,26 @@ impl PodLook {
     }
 }
 
-impl PodUsage<'_> {
-    /// What holds the pod's containers back, each with its name, and limits that hold back the pod as a
-    /// whole, with an empty one. What a container is told of is not told of the pod again.
-    pub(crate) fn reasons(&self) -> Vec<(String, Reason)> {
+impl<'a> PodUsage<'a> {
+    /// What holds the pod's containers back, each with the container, and limits that hold back the pod as a
+    /// whole, without one. What a container is told of is not told of the pod again.
+    pub(crate) fn reasons(&self) -> Vec<(Option<&'a ContainerFacts>, Reason)> {
         let now = SystemTime::now();
-        let of_containers = self.containers.iter().flat_map(|(facts, usage)| {
+        let of_containers = self.containers.iter().flat_map(|&(facts, ref usage)| {
             let life = Life {
                 state: &facts.state,
                 restarts: facts.config.metadata.attempt,
                 now,
             };
             let all = reasons(usage, Some(&life)).into_iter();
-            all.map(|reason| (facts.name.clone(), reason))
+            all.map(move |reason| (Some(facts), reason))
         });
-        let mut all: Vec<(String, Reason)> = of_containers.collect();
+        let mut all: Vec<_> = of_containers.collect();
         let told: Vec<_> = all.iter().map(|(_, reason)| discriminant(reason)).collect();
         let of_pod = reasons(&self.pod, None).into_iter();
         let new =
             of_pod.filter(|reason| reason.is_of_a_limit() && !told.contains(&discriminant(reason)));
-        all.extend(new.map(|reason| (String::new(), reason)));
+        all.extend(new.map(|reason| (None, reason)));
         all
     }
 
@@ -143,13 +145,14 @@ mod tests {
             "cgroup": {"limits": {"pids_max": 9}, "stats": {"pids": {"current": 9, "refused_forks": 4}}},
             "config": crisp_model::PodConfig::default(), "containers": containers,
         });
-        PodLook::at(serde_json::from_value(facts).unwrap())
+        PodLook::at(serde_json::from_value(facts).unwrap(), &Zombies::default())
     }
 
-    fn told(look: &PodLook) -> Vec<(String, String)> {
-        let reasons = look.since(look).reasons();
-        let text = |(name, reason): (String, Reason)| (name, reason.to_string());
-        reasons.into_iter().map(text).collect()
+    fn told(look: &PodLook) -> Vec<(Option<&str>, String)> {
+        let reasons = look.since(look).reasons().into_iter();
+        let told =
+            reasons.map(|(of, reason)| (of.map(|facts| facts.id.as_str()), reason.to_string()));
+        told.collect()
     }
 
     #[test]
@@ -158,11 +161,9 @@ mod tests {
             container("c2", "main", 1, 3),
             container("c1", "main", 0, 100),
         ]);
-        let own = (
-            "main".to_owned(),
-            "fork failed 3 times at the limit of pids".to_owned(),
-        );
-        let of_pod = (String::new(), "pids 9/9: fork fails".to_owned());
+        let own = "fork failed 3 times at the limit of pids".to_owned();
+        let own = (Some("c2"), own);
+        let of_pod = (None, "pids 9/9: fork fails".to_owned());
         assert_eq!(told(&look), [own, of_pod]);
         assert_eq!(look.since(&look).restarts(), 1);
     }
