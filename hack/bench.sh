@@ -7,6 +7,7 @@
 #   hack/bench.sh --crisp DIR                 another build of crisp beside it: DIR has crisp and crisp-shim
 #   hack/bench.sh --json FILE                 and keeps all figures…
 #   hack/bench.sh draw FILE.json FILE.svg     …to draw them
+#   hack/bench.sh table FILE.json PAGE.md     …or to put them into a page as a table
 #   hack/bench.sh publish                     with --containerd, into docs/bench.json, docs/bench.svg and README.md
 #   hack/bench.sh --help                      tells all options
 #
