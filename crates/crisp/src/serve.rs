@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use crisp_engine::{Config, Engine};
 use crisp_metrics::Endpoint;
 use crisp_traces::Exporter;
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::convert::Infallible;
 use std::fs::{self, File, Permissions};
@@ -14,8 +15,10 @@ use std::io::{self, IsTerminal};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
 use tracing::{Level, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets, filter_fn};
 use tracing_subscriber::layer::{Filter, Layer, SubscriberExt};
@@ -24,6 +27,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// Threads that serve RPCs: more do not help, as the daemon waits far more than it computes.
 const WORKERS_MAX: usize = 4;
+
+/// How long another daemon may hold on to the directories, and how often that is looked at.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -111,7 +118,7 @@ async fn serve(config: Config, target: &Target, socket: &Path) -> Result<()> {
         .with_context(|| format!("making {}", config.run_dir.display()))?;
     let shutdown = Shutdown::watch().context("watching signals")?;
     let hangups = Hangups::watch().context("watching signals")?;
-    let _lock = lock(&config.run_dir)?;
+    let _lock = lock(&config.run_dir).await?;
     let engine = Engine::open(config).await.context("opening the node")?;
     let server = crisp_cri::Server::start(engine.clone()).await?;
     let metrics = metrics_endpoint(&engine).await?;
@@ -148,16 +155,25 @@ async fn tell_metrics(endpoint: Option<Endpoint>, engine: Arc<Engine>) -> Infall
     }
 }
 
-/// One daemon for one set of directories.
-fn lock(run_dir: &Path) -> Result<Flock<File>> {
+/// One daemon for one set of directories. A child that one has just made when it is killed holds the lock
+/// too, until it executes its program.
+async fn lock(run_dir: &Path) -> Result<Flock<File>> {
     let path = run_dir.join("daemon.lock");
-    let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(lock),
-        Err(_) => bail!(
-            "another crisp uses {}: stop it, or give this one a run_dir, root_dir and instance of its own",
-            run_dir.display()
-        ),
+    let mut file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((same, Errno::EWOULDBLOCK)) if Instant::now() < end => file = same,
+            Err((_, Errno::EWOULDBLOCK)) => bail!(
+                "another crisp uses {}: stop it, or give this one a run_dir, root_dir and instance of its own",
+                run_dir.display()
+            ),
+            Err((_, error)) => {
+                return Err(error).with_context(|| format!("locking {}", path.display()));
+            }
+        }
+        sleep(LOCK_RETRY).await;
     }
 }
 

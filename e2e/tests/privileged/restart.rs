@@ -2,10 +2,12 @@
 
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{ContainerState, Mount, PodSandboxState};
+use crisp_e2e::tools::program;
 use crisp_e2e::{Container, Node, Pod, edit_record, eventually, sh, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -82,7 +84,7 @@ async fn privileged_exit_while_the_daemon_is_dead_is_known_after_restart() -> Re
     let process = container.process().await?;
 
     node.kill()?;
-    std::fs::write(scratch.join("go"), "")?;
+    fs::write(scratch.join("go"), "")?;
     eventually("the container ends", || !process.runs()).await?;
     node.restart().await?;
 
@@ -162,7 +164,7 @@ async fn privileged_container_that_was_not_made_to_its_end_is_made_anew_after_re
         .join(&pod.id)
         .join("containers")
         .join(&half.id);
-    std::fs::remove_file(bundle.join("config.json"))?;
+    fs::remove_file(bundle.join("config.json"))?;
     node.restart().await?;
 
     for (name, before) in [("whole", &whole), ("half", &half)] {
@@ -188,10 +190,10 @@ async fn privileged_stop_of_a_pod_goes_on_after_restart_and_tells_how_containers
     node.kill()?;
     // As when the daemon had died after this, which is the first thing that a stop does.
     let record = node.pod_record(&pod.id);
-    let text = std::fs::read_to_string(&record)?;
+    let text = fs::read_to_string(&record)?;
     let stopped = text.replace(r#""state":"Ready""#, r#""state":"NotReady""#);
     ensure!(stopped != text, "{text}");
-    std::fs::write(&record, stopped)?;
+    fs::write(&record, stopped)?;
     node.restart().await?;
 
     let status = container.status().await?;
@@ -206,7 +208,7 @@ async fn privileged_stop_of_a_pod_goes_on_after_restart_and_tells_how_containers
 fn block_record(node: &Node, pod: &Pod<'_>, container: &Container<'_>) -> Result<PathBuf> {
     let record = node.container_record(&pod.id, &container.id);
     let blocker = record.with_extension("new");
-    std::fs::create_dir(&blocker)?;
+    fs::create_dir(&blocker)?;
     Ok(blocker)
 }
 
@@ -221,7 +223,7 @@ async fn privileged_exit_that_could_not_be_recorded_is_known_after_the_stop_of_t
     let blocker = block_record(&node, &pod, &container)?;
     container.start().await?;
     container.wait_exit().await?;
-    std::fs::remove_dir(blocker)?;
+    fs::remove_dir(blocker)?;
     pod.stop().await?;
     node.kill()?;
     node.restart().await?;
@@ -243,7 +245,7 @@ async fn privileged_exit_that_could_not_be_recorded_is_known_after_the_death_of_
     container.wait_exit().await?;
     node.kill()?;
     kill(Pid::from_raw(node.shim(&pod.id)?.0), Signal::SIGKILL)?;
-    std::fs::remove_dir(blocker)?;
+    fs::remove_dir(blocker)?;
     node.restart().await?;
     let status = container.status().await?;
     ensure!(status.exit_code == 7, "{status:?}");
@@ -347,5 +349,46 @@ async fn privileged_daemon_killed_while_pods_are_made_leaves_nothing_behind() ->
             node.run_pod(name, |_| ()).await?;
         }
     }
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_daemon_waits_for_a_dead_ones_child_to_let_go_of_the_lock() -> Result<()> {
+    let node = Node::start().await?;
+    let path = node.run_dir().join("daemon.lock");
+    node.kill()?;
+    // As such a child does until it executes its program.
+    let lock = File::open(&path)?;
+    lock.lock()?;
+    let let_go = async {
+        until("the next daemon has come to the lock", async || {
+            let pid = node.daemon_pid()?;
+            let mut open = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+            let is_lock = |fd: fs::DirEntry| fs::read_link(fd.path()).is_ok_and(|to| to == path);
+            open.any(is_lock).then_some(())
+        })
+        .await?;
+        // It finds the lock taken before, or after, this; but it starts.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        lock.unlock()?;
+        anyhow::Ok(())
+    };
+    tokio::try_join!(node.restart(), let_go)?;
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_second_daemon_on_the_same_directories_is_refused() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("pod", |_| ()).await?;
+    let mut second = node.command(program("dist/crisp"));
+    second.arg("serve").arg("--config").arg(node.config_path());
+    let output = second.output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        !output.status.success() && said.contains("another crisp uses"),
+        "{output:?}"
+    );
+    ensure!(pod.status().await?.state() == PodSandboxState::SandboxReady);
     node.finish().await
 }
