@@ -18,6 +18,7 @@ mod output;
 mod pod;
 mod reload;
 mod serve;
+mod shutdown;
 mod tasks;
 mod text;
 mod top;

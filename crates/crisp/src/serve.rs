@@ -2,6 +2,7 @@
 
 use crate::client::Target;
 use crate::reload::Hangups;
+use crate::shutdown::Shutdown;
 use anyhow::{Context, Result, bail};
 use crisp_engine::{Config, Engine};
 use crisp_metrics::Endpoint;
@@ -17,7 +18,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 use tracing::{Level, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets, filter_fn};
@@ -194,27 +194,4 @@ fn listen(path: &Path) -> Result<UnixListener> {
     fs::set_permissions(path, Permissions::from_mode(0o600))
         .with_context(|| format!("chmod {}", path.display()))?;
     Ok(listener)
-}
-
-/// The signals that end the daemon. They are watched from the start: one that comes early is not lost,
-/// and does not end the daemon half-way.
-struct Shutdown {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Shutdown {
-    fn watch() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn asked(mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

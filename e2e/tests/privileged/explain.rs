@@ -2,6 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use crisp_e2e::{Cgroup, Container, Node, Pod, cgroups_are_v2, resources, sh, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::path::PathBuf;
 
@@ -231,5 +233,38 @@ async fn privileged_top_on_a_terminal_draws_until_it_is_left() -> Result<()> {
     ensure!(terminal.wait().await?.success());
     // The screen that was there before is shown again, with its cursor.
     terminal.wait_for("\x1b[?25h\x1b[?1049l").await?;
+    node.finish().await
+}
+
+/// A process that does not answer until this is dropped.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn stop(pid: Pid) -> Result<Self> {
+        kill(pid, Signal::SIGSTOP)?;
+        Ok(Self(pid))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        kill(self.0, Signal::SIGCONT).expect("a process that was stopped is there");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_top_is_left_while_the_daemon_does_not_answer() -> Result<()> {
+    let node = Node::start().await?;
+    let daemon = node.daemon_pid().context("no daemon")?;
+    let mut terminal = node.crisp_on_terminal(&["top", "--interval", "1"])?;
+    terminal.resize(200, 40)?;
+    terminal.wait_for("; by cpu").await?;
+    let stopped = Stopped::stop(Pid::from_raw(daemon.try_into()?))?;
+    // A table that is asked for in vain, and then Ctrl-C.
+    terminal.enter("m")?;
+    terminal.enter("\x03")?;
+    ensure!(terminal.wait().await?.success());
+    terminal.wait_for("\x1b[?25h\x1b[?1049l").await?;
+    drop(stopped);
     node.finish().await
 }

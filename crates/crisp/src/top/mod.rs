@@ -9,8 +9,9 @@ mod screen;
 
 use crate::client::{Client, Target};
 use crate::output;
+use crate::shutdown::Shutdown;
 use crate::usage::WINDOW;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use node::NodeLook;
 use rows::Order;
@@ -18,6 +19,7 @@ use screen::Screen;
 use std::io::{IsTerminal, stdout};
 use std::process::ExitCode;
 use std::time::Duration;
+use tokio::time::timeout;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -37,7 +39,7 @@ pub(crate) fn run(arguments: &Arguments, target: &Target) -> Result<ExitCode> {
     Client::with(target, async |client| {
         match arguments.once || !on_terminal {
             true => once(&client, arguments.sort).await,
-            false => again_and_again(&client, arguments).await,
+            false => until_ended(&client, arguments).await,
         }
     })?;
     Ok(ExitCode::SUCCESS)
@@ -50,13 +52,22 @@ async fn once(client: &Client, order: Order) -> Result<()> {
     output::result(rows::text(&before, &after, order))
 }
 
+/// Until a key or a signal ends it, also while the daemon does not answer: the terminal is as before then.
+async fn until_ended(client: &Client, arguments: &Arguments) -> Result<()> {
+    let shutdown = Shutdown::watch().context("watching signals")?;
+    tokio::select! {
+        ended = again_and_again(client, arguments) => ended,
+        () = shutdown.asked() => Ok(()),
+    }
+}
+
 async fn again_and_again(client: &Client, arguments: &Arguments) -> Result<()> {
     let interval = Duration::from_secs(arguments.interval);
     let mut order = arguments.sort;
     let (mut before, mut wait) = (NodeLook::take(client).await?, WINDOW);
-    let screen = Screen::open()?;
+    let mut screen = Screen::open()?;
     loop {
-        let key = screen.key(wait)?;
+        let key = timeout(wait, screen.key()).await.ok();
         match key {
             Some(key) if screen::ENDS.contains(&key) => return Ok(()),
             Some(key) => order = order_of(key).unwrap_or(order),

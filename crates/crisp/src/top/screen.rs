@@ -4,16 +4,21 @@
 
 use crate::output;
 use crisp_sys::terminal;
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::termios::SpecialCharacterIndices::{VQUIT, VSUSP};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::read;
-use std::io::{self, stdin, stdout};
-use std::os::fd::AsFd;
-use std::time::Duration;
+use std::io::{stdin, stdout};
+use std::thread;
+use tokio::sync::mpsc::{self, Receiver, Sender};
 
-/// Keys that end the command: `q`, and what Ctrl-C and Ctrl-D give.
-pub(super) const ENDS: [u8; 3] = [b'q', 0x03, 0x04];
+/// Keys that end the command: `q`, and what Ctrl-D gives. Ctrl-C gives SIGINT.
+pub(super) const ENDS: [u8; 2] = [b'q', 0x04];
+
+/// Keys that wait until they are asked for; more wait in the terminal.
+const KEYS_MAX: usize = 16;
+
+/// For a key that a terminal is to have no meaning for (termios(3)).
+const DISABLED: u8 = 0;
 
 /// The other screen, without a cursor.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
@@ -28,19 +33,27 @@ const USUAL_SIZE: (u16, u16) = (80, 24);
 
 /// The terminal, as long as this lives.
 pub(super) struct Screen {
+    keys: Receiver<u8>,
     before: Termios,
 }
 
 impl Screen {
-    /// Takes the terminal: keys come at once and are not shown.
+    /// Takes the terminal: keys come at once and are not shown. Of those that give a signal Ctrl-C stays;
+    /// the others would leave the terminal as it is then.
     pub(super) fn open() -> anyhow::Result<Self> {
         let before = tcgetattr(stdin())?;
         let mut silent = before.clone();
         silent
             .local_flags
-            .remove(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG);
+            .remove(LocalFlags::ICANON | LocalFlags::ECHO);
+        for key in [VQUIT, VSUSP] {
+            silent.control_chars[key as usize] = DISABLED;
+        }
         tcsetattr(stdin(), SetArg::TCSANOW, &silent)?;
-        let screen = Self { before };
+        let (sender, keys) = mpsc::channel(KEYS_MAX);
+        let screen = Self { keys, before };
+        // The terminal is also the shell's, and so one whose reader blocks. The thread ends with the command.
+        thread::spawn(move || read_keys(&sender));
         output::result(ENTER)?;
         Ok(screen)
     }
@@ -50,23 +63,17 @@ impl Screen {
         output::result(frame(text, size()))
     }
 
-    /// Waits for a key, at most so long. A terminal that is gone gives the key that ends.
-    pub(super) fn key(&self, patience: Duration) -> io::Result<Option<u8>> {
-        let stdin = stdin();
-        let mut wanted = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
-        let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
-        match poll(&mut wanted, patience) {
-            // The window has another size.
-            Ok(0) | Err(Errno::EINTR) => return Ok(None),
-            Ok(_) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let mut key = [0];
-        match read(stdin.as_fd(), &mut key)? {
-            0 => Ok(Some(ENDS[0])),
-            _ => Ok(Some(key[0])),
-        }
+    /// Waits for a key. A terminal that is gone gives the key that ends.
+    pub(super) async fn key(&mut self) -> u8 {
+        self.keys.recv().await.unwrap_or(ENDS[0])
     }
+}
+
+fn read_keys(keys: &Sender<u8>) {
+    let mut key = [0];
+    while let Ok(1) = read(stdin(), &mut key)
+        && keys.blocking_send(key[0]).is_ok()
+    {}
 }
 
 impl Drop for Screen {
