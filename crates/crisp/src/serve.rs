@@ -13,6 +13,7 @@ use std::convert::Infallible;
 use std::fs::{self, File, Permissions};
 use std::future::pending;
 use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,6 +32,9 @@ const WORKERS_MAX: usize = 4;
 /// How long another daemon may hold on to the directories, and how often that is looked at.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 const LOCK_RETRY: Duration = Duration::from_millis(10);
+
+/// How long until the address of the metrics is tried again.
+const METRICS_RETRY: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -121,7 +125,6 @@ async fn serve(config: Config, target: &Target, socket: &Path) -> Result<()> {
     let _lock = lock(&config.run_dir).await?;
     let engine = Engine::open(config).await.context("opening the node")?;
     let server = crisp_cri::Server::start(engine.clone()).await?;
-    let metrics = metrics_endpoint(&engine).await?;
     let listener = listen(socket)?;
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving the CRI");
     // Nobody to tell, unless systemd started this.
@@ -130,7 +133,7 @@ async fn serve(config: Config, target: &Target, socket: &Path) -> Result<()> {
     tokio::select! {
         served = server.serve(listener, shutdown.asked()) => served?,
         never = hangups.reload(target, &server) => match never {},
-        never = tell_metrics(metrics, engine.clone()) => match never {},
+        never = tell_metrics(engine.clone()) => match never {},
     }
     let _ = fs::remove_file(socket);
     engine.close().await;
@@ -138,20 +141,35 @@ async fn serve(config: Config, target: &Target, socket: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where Prometheus is answered; none: nobody asked for it.
-async fn metrics_endpoint(engine: &Engine) -> Result<Option<Endpoint>> {
-    let Some(address) = engine.config().metrics.address else {
-        return Ok(None);
-    };
-    let endpoint = Endpoint::bind(address).await?;
-    tracing::info!(address = %endpoint.address()?, "serving metrics");
-    Ok(Some(endpoint))
+/// Answers Prometheus, if somebody asked for it.
+async fn tell_metrics(engine: Arc<Engine>) -> Infallible {
+    match engine.config().metrics.address {
+        Some(address) => {
+            let endpoint = metrics_endpoint(address).await;
+            endpoint.serve(move || engine.metrics_text()).await
+        }
+        None => pending().await,
+    }
 }
 
-async fn tell_metrics(endpoint: Option<Endpoint>, engine: Arc<Engine>) -> Infallible {
-    match endpoint {
-        Some(endpoint) => endpoint.serve(move || engine.metrics_text()).await,
-        None => pending().await,
+/// Pods are served also while somebody else has the address.
+async fn metrics_endpoint(address: SocketAddr) -> Endpoint {
+    let mut is_told = false;
+    loop {
+        match Endpoint::bind(address).await {
+            Ok(endpoint) => {
+                let address = endpoint.address().unwrap_or(address);
+                tracing::info!(%address, "serving metrics");
+                return endpoint;
+            }
+            Err(error) if !is_told => {
+                let error = crisp_engine::chain(&error);
+                tracing::warn!(error, "metrics are served as soon as they can be");
+                is_told = true;
+            }
+            Err(_) => {}
+        }
+        sleep(METRICS_RETRY).await;
     }
 }
 

@@ -2,8 +2,9 @@
 
 use crate::events::{next, subscribe};
 use anyhow::{Result, ensure};
-use crisp_e2e::{Node, Process, Scrape, until};
+use crisp_e2e::{Node, Process, Scrape, http_get, until};
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 
 const PHASES: [&str; 13] = [
     "pod_record",
@@ -156,5 +157,22 @@ async fn privileged_metrics_have_no_label_that_a_client_chooses() -> Result<()> 
     // One more histogram for each of: unknown RPCs, PullImage not found, pulls not found.
     let more = scrape.samples.len() - before;
     ensure!(more < 4 * 50, "{more} more samples");
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_metrics_whose_address_is_taken_come_when_it_is_free() -> Result<()> {
+    let other = TcpListener::bind("127.0.0.1:0")?;
+    let address = other.local_addr()?;
+    let node = Node::start_with(|config| {
+        config["metrics"]["address"] = address.to_string().into();
+    })
+    .await?;
+    // Pods need no metrics.
+    node.run_pod("served", |_| ()).await?;
+    drop(other);
+    let told = async || http_get(address, "/metrics").await.ok();
+    let answer = until("the metrics are served", told).await?;
+    ensure!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
     node.finish().await
 }
