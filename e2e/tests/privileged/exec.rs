@@ -176,6 +176,9 @@ async fn privileged_exec_goes_where_the_init_has_gone() -> Result<()> {
         .await?;
     container.wait_log("done").await?;
     let group = container.sh("cut -d: -f3 /proc/self/cgroup").await?;
-    ensure!(group.ends_with(&format!("/{}/own", container.id)), "{group}");
+    ensure!(
+        group.ends_with(&format!("/{}/own", container.id)),
+        "{group}"
+    );
     node.finish().await
 }
