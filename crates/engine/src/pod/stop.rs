@@ -192,13 +192,16 @@ impl Engine {
         shim.map_or(Ok(()), |shim| kill_shim(&shim))
     }
 
-    /// Kills what is in a cgroup and removes it.
+    /// Kills what is in a cgroup, if anything still is, and removes it.
     pub(crate) async fn remove_cgroup(&self, path: &str) -> Result<()> {
         let cgroup = self.hierarchies.open(&CgroupPath::parse(path)?);
         blocking(move || {
-            cgroup.kill()?;
+            let gone = cgroup.remove_if_empty()?;
+            if !gone {
+                cgroup.kill()?;
+            }
             point!("teardown.cgroup-killed");
-            cgroup.remove()
+            if gone { Ok(()) } else { cgroup.remove() }
         })
         .await
     }
