@@ -68,5 +68,5 @@ pub use path::CgroupPath;
 pub use plan::v2::shares_of_weight;
 pub use pressure::{Pressure, Stall};
 pub use stats::{
-    CpuStats, HugetlbStats, IoStats, IoTimes, MemoryStats, PidsStats, PressureStats, Stats,
+    CpuStats, Extent, HugetlbStats, IoStats, IoTimes, MemoryStats, PidsStats, PressureStats, Stats,
 };

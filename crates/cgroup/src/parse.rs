@@ -32,15 +32,20 @@ pub(crate) fn cpu_max(text: &str) -> Option<(Option<u64>, u64)> {
 pub(crate) struct FlatKeyed<'a>(pub(crate) &'a str);
 
 impl FlatKeyed<'_> {
+    /// The values of several keys, found in one pass: `memory.stat` has a hundred lines.
+    pub(crate) fn each<const N: usize>(self, keys: [&str; N]) -> [Option<u64>; N] {
+        let mut values = [None; N];
+        for (key, value) in self.0.lines().filter_map(|line| line.split_once(' ')) {
+            if let Some(place) = keys.iter().position(|wanted| *wanted == key) {
+                values[place] = value.trim().parse().ok();
+            }
+        }
+        values
+    }
+
     pub(crate) fn get(self, key: &str) -> Option<u64> {
-        let value = |line: &str| {
-            line.strip_prefix(key)?
-                .strip_prefix(' ')?
-                .trim()
-                .parse()
-                .ok()
-        };
-        self.0.lines().find_map(value)
+        let [value] = self.each([key]);
+        value
     }
 
     /// For keys that not every kernel has.
@@ -101,6 +106,7 @@ mod tests {
         assert_eq!(file.get("pg"), None);
         assert_eq!(file.get("torn"), None);
         assert_eq!(file.or_zero("missing"), 0);
+        assert_eq!(file.each(["pgfault", "torn"]), [Some(7), None]);
     }
 
     #[test]

@@ -1,4 +1,7 @@
 //! What a cgroup has used and uses: one shape of figures for both versions.
+//!
+//! Every figure is in a file of its own or beside a few others, and a read takes the kernel microseconds.
+//! What kubelets ask for every few seconds, for all containers, is half of all: see [`Extent`].
 
 mod bfq;
 mod v1;
@@ -14,7 +17,17 @@ use crate::controller::{Controller, Version};
 use crate::pressure::Pressure;
 use crate::{Cgroup, Error, file, parse};
 
-/// Figures of a cgroup with all below it. A part is None when the host lacks its controller.
+/// How many of the figures are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// What the CRI's stats tell: cpu time, memory, the number of processes, pressure.
+    Usage,
+    /// All that there are.
+    All,
+}
+
+/// Figures of a cgroup with all below it. A part is None when the host lacks its controller, and when it
+/// is beyond the [`Extent`] that was asked for; `hugetlb` is empty then.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Stats {
     /// When the cpu time was read.
@@ -41,15 +54,15 @@ pub struct CpuStats {
     /// Used in total.
     pub usage_ns: u64,
     /// Of which in user mode. Version 1 counts it, and `system_ns`, in hundredths of a second.
-    pub user_ns: u64,
+    pub user_ns: Option<u64>,
     /// Of which in the kernel.
-    pub system_ns: u64,
+    pub system_ns: Option<u64>,
     /// Quota periods in which something ran.
-    pub periods: u64,
+    pub periods: Option<u64>,
     /// Of which the quota ran out in so many.
-    pub throttled_periods: u64,
+    pub throttled_periods: Option<u64>,
     /// How long processes were kept from running by the quota, summed over cpus.
-    pub throttled_ns: u64,
+    pub throttled_ns: Option<u64>,
 }
 
 /// Memory now, and events since the cgroup was made.
@@ -74,7 +87,7 @@ pub struct MemoryStats {
     /// Page cache that was not.
     pub inactive_file_bytes: u64,
     /// The kernel's own: stacks, slab, page tables …
-    pub kernel_bytes: u64,
+    pub kernel_bytes: Option<u64>,
     /// Swapped out; None without swap accounting.
     pub swap_bytes: Option<u64>,
     /// Page faults.
@@ -82,9 +95,9 @@ pub struct MemoryStats {
     /// Those that waited for a disk.
     pub major_page_faults: u64,
     /// How often the usage met the limit. Recent kernels no longer count it on version 1.
-    pub limit_hits: u64,
+    pub limit_hits: Option<u64>,
     /// Processes killed by the OOM killer.
-    pub oom_kills: u64,
+    pub oom_kills: Option<u64>,
 }
 
 /// Processes and threads.
@@ -140,22 +153,30 @@ pub struct PressureStats {
 }
 
 impl Cgroup {
-    /// All figures.
-    pub fn stats(&self) -> Result<Stats, Error> {
+    /// Its figures.
+    pub fn stats(&self, extent: Extent) -> Result<Stats, Error> {
         let read_at = SystemTime::now();
-        let figures = match self.hierarchies().version() {
-            Version::V1 => v1::figures(self)?,
-            Version::V2 => v2::figures(self)?,
+        let (cpu, memory) = match self.hierarchies().version() {
+            Version::V1 => (v1::cpu(self, extent)?, v1::memory(self, extent)?),
+            Version::V2 => (v2::cpu(self)?, v2::memory(self, extent)?),
         };
-        Ok(Stats {
+        let usage = Stats {
             read_at,
-            cpu: figures.cpu,
-            memory: figures.memory,
-            pids: self.pids_stats()?,
-            io: figures.io,
-            hugetlb: self.hugetlb_stats()?,
+            cpu,
+            memory,
+            pids: self.pids_stats(extent)?,
+            io: None,
+            hugetlb: Vec::new(),
             pressure: self.pressure()?,
-        })
+        };
+        match extent {
+            Extent::Usage => Ok(usage),
+            Extent::All => Ok(Stats {
+                io: self.io_stats()?,
+                hugetlb: self.hugetlb_stats()?,
+                ..usage
+            }),
+        }
     }
 
     /// How many processes the OOM killer has killed, here and below.
@@ -166,16 +187,30 @@ impl Cgroup {
         }
     }
 
-    fn pids_stats(&self) -> Result<Option<PidsStats>, Error> {
+    fn pids_stats(&self, extent: Extent) -> Result<Option<PidsStats>, Error> {
         let Some(current) = self.number(Controller::Pids, "pids.current")? else {
             return Ok(None);
         };
+        let usage = PidsStats {
+            current,
+            ..PidsStats::default()
+        };
+        if extent == Extent::Usage {
+            return Ok(Some(usage));
+        }
         let events = self.content(Controller::Pids, "pids.events")?;
         Ok(Some(PidsStats {
-            current,
             max: self.limit(Controller::Pids, "pids.max")?,
             refused_forks: events.map(|events| parse::FlatKeyed(&events).or_zero("max")),
+            ..usage
         }))
+    }
+
+    fn io_stats(&self) -> Result<Option<Vec<IoStats>>, Error> {
+        match self.hierarchies().version() {
+            Version::V1 => v1::io(self),
+            Version::V2 => v2::io(self),
+        }
     }
 
     fn hugetlb_stats(&self) -> Result<Vec<HugetlbStats>, Error> {
@@ -232,11 +267,4 @@ impl Cgroup {
         };
         Ok(Some(PressureStats { cpu, memory, io }))
     }
-}
-
-/// What the two versions read differently.
-struct Figures {
-    cpu: Option<CpuStats>,
-    memory: Option<MemoryStats>,
-    io: Option<Vec<IoStats>>,
 }

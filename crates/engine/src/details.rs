@@ -4,7 +4,7 @@ use crate::engine::Engine;
 use crate::error::chain;
 use crate::processes::Processes;
 use crate::view::{ContainerStats, PodStats, PodView};
-use crisp_cgroup::{Cgroup, CgroupPath, IoTimes, Limits, Stats};
+use crisp_cgroup::{Cgroup, CgroupPath, Extent, IoTimes, Limits, Stats};
 use crisp_model::ContainerState;
 use nix::sys::stat::{major, minor};
 use nix::sys::statvfs::statvfs;
@@ -56,7 +56,7 @@ pub struct FileSystem {
 impl Engine {
     /// Figures and details of pods with their containers, in the order given.
     pub async fn pod_metrics(self: &Arc<Self>, pods: Vec<PodView>) -> Vec<PodMetrics> {
-        let stats = self.pod_stats(pods).await;
+        let stats = self.pod_figures(pods, Extent::All).await;
         let engine = self.clone();
         let work = tokio::task::spawn_blocking(move || {
             let pods = stats.into_iter();

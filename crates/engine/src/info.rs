@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::error::chain;
 use crate::pod::Pod;
 use crate::wiring::Wiring;
-use crisp_cgroup::CgroupPath;
+use crisp_cgroup::{CgroupPath, Extent};
 use serde_json::{Value, json};
 
 impl Engine {
@@ -97,7 +97,7 @@ impl Engine {
             "path": path,
             "directories": cgroup.dirs(),
             "limits": cgroup.limits().map_or_else(told, |limits| json!(limits)),
-            "stats": cgroup.stats().map_or_else(told, |stats| json!(stats)),
+            "stats": cgroup.stats(Extent::All).map_or_else(told, |stats| json!(stats)),
         })
     }
 }

@@ -18,7 +18,6 @@ mod handlers;
 mod host;
 mod info;
 mod making;
-mod net_dev;
 mod plugins;
 mod pod;
 mod processes;

@@ -2,12 +2,10 @@
 
 use crate::engine::Engine;
 use crate::error::chain;
-use crate::net_dev;
 use crate::view::{ContainerStats, ContainerView, DiskUsage, PodStats, PodView};
-use crate::wiring::Wiring;
-use crisp_cgroup::{CgroupPath, Stats};
+use crisp_cgroup::{CgroupPath, Extent, Stats};
 use crisp_model::{ContainerState, PodId, PodState};
-use crisp_network::InterfaceStatistics;
+use crisp_network::{InterfaceStatistics, Traffic};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -79,64 +77,75 @@ impl Engine {
     ) -> Vec<ContainerStats> {
         let engine = self.clone();
         in_threads(containers, move |container| {
-            engine.stats_of_container(container)
+            engine.stats_of_container(container, Extent::Usage)
         })
         .await
     }
 
     /// Figures of pods with their containers, in the order given.
     pub async fn pod_stats(self: &Arc<Self>, pods: Vec<PodView>) -> Vec<PodStats> {
-        let mut networks = self.network_stats(&pods).await;
+        self.pod_figures(pods, Extent::Usage).await
+    }
+
+    /// The same, with as much of cgroups as is asked for.
+    pub(crate) async fn pod_figures(
+        self: &Arc<Self>,
+        pods: Vec<PodView>,
+        extent: Extent,
+    ) -> Vec<PodStats> {
+        let counted = pods
+            .iter()
+            .filter_map(|pod| Some((pod.id.clone(), self.counted(pod)?)));
+        let counted = counted.collect();
+        let traffic = tokio::task::spawn_blocking(move || traffic(counted));
         let mut containers = HashMap::<PodId, Vec<ContainerView>>::new();
         for container in self.containers() {
             let of_pod = containers.entry(container.pod.clone()).or_default();
             of_pod.push(container);
         }
         let parts = pods.into_iter().map(|pod| {
-            let network = networks.remove(&pod.id);
             let containers = containers.remove(&pod.id).unwrap_or_default();
-            (pod, network, containers)
+            (pod, containers)
         });
         let engine = self.clone();
-        in_threads(parts.collect(), move |(pod, network, containers)| {
-            engine.stats_of_pod(pod, network, containers)
+        let mut figures = in_threads(parts.collect(), move |(pod, containers)| {
+            engine.stats_of_pod(pod, containers, extent)
         })
-        .await
+        .await;
+        // The work does not panic; a runtime that ends has no use for figures.
+        let mut traffic = traffic.await.unwrap_or_default();
+        for of_pod in &mut figures {
+            of_pod.network = traffic.remove(&of_pod.pod.id);
+        }
+        figures
     }
 
-    async fn network_stats(&self, pods: &[PodView]) -> HashMap<PodId, InterfaceStatistics> {
-        let ready = pods.iter().filter(|pod| pod.state == PodState::Ready);
-        let (mut on_bridge, mut others) = (Vec::new(), Vec::new());
-        for pod in ready {
-            let wiring = self.store.pod(pod.id.as_str()).ok();
-            match wiring.and_then(|pod| pod.record().network) {
-                Some(Wiring::BuiltIn(attachment)) if attachment.uplink.is_none() => {
-                    on_bridge.push(attachment);
-                }
-                Some(wiring) => {
-                    others.extend(pod.pause_pid.map(|pid| (pod.id.clone(), pid, wiring)))
-                }
-                None => {}
-            }
+    /// Where the traffic of a pod is counted; none: nowhere by itself.
+    fn counted(&self, pod: &PodView) -> Option<Counted> {
+        if pod.state != PodState::Ready {
+            return None;
         }
-        let statistics = self.network.statistics(&on_bridge).await;
-        let mut statistics = statistics.unwrap_or_else(|error| {
-            tracing::warn!(error = chain(&error), "network figures cannot be read");
-            HashMap::new()
-        });
-        statistics.extend(seen_from_inside(others).await);
-        statistics
+        if let Some(interface) = &pod.host_interface {
+            return Some(Counted::Outside(interface.clone()));
+        }
+        let pause_pid = pod.pause_pid?;
+        let record = self.store.pod(pod.id.as_str()).ok()?.record();
+        let interface = record.network?.interface().to_owned();
+        Some(Counted::Inside {
+            pause_pid,
+            interface,
+        })
     }
 
     fn stats_of_pod(
         &self,
         pod: PodView,
-        network: Option<InterfaceStatistics>,
         containers: Vec<ContainerView>,
+        extent: Extent,
     ) -> PodStats {
         let at = SystemTime::now();
         let cgroup = match pod.state {
-            PodState::Ready => self.cgroup_stats(&pod.cgroup),
+            PodState::Ready => self.cgroup_stats(&pod.cgroup, extent),
             _ => None,
         };
         let running = containers
@@ -150,15 +159,17 @@ impl Engine {
                 .and_then(|c| c.pids)
                 .map_or(0, |p| p.current),
             cgroup,
-            network,
-            containers: running.map(|c| self.stats_of_container(c)).collect(),
+            network: None,
+            containers: running
+                .map(|c| self.stats_of_container(c, extent))
+                .collect(),
             pod,
         }
     }
 
-    fn stats_of_container(&self, container: ContainerView) -> ContainerStats {
+    fn stats_of_container(&self, container: ContainerView, extent: Extent) -> ContainerStats {
         let cgroup = match container.state {
-            ContainerState::Running(_) => self.cgroup_stats(&container.cgroup),
+            ContainerState::Running(_) => self.cgroup_stats(&container.cgroup, extent),
             _ => None,
         };
         let writable_layer =
@@ -180,9 +191,9 @@ impl Engine {
     }
 
     /// None while the cgroup goes.
-    fn cgroup_stats(&self, path: &str) -> Option<Stats> {
+    fn cgroup_stats(&self, path: &str, extent: Extent) -> Option<Stats> {
         let path = CgroupPath::parse(path).ok()?;
-        match self.hierarchies.open(&path).stats() {
+        match self.hierarchies.open(&path).stats(extent) {
             Ok(stats) => Some(stats),
             Err(error) => {
                 tracing::debug!(cgroup = path.as_str(), error = chain(&error), "no figures");
@@ -222,20 +233,32 @@ where
     seen
 }
 
-/// The traffic of pods whose host's end, if there is one, is not crisp's. In a thread: the kernel walks
-/// through all interfaces of each namespace.
-async fn seen_from_inside(pods: Vec<(PodId, u32, Wiring)>) -> Vec<(PodId, InterfaceStatistics)> {
-    if pods.is_empty() {
-        return Vec::new();
-    }
-    let work = tokio::task::spawn_blocking(move || {
-        let seen = pods.into_iter().filter_map(|(id, pause, wiring)| {
-            let seen = net_dev::statistics(pause, wiring.interface())?;
-            Some((id, seen))
-        });
-        seen.collect()
+/// Where the traffic of a pod is counted.
+#[derive(Debug)]
+enum Counted {
+    /// At the host's end of its pair.
+    Outside(String),
+    /// In its namespace only: the host's end, if there is one, is not crisp's.
+    Inside { pause_pid: u32, interface: String },
+}
+
+/// The traffic of pods. Blocks: each namespace tells of all its interfaces at once.
+fn traffic(counted: Vec<(PodId, Counted)>) -> HashMap<PodId, InterfaceStatistics> {
+    let of_host = Traffic::here().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the traffic of interfaces cannot be read");
+        Traffic::default()
     });
-    work.await.unwrap_or_default()
+    let seen = counted.into_iter().filter_map(|(pod, counted)| {
+        let seen = match counted {
+            Counted::Outside(interface) => of_host.of_peer(&interface)?,
+            Counted::Inside {
+                pause_pid,
+                interface,
+            } => Traffic::around(pause_pid).ok()?.of(&interface)?,
+        };
+        Some((pod, seen))
+    });
+    seen.collect()
 }
 
 #[cfg(test)]

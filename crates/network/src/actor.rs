@@ -5,7 +5,7 @@ mod uplink;
 
 use self::upkeep::Prepared;
 use crate::allocations::Allocations;
-use crate::attachment::{Attachment, InterfaceStatistics};
+use crate::attachment::Attachment;
 use crate::host::{self, Host};
 use crate::nft::{self, Ruleset};
 use crate::reaper::Reaper;
@@ -14,7 +14,7 @@ use crate::{Error, Settings, link, pod, shape};
 use crisp_crash::point;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use nix::errno::Errno;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -159,14 +159,6 @@ impl Actor {
             }
         }
         self.restore()
-    }
-
-    /// The counters of every pod's interface, by the name of the host's end.
-    pub(crate) fn statistics(&mut self) -> Result<HashMap<String, InterfaceStatistics>, Error> {
-        match self.host.bridge_index(&self.settings.bridge)? {
-            Some(bridge) => self.host.statistics(bridge),
-            None => Ok(HashMap::new()),
-        }
     }
 
     /// Waits for the deletions that are due.

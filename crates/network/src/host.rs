@@ -2,7 +2,7 @@
 //! is first needed, and again when somebody else took it away.
 
 use crate::allocations::Allocations;
-use crate::attachment::{InterfaceStatistics, Mac, is_host_interface};
+use crate::attachment::{Mac, is_host_interface};
 use crate::nft::Ruleset;
 use crate::wire::{Batch, Wire};
 use crate::{Error, Settings, forwarding, link};
@@ -14,7 +14,6 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressSco
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
 use nix::errno::Errno;
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 /// The sockets to the kernel, in the daemon's own network namespace.
@@ -229,18 +228,6 @@ impl Host {
             .collect())
     }
 
-    /// The counters of every port of the bridge, as the other end sees them.
-    pub(crate) fn statistics(
-        &mut self,
-        bridge: u32,
-    ) -> Result<HashMap<String, InterfaceStatistics>, Error> {
-        let ports = self.ports(bridge)?;
-        Ok(ports
-            .iter()
-            .filter_map(|port| Some((name_of(port)?.to_owned(), statistics_of(port)?)))
-            .collect())
-    }
-
     fn ports(&mut self, bridge: u32) -> Result<Vec<LinkMessage>, Error> {
         let answers = self
             .route
@@ -309,25 +296,6 @@ fn mtu_of(link: &LinkMessage) -> Option<u32> {
         .iter()
         .find_map(|attribute| match attribute {
             LinkAttribute::Mtu(mtu) => Some(*mtu),
-            _ => None,
-        })
-}
-
-/// What the host's end sent is what the pod received.
-fn statistics_of(link: &LinkMessage) -> Option<InterfaceStatistics> {
-    link.attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            LinkAttribute::Stats64(host) => Some(InterfaceStatistics {
-                rx_bytes: host.tx_bytes,
-                rx_packets: host.tx_packets,
-                rx_errors: host.tx_errors,
-                rx_dropped: host.tx_dropped,
-                tx_bytes: host.rx_bytes,
-                tx_packets: host.rx_packets,
-                tx_errors: host.rx_errors,
-                tx_dropped: host.rx_dropped,
-            }),
             _ => None,
         })
 }

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //!  Network ── allocate, adopt ──▶ Allocations   addresses and host ports in use; memory only
-//!     │ attach, detach, statistics …
+//!     │ attach, detach, garbage …
 //!     ▼ bounded queue
 //!  Actor (one thread) ── link ──▶ Wire (rtnetlink)     bridge, veth pairs, addresses, routes
 //!                     ── nft ───▶ Wire (nfnetlink)     one table: host ports, masquerade
@@ -39,6 +39,7 @@ mod ports;
 mod reaper;
 mod settings;
 mod shape;
+mod traffic;
 mod wire;
 
 pub use attachment::{
@@ -47,3 +48,4 @@ pub use attachment::{
 pub use error::{Error, KernelError, NotReady};
 pub use network::Network;
 pub use settings::{CniSettings, IpvlanMode, Mode, Settings};
+pub use traffic::Traffic;

@@ -2,12 +2,12 @@
 
 use crate::actor::{Actor, Job, lock};
 use crate::allocations::Allocations;
-use crate::attachment::{Attachment, Bandwidth, InterfaceStatistics, host_interface};
+use crate::attachment::{Attachment, Bandwidth, host_interface};
 use crate::{Error, NotReady, Settings, forwarding, pod};
 use crisp_model::{PodId, PortMapping};
 use ipnet::IpNet;
 use nix::errno::Errno;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
@@ -191,22 +191,6 @@ impl Network {
     pub async fn collect_garbage(&self, keep: &HashSet<PodId>) -> Result<(), Error> {
         let keep = keep.iter().map(host_interface).collect();
         self.call(move |actor| actor.collect_garbage(&keep)).await
-    }
-
-    /// The traffic of pods' interfaces, as the pods see it. One request to the kernel for all; pods
-    /// that are not on the bridge are missing.
-    ///
-    /// # Errors
-    /// [`Error::Kernel`].
-    pub async fn statistics(
-        &self,
-        attachments: &[Attachment],
-    ) -> Result<HashMap<PodId, InterfaceStatistics>, Error> {
-        let by_name = self.call(Actor::statistics).await?;
-        Ok(attachments
-            .iter()
-            .filter_map(|a| Some((a.pod.clone(), *by_name.get(&a.host_interface)?)))
-            .collect())
     }
 
     /// Waits until the links of all detached pods are deleted.

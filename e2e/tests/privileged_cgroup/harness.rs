@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crisp_cgroup::{Cgroup, CgroupPath, Error, Hierarchies, Stats, Version};
+use crisp_cgroup::{Cgroup, CgroupPath, Error, Extent, Hierarchies, Stats, Version};
 use crisp_e2e::cgroups_are_v2;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use oci_spec::runtime::LinuxResources;
@@ -193,7 +193,7 @@ pub(crate) fn apply(cgroup: &Cgroup, json: &str) -> Result<(), Error> {
 }
 
 pub(crate) fn stats(cgroup: &Cgroup) -> Stats {
-    cgroup.stats().expect("figures are read")
+    cgroup.stats(Extent::All).expect("figures are read")
 }
 
 pub(crate) fn cpu_usage(cgroup: &Cgroup) -> Duration {

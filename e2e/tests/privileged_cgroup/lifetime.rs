@@ -16,6 +16,8 @@ fn privileged_removal_leaves_nothing_in_any_hierarchy() {
     let container = scratch.hierarchies.open(&container);
     let _shell = Shell::burn(&scratch.hierarchies.open(&nested));
     until("it runs", || container.pids().unwrap().len() == 1);
+    assert!(!pod.remove_if_empty().unwrap());
+    assert_eq!(container.pids().unwrap().len(), 1);
     assert!(matches!(pod.remove(), Err(Error::Busy { .. })));
     pod.kill().unwrap();
     pod.remove().unwrap();

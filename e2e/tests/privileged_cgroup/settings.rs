@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crisp_cgroup::{Controller, Error, Version};
+use crisp_cgroup::{Controller, Error, Extent, Version};
 
 use crate::harness::{MIB, Scratch, Shell, apply, memory_usage, stats, until};
 
@@ -108,7 +108,10 @@ fn privileged_refused_limits_name_file_value_and_reason() {
     let missing = scratch.hierarchies.open(&pod.path().join("none").unwrap());
     let error = apply(&missing, r#"{"pids": {"limit": 5}}"#).unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
-    assert!(matches!(missing.stats(), Err(Error::NotFound { .. })));
+    assert!(matches!(
+        missing.stats(Extent::Usage),
+        Err(Error::NotFound { .. })
+    ));
     assert!(matches!(missing.limits(), Err(Error::NotFound { .. })));
 }
 

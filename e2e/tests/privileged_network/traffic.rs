@@ -2,7 +2,7 @@
 
 use crate::harness::{NODE_OUTSIDE, Node, OUTSIDE, SILENCE, mapping, parse, reach, settings};
 use crisp_model::Protocol;
-use crisp_network::Settings;
+use crisp_network::{Settings, Traffic};
 use std::net::{SocketAddr, UdpSocket};
 
 #[test]
@@ -112,12 +112,11 @@ fn privileged_statistics_are_the_pods_own_view() {
             socket.send_to(&[0; 1000], to).unwrap();
         }
     });
-    let pods = [a.attachment.clone(), b.attachment.clone()];
-    let statistics = node.block_on(node.network.statistics(&pods)).unwrap();
-    let (of_a, of_b) = (
-        &statistics[&a.attachment.pod],
-        &statistics[&b.attachment.pod],
-    );
+    let traffic = node.namespace.run(|| Traffic::here().unwrap());
+    let [of_a, of_b] = [&a, &b].map(|pod| {
+        let host_interface = &pod.attachment.host_interface;
+        traffic.of_peer(host_interface).expect("it has its pair")
+    });
     assert!(
         of_a.tx_bytes > 100_000 && of_a.tx_packets >= 100,
         "{of_a:?}"

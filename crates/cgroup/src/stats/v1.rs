@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{CpuStats, Figures, IoStats, MemoryStats};
+use super::{CpuStats, Extent, IoStats, MemoryStats};
 use crate::controller::Controller;
 use crate::parse::{self, FlatKeyed};
 use crate::{Cgroup, Error, file};
@@ -10,18 +10,16 @@ use crate::{Cgroup, Error, file};
 /// `cpuacct.stat` counts in USER_HZ, which is 100 on every architecture that crisp runs on.
 const TICK_NS: u64 = 1_000_000_000 / 100;
 
-pub(super) fn figures(cgroup: &Cgroup) -> Result<Figures, Error> {
-    Ok(Figures {
-        cpu: cpu(cgroup)?,
-        memory: memory(cgroup)?,
-        io: io(cgroup)?,
-    })
-}
-
-fn cpu(cgroup: &Cgroup) -> Result<Option<CpuStats>, Error> {
+pub(super) fn cpu(cgroup: &Cgroup, extent: Extent) -> Result<Option<CpuStats>, Error> {
     let Some(usage_ns) = cgroup.number(Controller::CpuAcct, "cpuacct.usage")? else {
         return Ok(None);
     };
+    if extent == Extent::Usage {
+        return Ok(Some(CpuStats {
+            usage_ns,
+            ..CpuStats::default()
+        }));
+    }
     let times = cgroup.content(Controller::CpuAcct, "cpuacct.stat")?;
     let quota = cgroup.content(Controller::Cpu, "cpu.stat")?;
     Ok(Some(cpu_stats(
@@ -34,30 +32,37 @@ fn cpu(cgroup: &Cgroup) -> Result<Option<CpuStats>, Error> {
 fn cpu_stats(usage_ns: u64, times: FlatKeyed<'_>, quota: FlatKeyed<'_>) -> CpuStats {
     CpuStats {
         usage_ns,
-        user_ns: times.or_zero("user").saturating_mul(TICK_NS),
-        system_ns: times.or_zero("system").saturating_mul(TICK_NS),
-        periods: quota.or_zero("nr_periods"),
-        throttled_periods: quota.or_zero("nr_throttled"),
-        throttled_ns: quota.or_zero("throttled_time"),
+        user_ns: Some(times.or_zero("user").saturating_mul(TICK_NS)),
+        system_ns: Some(times.or_zero("system").saturating_mul(TICK_NS)),
+        periods: Some(quota.or_zero("nr_periods")),
+        throttled_periods: Some(quota.or_zero("nr_throttled")),
+        throttled_ns: Some(quota.or_zero("throttled_time")),
     }
 }
 
-fn memory(cgroup: &Cgroup) -> Result<Option<MemoryStats>, Error> {
+pub(super) fn memory(cgroup: &Cgroup, extent: Extent) -> Result<Option<MemoryStats>, Error> {
     const MEMORY: Controller = Controller::Memory;
     let Some(usage_bytes) = cgroup.number(MEMORY, "memory.usage_in_bytes")? else {
         return Ok(None);
     };
     let stat = cgroup.content(MEMORY, "memory.stat")?.unwrap_or_default();
-    let with_swap = cgroup.number(MEMORY, "memory.memsw.usage_in_bytes")?;
+    let usage = MemoryStats {
+        limit_bytes: cgroup.limit(MEMORY, "memory.limit_in_bytes")?,
+        ..memory_stats(usage_bytes, FlatKeyed(&stat))
+    };
+    if extent == Extent::Usage {
+        return Ok(Some(usage));
+    }
     Ok(Some(MemoryStats {
         max_usage_bytes: cgroup.number(MEMORY, "memory.max_usage_in_bytes")?,
-        limit_bytes: cgroup.limit(MEMORY, "memory.limit_in_bytes")?,
-        kernel_bytes: cgroup
-            .number(MEMORY, "memory.kmem.usage_in_bytes")?
-            .unwrap_or(0),
-        limit_hits: limit_hits(cgroup)?,
-        oom_kills: oom_kills(cgroup)?,
-        ..memory_stats(usage_bytes, with_swap.is_some(), FlatKeyed(&stat))
+        kernel_bytes: Some(
+            cgroup
+                .number(MEMORY, "memory.kmem.usage_in_bytes")?
+                .unwrap_or(0),
+        ),
+        limit_hits: Some(limit_hits(cgroup)?),
+        oom_kills: Some(oom_kills(cgroup)?),
+        ..usage
     }))
 }
 
@@ -67,20 +72,30 @@ fn limit_hits(cgroup: &Cgroup) -> Result<u64, Error> {
     Ok(hits("memory.failcnt")? + hits("memory.memsw.failcnt")?)
 }
 
-/// The keys with `total_` count the cgroups below as well.
-fn memory_stats(usage_bytes: u64, counts_swap: bool, stat: FlatKeyed<'_>) -> MemoryStats {
-    let inactive_file_bytes = stat.or_zero("total_inactive_file");
+/// The keys with `total_` count the cgroups below as well. The one of swap is there where swap is accounted.
+fn memory_stats(usage_bytes: u64, stat: FlatKeyed<'_>) -> MemoryStats {
+    let [rss, cache, mapped, active, inactive, swap, faults, major] = stat.each([
+        "total_rss",
+        "total_cache",
+        "total_mapped_file",
+        "total_active_file",
+        "total_inactive_file",
+        "total_swap",
+        "total_pgfault",
+        "total_pgmajfault",
+    ]);
+    let inactive_file_bytes = inactive.unwrap_or(0);
     MemoryStats {
         usage_bytes,
         working_set_bytes: usage_bytes.saturating_sub(inactive_file_bytes),
-        rss_bytes: stat.or_zero("total_rss"),
-        cache_bytes: stat.or_zero("total_cache"),
-        mapped_file_bytes: stat.or_zero("total_mapped_file"),
-        active_file_bytes: stat.or_zero("total_active_file"),
+        rss_bytes: rss.unwrap_or(0),
+        cache_bytes: cache.unwrap_or(0),
+        mapped_file_bytes: mapped.unwrap_or(0),
+        active_file_bytes: active.unwrap_or(0),
         inactive_file_bytes,
-        swap_bytes: counts_swap.then(|| stat.or_zero("total_swap")),
-        page_faults: stat.or_zero("total_pgfault"),
-        major_page_faults: stat.or_zero("total_pgmajfault"),
+        swap_bytes: swap,
+        page_faults: faults.unwrap_or(0),
+        major_page_faults: major.unwrap_or(0),
         ..MemoryStats::default()
     }
 }
@@ -108,7 +123,7 @@ fn oom_kills_of(oom_control: &str) -> u64 {
 }
 
 /// `blkio.throttle` counts with every I/O scheduler, `blkio.bfq` with one.
-fn io(cgroup: &Cgroup) -> Result<Option<Vec<IoStats>>, Error> {
+pub(super) fn io(cgroup: &Cgroup) -> Result<Option<Vec<IoStats>>, Error> {
     let read = |file| cgroup.content(Controller::BlkIo, file);
     let Some(bytes) = read("blkio.throttle.io_service_bytes_recursive")? else {
         return Ok(None);
@@ -176,11 +191,11 @@ mod tests {
             stats,
             CpuStats {
                 usage_ns: 1_234_567_890,
-                user_ns: 1_000_000_000,
-                system_ns: 230_000_000,
-                periods: 10,
-                throttled_periods: 4,
-                throttled_ns: 5_000_000,
+                user_ns: Some(1_000_000_000),
+                system_ns: Some(230_000_000),
+                periods: Some(10),
+                throttled_periods: Some(4),
+                throttled_ns: Some(5_000_000),
             }
         );
     }
@@ -190,7 +205,7 @@ mod tests {
         let stat = "cache 1\nrss 2\ntotal_cache 8192\ntotal_rss 4096\ntotal_mapped_file 12\n\
                     total_swap 7\ntotal_pgfault 9\ntotal_pgmajfault 3\ntotal_inactive_file 4000\n\
                     total_active_file 4192\n";
-        let stats = memory_stats(20_000, true, FlatKeyed(stat));
+        let stats = memory_stats(20_000, FlatKeyed(stat));
         assert_eq!(
             stats,
             MemoryStats {
@@ -207,8 +222,9 @@ mod tests {
                 ..MemoryStats::default()
             }
         );
-        assert_eq!(memory_stats(1, false, FlatKeyed(stat)).working_set_bytes, 0);
-        assert_eq!(memory_stats(1, false, FlatKeyed(stat)).swap_bytes, None);
+        assert_eq!(memory_stats(1, FlatKeyed(stat)).working_set_bytes, 0);
+        let unaccounted = stat.replace("total_swap 7\n", "");
+        assert_eq!(memory_stats(1, FlatKeyed(&unaccounted)).swap_bytes, None);
     }
 
     #[test]

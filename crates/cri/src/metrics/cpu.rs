@@ -13,27 +13,27 @@ pub(super) const METRICS: &[Metric] = &[
     counter(
         "container_cpu_user_seconds_total",
         "Processor time used in user mode, in seconds.",
-        One(|f| Some(seconds_of(f.cpu()?.user_ns))),
+        One(|f| f.cpu()?.user_ns.map(seconds_of)),
     ),
     counter(
         "container_cpu_system_seconds_total",
         "Processor time used in the kernel, in seconds.",
-        One(|f| Some(seconds_of(f.cpu()?.system_ns))),
+        One(|f| f.cpu()?.system_ns.map(seconds_of)),
     ),
     counter(
         "container_cpu_cfs_periods_total",
         "Periods of the processor quota in which anything ran.",
-        One(|f| Some(f.cpu()?.periods)),
+        One(|f| f.cpu()?.periods),
     ),
     counter(
         "container_cpu_cfs_throttled_periods_total",
         "Periods in which the processor quota ran out.",
-        One(|f| Some(f.cpu()?.throttled_periods)),
+        One(|f| f.cpu()?.throttled_periods),
     ),
     counter(
         "container_cpu_cfs_throttled_seconds_total",
         "Time for which the processor quota held processes back, in seconds.",
-        One(|f| Some(seconds_of(f.cpu()?.throttled_ns))),
+        One(|f| f.cpu()?.throttled_ns.map(seconds_of)),
     ),
     counter(
         "container_pressure_cpu_stalled_seconds_total",

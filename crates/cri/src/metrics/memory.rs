@@ -48,7 +48,7 @@ pub(super) const METRICS: &[Metric] = &[
     gauge(
         "container_memory_kernel_usage",
         "Memory of the kernel's that is charged, in bytes.",
-        One(|f| Some(f.memory()?.kernel_bytes)),
+        One(|f| f.memory()?.kernel_bytes),
     ),
     gauge(
         "container_memory_swap",
@@ -58,7 +58,7 @@ pub(super) const METRICS: &[Metric] = &[
     counter(
         "container_memory_failcnt",
         "How often the memory limit was met.",
-        One(|f| Some(f.memory()?.limit_hits)),
+        One(|f| f.memory()?.limit_hits),
     ),
     counter(
         "container_memory_failures_total",
@@ -68,7 +68,7 @@ pub(super) const METRICS: &[Metric] = &[
     counter(
         "container_oom_events_total",
         "Processes that were killed for want of memory.",
-        One(|f| Some(f.memory()?.oom_kills)),
+        One(|f| f.memory()?.oom_kills),
     ),
     gauge(
         "container_hugetlb_usage_bytes",
