@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 const PODS: usize = 100;
 /// As often the kubelet asks for all pods and containers.
 const RELIST: Duration = Duration::from_secs(1);
+/// How long a daemon is left alone before its memory is what it keeps without pods. With pods, it is idle as
+/// long as its cpu time is counted.
+const REST: Duration = Duration::from_secs(10);
 
 /// One runtime after the other: what is done for pods of one would be in the way of another's.
 pub(super) async fn measure(runtimes: &[Runtime], effort: &Effort) -> Result<Vec<Row>> {
@@ -22,14 +25,15 @@ pub(super) async fn measure(runtimes: &[Runtime], effort: &Effort) -> Result<Vec
         // What a daemon takes to make pods at all is none of each pod's.
         let first = runtime.start_pod().await?;
         runtime.end_pod(&first).await?;
+        tokio::time::sleep(REST).await;
         let before = pss_bytes(runtime.daemon)?;
         let pods = start_pods(runtime, PODS, CLIENTS).await?;
         let shims = runtime.overhead(&pods).await?;
+        let processes = [shims.clone(), vec![runtime.daemon]].concat();
+        let ((), idle) = cpu_percent(&processes, tokio::time::sleep(effort.idle)).await;
         for (what, bytes) in memory(runtime, before, &shims)? {
             add(what, Unit::Megabytes, bytes / 1e6);
         }
-        let processes = [shims, vec![runtime.daemon]].concat();
-        let ((), idle) = cpu_percent(&processes, tokio::time::sleep(effort.idle)).await;
         add("cpu, 100 idle pods", Unit::CpuPercent, idle);
         let (asked, polled) = cpu_percent(&processes, relist(runtime, effort.idle)).await;
         asked?;

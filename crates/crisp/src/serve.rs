@@ -6,6 +6,7 @@ use crate::shutdown::Shutdown;
 use anyhow::{Context, Result, bail};
 use crisp_engine::{Config, Engine};
 use crisp_metrics::Endpoint;
+use crisp_sys::memory;
 use crisp_traces::Exporter;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -36,6 +37,9 @@ const LOCK_RETRY: Duration = Duration::from_millis(10);
 /// How long until the address of the metrics is tried again.
 const METRICS_RETRY: Duration = Duration::from_secs(5);
 
+/// How long nothing has happened to pods when the memory that it took is given back.
+const REST: Duration = Duration::from_secs(5);
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// How much is logged: error, warn, info, debug or trace.
@@ -48,6 +52,7 @@ pub(crate) fn run(arguments: &Arguments, target: &Target) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the daemon needs root: start it with sudo, or as a systemd service");
     }
+    memory::share_heaps();
     let workers = std::thread::available_parallelism()
         .map_or(1, usize::from)
         .min(WORKERS_MAX);
@@ -129,16 +134,26 @@ async fn serve(config: Config, target: &Target, socket: &Path) -> Result<()> {
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "serving the CRI");
     // Nobody to tell, unless systemd started this.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    crisp_sys::memory::unmap_code();
+    memory::unmap_code();
     tokio::select! {
         served = server.serve(listener, shutdown.asked()) => served?,
         never = hangups.reload(target, &server) => match never {},
         never = tell_metrics(engine.clone()) => match never {},
+        never = give_back_memory(&engine) => match never {},
     }
     let _ = fs::remove_file(socket);
     engine.close().await;
     tracing::info!("the daemon ends; its pods go on");
     Ok(())
+}
+
+/// Whenever pods were made or ended, and nothing more of the kind comes.
+async fn give_back_memory(engine: &Engine) -> Infallible {
+    loop {
+        engine.rested(REST).await;
+        // It holds the heaps for some milliseconds, which no RPC should wait for.
+        let _ = tokio::task::spawn_blocking(memory::trim_heap).await;
+    }
 }
 
 /// Answers Prometheus, if somebody asked for it.

@@ -5,9 +5,9 @@ use crate::view::{ContainerView, PodView};
 use crisp_model::PodId;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::SystemTime;
-use tokio::sync::broadcast;
+use std::time::{Duration, SystemTime};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, broadcast};
 
 /// Events that a slow listener may be behind. One that is farther behind is told what has become of
 /// everything instead of what it missed.
@@ -49,13 +49,17 @@ pub struct Event {
 /// Tells events to listeners.
 #[derive(Debug)]
 pub(crate) struct Events {
-    sender: broadcast::Sender<Event>,
+    /// Boxed: the channel has room for all of [`BACKLOG`] from the start.
+    sender: broadcast::Sender<Box<Event>>,
+    /// Told of each, whoever listens.
+    happened: Notify,
 }
 
 impl Default for Events {
     fn default() -> Self {
         Self {
             sender: broadcast::channel(BACKLOG).0,
+            happened: Notify::new(),
         }
     }
 }
@@ -71,7 +75,7 @@ impl Events {
 #[derive(Debug)]
 pub struct Listening {
     engine: Arc<Engine>,
-    receiver: broadcast::Receiver<Event>,
+    receiver: broadcast::Receiver<Box<Event>>,
     /// The containers and pods that it has heard of and that are not deleted, with their pods.
     known: HashMap<String, PodId>,
 }
@@ -81,7 +85,7 @@ impl Listening {
     /// heard to the present state. They may be followed by older ones, which lead there as well.
     pub async fn next(&mut self) -> Vec<Event> {
         let events = match self.receiver.recv().await {
-            Ok(event) => vec![event],
+            Ok(event) => vec![*event],
             Err(RecvError::Lagged(missed)) => {
                 self.engine.metrics.events_missed(missed);
                 self.engine.present_state(&self.known)
@@ -147,13 +151,23 @@ impl Engine {
     /// Tells what happened to a container or pod. Costs next to nothing when nobody listens.
     pub(crate) fn announce(&self, kind: EventKind, id: &str, pod: &PodId) {
         self.metrics.event(kind.word());
+        self.events.happened.notify_one();
         if self.events.listeners() > 0 {
+            let event = Box::new(self.event(kind, id.to_owned(), pod));
             // A listener that has gone meanwhile needs nothing.
-            let _ = self
-                .events
-                .sender
-                .send(self.event(kind, id.to_owned(), pod));
+            let _ = self.events.sender.send(event);
         }
+    }
+
+    /// Waits until something has happened to a pod or container, and then nothing for so long. For one at a
+    /// time.
+    pub async fn rested(&self, long: Duration) {
+        let happened = &self.events.happened;
+        happened.notified().await;
+        while tokio::time::timeout(long, happened.notified())
+            .await
+            .is_ok()
+        {}
     }
 
     fn event(&self, kind: EventKind, id: String, pod: &PodId) -> Event {

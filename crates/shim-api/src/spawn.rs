@@ -13,7 +13,7 @@ use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_s
 use nix::sys::signal::SigSet;
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -22,6 +22,10 @@ use std::os::unix::fs::DirBuilderExt;
 
 /// The listening socket in the shim.
 pub const LISTENER_FD: RawFd = 3;
+
+/// glibc keeps freed blocks for each thread, so that it need not lock. They hold pages that could be given back,
+/// the shim has one thread, and only the environment can turn it off (ld.so(8)).
+const ONE_FREE_LIST: &CStr = c"GLIBC_TUNABLES=glibc.malloc.tcache_count=0";
 
 /// A shim that was started.
 #[derive(Debug)]
@@ -94,7 +98,8 @@ fn execute(
     let dir = CString::new(paths.runtime_dir().as_os_str().as_bytes())
         .map_err(|error| failed("use the runtime directory")(error.into()))?;
     let arguments = [c"crisp-shim".to_owned(), c"shim".to_owned(), dir];
-    let environment = crisp_crash::environment();
+    let mut environment = crisp_crash::environment();
+    environment.push(ONE_FREE_LIST.to_owned());
     let actions = descriptors(&listener, &log).map_err(from_errno("prepare posix_spawn"))?;
     let attributes = clean_signals().map_err(from_errno("prepare posix_spawn"))?;
     posix_spawn(

@@ -1,6 +1,5 @@
 //! Children that have ended, and what follows from it.
 
-use crate::container::Container;
 use crate::exec::Exec;
 use crate::journal::{Chain, journal};
 use crate::pod::Pod;
@@ -102,7 +101,7 @@ impl Shim {
             return;
         };
         let container = self.containers.get(&exec.container);
-        let exit = exec.ended(status, pid, container);
+        let exit = exec.ended(status, pid, container.map(Box::as_ref));
         point!("shim.exec-ended");
         let Exit {
             container_id,
@@ -153,7 +152,7 @@ impl Shim {
     }
 
     fn is_starting(&self) -> bool {
-        self.containers.values().any(Container::is_starting)
+        self.containers.values().any(|c| c.is_starting())
             || self.execs.values().any(Exec::is_starting)
     }
 

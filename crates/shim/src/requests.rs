@@ -145,7 +145,7 @@ impl Shim {
         let key = self.keys.next();
         let container = Container::begin(key, start, pod, to, &self.poller, &self.witness)?;
         point!("shim.container-forked");
-        self.containers.insert(key, container);
+        self.containers.insert(key, Box::new(container));
         Ok(None)
     }
 
@@ -162,7 +162,7 @@ impl Shim {
             return Err(RequestError::AlreadyExists { what: "exec", id });
         }
         let key = self.keys.next();
-        let container = (container_key, &self.containers[&container_key]);
+        let container = (container_key, self.containers[&container_key].as_ref());
         let exec = Exec::begin(
             key,
             request,
@@ -279,7 +279,7 @@ impl Shim {
         let processes = self
             .containers
             .values()
-            .filter_map(Container::describe)
+            .filter_map(|container| container.describe())
             .collect();
         reply::Body::Processes(Processes { processes })
     }
@@ -333,8 +333,8 @@ impl Shim {
     }
 
     fn container_mut(&mut self, id: &str) -> Result<&mut Container, RequestError> {
-        self.containers
-            .values_mut()
+        let mut containers = self.containers.values_mut().map(Box::as_mut);
+        containers
             .find(|container| container.id == id)
             .ok_or_else(|| RequestError::NotFound {
                 what: "container",

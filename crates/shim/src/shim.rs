@@ -66,7 +66,8 @@ pub(crate) struct Shim {
     listener: Watched<OwnedFd>,
     pub(crate) connections: Connections,
     pub(crate) pod: Pod,
-    pub(crate) containers: BTreeMap<Key, Container>,
+    /// Boxed: a node of the tree has room for eleven.
+    pub(crate) containers: BTreeMap<Key, Box<Container>>,
     pub(crate) execs: BTreeMap<Key, Exec>,
     pub(crate) unclaimed: Unclaimed,
     pub(crate) scratch: Scratch,
@@ -175,6 +176,9 @@ impl Shim {
     }
 
     fn handle(&mut self, event: Event, ready: Readiness) {
+        if !matches!(event, Event::Stdout(_) | Event::Stderr(_)) {
+            self.heap = Heap::Used;
+        }
         match event {
             Event::Connecting => self.accept(),
             Event::Signal => self.reap(),
@@ -214,7 +218,6 @@ impl Shim {
     }
 
     fn serve(&mut self, connection: Key, ready: Readiness) {
-        self.heap = Heap::Used;
         for Incoming { request, fds } in self.connections.turn(connection, ready) {
             let reply_to = ReplyTo {
                 connection,
@@ -233,14 +236,13 @@ impl Shim {
     }
 
     fn container_of_client(&mut self, client: Key) -> Option<&mut Container> {
-        self.containers
-            .values_mut()
-            .find(|container| container.stdio.has_client(client))
+        let mut containers = self.containers.values_mut().map(Box::as_mut);
+        containers.find(|container| container.stdio.has_client(client))
     }
 
     /// The next time at which there is something to do without an event.
     fn deadline(&self) -> Option<Instant> {
-        let containers = self.containers.values().filter_map(Container::deadline);
+        let containers = self.containers.values().filter_map(|c| c.deadline());
         let execs = self.execs.values().filter_map(Exec::deadline);
         let closing = self.closing.iter().map(Closing::next);
         let accept_again = self.accept_again.into_iter();
@@ -259,7 +261,8 @@ impl Shim {
             self.accept_again = None;
         }
         for exec in self.execs.values_mut() {
-            exec.enforce_timeout(self.containers.get(&exec.container), now);
+            let container = self.containers.get(&exec.container);
+            exec.enforce_timeout(container.map(Box::as_ref), now);
         }
         self.end_containers();
         self.close_down(now)
@@ -267,7 +270,7 @@ impl Shim {
 
     /// Containers of which a process is left.
     pub(crate) fn has_live_containers(&self) -> bool {
-        !self.containers.values().all(Container::has_ended)
+        !self.containers.values().all(|c| c.has_ended())
     }
 }
 

@@ -110,7 +110,7 @@ impl Shim {
 
     /// A process that is on its way is killed wherever it is.
     fn abandon_starts(&mut self) {
-        for container in take_where(&mut self.containers, Container::is_starting) {
+        for container in take_where(&mut self.containers, |c| c.is_starting()) {
             self.abandon_start(container);
         }
         for exec in take_where(&mut self.execs, Exec::is_starting) {
@@ -127,7 +127,7 @@ impl Shim {
 
     /// Gives up the start of a container, which was forgotten. One that waits for a file system that hangs
     /// dies when that answers.
-    pub(crate) fn abandon_start(&mut self, mut container: Container) {
+    pub(crate) fn abandon_start(&mut self, mut container: Box<Container>) {
         if let Some(waiters) = container.abandon_start(&self.witness) {
             let (what, id) = ("container", container.id);
             let error = RequestError::NotRunning { what, id };

@@ -21,6 +21,17 @@ pub fn prefer_small_heap() {
     }
 }
 
+/// Has all threads take memory from two heaps at most, of which each has pages that it hands out again. By itself
+/// glibc makes eight for each cpu, and what many threads have done once is never all given back. To be called
+/// before there are threads.
+pub fn share_heaps() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes integers.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2)
+    };
+}
+
 /// Gives back what the allocator holds and nobody uses.
 pub fn trim_heap() {
     #[cfg(target_env = "gnu")]
@@ -49,7 +60,7 @@ pub fn unmap_code() {
 /// gave the process: those of other threads have something below them.
 pub fn trim_stack(_witness: &SingleThreaded) {
     /// Below the caller's frame, room for what this function itself calls.
-    const KEPT_BYTES: usize = 4096;
+    const KEPT_BYTES: usize = 1024;
     /// The kernel keeps other mappings at least 1 MiB away from a stack (`stack_guard_gap`).
     const DEPTH_BYTES: usize = 512 * 1024;
     let here = 0u8;
