@@ -14,9 +14,11 @@
 //! | `log`, `lines` | its log |
 //! | `reap`, `cgroup`, `descendants`, `shutdown` | the end of processes |
 //! | `journal`, `scratch` | the shim's own log and memory |
+//! | `bench` | ways in for benchmarks |
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 mod cgroup;
 mod client;
 mod connection;
