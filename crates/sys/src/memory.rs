@@ -58,9 +58,10 @@ pub fn unmap_code() {
 
 /// Gives back the pages that deeper calls have left on the stack, which has to be the one that the kernel
 /// gave the process: those of other threads have something below them.
+#[inline(never)]
 pub fn trim_stack(_witness: &SingleThreaded) {
     /// Below the caller's frame, room for what this function itself calls.
-    const KEPT_BYTES: usize = 1024;
+    const KEPT_BYTES: usize = 4096;
     /// The kernel keeps other mappings at least 1 MiB away from a stack (`stack_guard_gap`).
     const DEPTH_BYTES: usize = 512 * 1024;
     let here = 0u8;
