@@ -2,12 +2,13 @@
 
 use crate::host;
 use anyhow::Result;
+use crisp_e2e::cgroups_are_v2;
 
 /// The label of those that every node has to pass.
 pub(crate) const LABEL: &str = "NodeConformance";
 
 /// Parts of the names of specs that are labelled so but cannot be run by this driver, and the reasons.
-const ANYWHERE: [Exclusion; 15] = [
+const ANYWHERE: [Exclusion; 18] = [
     ("[Feature:CPUManager]", RESTARTS_KUBELET),
     ("[Feature:DevicePlugin]", RESTARTS_KUBELET),
     ("[Feature:PodResourcesAPI]", RESTARTS_KUBELET),
@@ -20,7 +21,16 @@ const ANYWHERE: [Exclusion; 15] = [
     ("KubletTLS [Serial]", RESTARTS_KUBELET),
     ("ReloadKubeletClientCAFileTest", RESTARTS_KUBELET),
     ("MirrorPod [Serial] when kubelet restarts", RESTARTS_KUBELET),
+    ("OOMKiller [LinuxOnly]", RESTARTS_KUBELET),
     ("StaticPod [Serial]", RESTARTS_KUBELET),
+    (
+        "should be able to pull from private registry with secret",
+        "its registry is filled from public ones when its image is made",
+    ),
+    (
+        "temporarily failed termination due to volume failing to unmount",
+        "no NFS server is among the programs that images are made of",
+    ),
     (
         "container runtime is temporarily down",
         "it stops the runtime by systemd",
@@ -44,6 +54,11 @@ const WITHOUT_DUMMIES: Exclusion = (
     "PrivilegedPod",
     "it makes a dummy network interface, which this kernel has not",
 );
+/// The same for hosts whose cgroups are of version 1.
+const WITHOUT_V2: Exclusion = (
+    "with a critical pod - should avoid swap",
+    "it reads a file of cgroups of version 2",
+);
 
 /// A part of the names of specs, and why they are not run.
 type Exclusion = (&'static str, &'static str);
@@ -55,7 +70,9 @@ pub(crate) struct Exclusions(Vec<Exclusion>);
 impl Exclusions {
     pub(crate) fn here() -> Result<Self> {
         let of_kernel = (!host::can_make_dummies()?).then_some(WITHOUT_DUMMIES);
-        Ok(Self(ANYWHERE.into_iter().chain(of_kernel).collect()))
+        let of_cgroups = (!cgroups_are_v2()).then_some(WITHOUT_V2);
+        let of_host = of_kernel.into_iter().chain(of_cgroups);
+        Ok(Self(ANYWHERE.into_iter().chain(of_host).collect()))
     }
 
     /// Parts of the names of those that are not to be run.
