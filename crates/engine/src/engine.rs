@@ -322,9 +322,12 @@ impl Engine {
     }
 
     /// Moves a container to its next state, in memory and on disk. What cannot happen in its state,
-    /// such as a second report of its end, changes nothing.
+    /// such as a second report of its end, changes nothing, and nothing happens to one that was removed.
     pub(crate) fn transition(&self, container: &Container, event: ContainerEvent) {
         let _telling = container.telling();
+        if !self.store.has_container(container) {
+            return;
+        }
         let Some(state) = container.apply(event) else {
             return;
         };

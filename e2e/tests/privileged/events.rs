@@ -234,3 +234,25 @@ async fn privileged_events_are_heard_again_after_a_restart() -> Result<()> {
     ensure!(status.exit_code == 137, "{status:?}");
     node.finish().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_nothing_is_told_of_a_container_after_its_removal() -> Result<()> {
+    let node = Node::start().await?;
+    let mut events = subscribe(node.runtime()).await?;
+    // The pod is taken down while its containers are removed.
+    for round in 0..10 {
+        let pod = node.run_pod(&format!("lost-{round}"), |_| ()).await?;
+        let create = async |name: &str| pod.create(name, |_| ()).await;
+        let (first, second) = (create("first").await?, create("second").await?);
+        node.shim(&pod.id)?.kill();
+        tokio::try_join!(first.remove(), second.remove())?;
+        pod.remove().await?;
+        let heard = heard_until(&mut events, (&pod.id, Deleted)).await?;
+        for id in [&first.id, &second.id] {
+            let kinds = kinds(&heard, id);
+            let told = [&[Created, Deleted][..], &[Created, Stopped, Deleted]];
+            ensure!(told.contains(&kinds.as_slice()), "{kinds:?}");
+        }
+    }
+    node.finish().await
+}
