@@ -116,7 +116,7 @@ impl Audit<'_> {
     }
 
     /// One for each pod, its pause process and its containers, in every hierarchy. Containers may make
-    /// more below their own, and a runtime with a command takes away those of containers that ended.
+    /// more below their own, and those of containers that ended are taken away soon.
     fn cgroups(&mut self) {
         let mut recorded = BTreeSet::new();
         let mut optional = BTreeSet::new();

@@ -19,7 +19,7 @@ use crate::stats::CpuRates;
 use crate::store::Store;
 use crate::users::Users;
 use crate::view::{CgroupDriver, CniStatus, ContainerView, NodeStatus, PodView};
-use crisp_cgroup::{Hierarchies, Version};
+use crisp_cgroup::{CgroupPath, Hierarchies, Version};
 use crisp_crash::point;
 use crisp_image::Images;
 use crisp_metrics::Metrics;
@@ -319,6 +319,18 @@ impl Engine {
                 reason: exit_reason(exit),
             },
         );
+        self.drop_cgroup(&container);
+    }
+
+    /// Removes the cgroup of a container that has ended: who looks at cgroups would go on telling of it.
+    /// One that has cgroups or processes in it still goes with the container.
+    fn drop_cgroup(&self, container: &Container) {
+        let record = container.record();
+        let removed = CgroupPath::parse(&record.cgroup)
+            .and_then(|path| self.hierarchies.open(&path).remove_if_unused());
+        if let Err(error) = removed {
+            tracing::warn!(container = %record.id, error = chain(&error), "the cgroup stays for now");
+        }
     }
 
     /// Moves a container to its next state, in memory and on disk. What cannot happen in its state,

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use crisp_cri_api::v1::{ListPodSandboxMetricsRequest, Metric, UInt64Value};
-use crisp_e2e::{Container, Node, cgroups_are_v2, resources, sh, until};
+use crisp_e2e::{Container, Node, cgroups_are_v2, eventually, resources, sh, until};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -301,5 +301,27 @@ async fn privileged_processes_threads_and_files_are_told_as_many_as_there_are() 
     // Each of the five has its three streams and the file.
     let files = count("container_file_descriptors", "");
     ensure!((20..=25).contains(&files), "{files}");
+    node.finish().await
+}
+
+/// Who looks at cgroups, as the kubelet's own cAdvisor does, would go on telling of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_ended_container_has_no_cgroup_any_more() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("ended", |_| ()).await?;
+    let wait = "trap 'exit 3' TERM; while :; do sleep 0.1; done";
+    let container = pod
+        .start("main", |config| config.command = sh(wait))
+        .await?;
+    let cgroups = [
+        container.cgroup("memory").await?,
+        container.cgroup("pids").await?,
+    ];
+    container.stop(30).await?;
+    eventually("its cgroups are gone", || {
+        cgroups.iter().all(|cgroup| !cgroup.0.exists())
+    })
+    .await?;
+    ensure!(container.status().await?.exit_code == 3);
     node.finish().await
 }
