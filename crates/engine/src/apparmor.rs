@@ -3,8 +3,8 @@
 //! The kernel is asked what is loaded, in securityfs. The default profile is loaded by
 //! apparmor_parser(8), for only that program compiles profiles: when the first container in the life of a
 //! daemon needs it, so that the profile is always the one of the daemon's own version, and again when
-//! somebody has removed it. A kernel without AppArmor runs containers without a profile, unless one is
-//! asked for by name.
+//! somebody has removed it. Without AppArmor in the kernel, or without a way to it (in a container that is a
+//! node, say, which has no securityfs), containers run without a profile, unless one is asked for by name.
 
 use crate::error::{Error, Result, chain};
 use crisp_helper::Helper;
@@ -68,12 +68,17 @@ enum Choice<'a> {
 impl AppArmor {
     pub(crate) fn inspect() -> Self {
         let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
-        let state = match enabled.is_ok_and(|enabled| enabled.trim() == "Y") {
-            true => State::On {
-                profiles: "/sys/kernel/security/apparmor/profiles".into(),
-            },
-            false => State::Off,
+        let is_enabled = enabled.is_ok_and(|enabled| enabled.trim() == "Y");
+        let profiles = PathBuf::from("/sys/kernel/security/apparmor/profiles");
+        let state = match profiles.exists() {
+            true if is_enabled => State::On { profiles },
+            _ => State::Off,
         };
+        if is_enabled && matches!(state, State::Off) {
+            tracing::warn!(
+                "AppArmor is on, but /sys/kernel/security is not mounted: containers run without profiles"
+            );
+        }
         Self {
             state,
             default: Mutex::default(),
@@ -89,7 +94,7 @@ impl AppArmor {
         let State::On { profiles } = &self.state else {
             return match choice {
                 Choice::Named(name) => Err(Error::Unsupported(format!(
-                    "AppArmor profile {name:?} cannot be applied: this host's kernel runs without AppArmor"
+                    "AppArmor profile {name:?} cannot be applied: this host runs without AppArmor, or without /sys/kernel/security"
                 ))),
                 Choice::None | Choice::Default => Ok(None),
             };

@@ -10,8 +10,8 @@ use nix::sys::stat::{major, minor};
 
 use crate::harness::{MIB, Scratch, Shell, apply, stats, until};
 
-/// What each of two writes, to a half of the disk.
-const WRITTEN_MIB: u64 = 32;
+/// Of each disk.
+const SIZE_MIB: u64 = 32;
 
 /// A block device of its own, the content of a file.
 struct Disk {
@@ -20,11 +20,11 @@ struct Disk {
 }
 
 impl Disk {
-    fn new() -> Self {
-        let name = format!("crisp-e2e-disk-{}", std::process::id());
+    fn new(name: &str) -> Self {
+        let name = format!("crisp-e2e-{name}-{}", std::process::id());
         let file = std::env::temp_dir().join(name);
         let sparse = File::create(&file).expect("files can be made");
-        sparse.set_len(2 * WRITTEN_MIB * MIB).unwrap();
+        sparse.set_len(SIZE_MIB * MIB).unwrap();
         let output = Command::new("losetup")
             .args(["--find", "--show"])
             .arg(&file)
@@ -69,26 +69,26 @@ impl Drop for Disk {
 }
 
 #[test]
-fn privileged_writes_are_held_to_their_rate_and_those_of_others_are_not() {
+fn privileged_writes_are_held_to_the_rate_of_their_device() {
     let scratch = Scratch::on_this_host();
-    let disk = Disk::new();
-    let (held, free) = (scratch.child("held"), scratch.child("free"));
-    let (major, minor) = disk.numbers();
+    let cgroup = scratch.child("container");
+    let (slow, quick) = (Disk::new("slow"), Disk::new("quick"));
+    let (major, minor) = slow.numbers();
     let rate = format!(r#"{{"major": {major}, "minor": {minor}, "rate": {MIB}}}"#);
     let limit = format!(r#"{{"blockIO": {{"throttleWriteBpsDevice": [{rate}]}}}}"#);
-    apply(&held, &limit).unwrap();
+    apply(&cgroup, &limit).unwrap();
     // Version 1 knows whose a write is only when it does not wait in memory.
     let how = match scratch.hierarchies.version() {
         Version::V1 => "oflag=direct",
         Version::V2 => "conv=fsync",
     };
-    let write = |from_mib| {
+    let fill = |disk: &Disk| {
         let device = disk.device.display();
-        format!("dd if=/dev/zero of={device} bs=1M count={WRITTEN_MIB} seek={from_mib} {how}")
+        format!("dd if=/dev/zero of={device} bs=1M count={SIZE_MIB} {how}")
     };
-    let mut writer = Shell::start(&held, &write(0));
-    until("it writes", || disk.written_by(&held) > 0);
-    assert!(Shell::succeeds(&free, &write(WRITTEN_MIB)));
-    assert!(disk.written_by(&held) < WRITTEN_MIB * MIB);
+    let mut writer = Shell::start(&cgroup, &fill(&slow));
+    until("it writes", || slow.written_by(&cgroup) > 0);
+    assert!(Shell::succeeds(&cgroup, &fill(&quick)));
+    assert!(slow.written_by(&cgroup) < SIZE_MIB * MIB);
     assert!(writer.runs(), "it has written all as well");
 }
