@@ -57,7 +57,8 @@ pub fn unmap_code() {
 }
 
 /// Gives back the pages that deeper calls have left on the stack, which has to be the one that the kernel
-/// gave the process: those of other threads have something below them.
+/// gave the process: those of other threads have something below them. It has a frame of its own, as what is
+/// below it is told from what is in use by that.
 #[inline(never)]
 pub fn trim_stack(_witness: &SingleThreaded) {
     /// Below the caller's frame, room for what this function itself calls.
