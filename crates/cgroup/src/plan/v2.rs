@@ -232,6 +232,11 @@ fn block_io_settings(block_io: &LinuxBlockIo, settings: &mut Vec<Setting>) {
             Throttle::ReadOperations => "riops",
             Throttle::WriteOperations => "wiops",
         };
+        // Version 1 takes 0 for none.
+        let rate = match rate {
+            0 => "max".to_owned(),
+            rate => rate.to_string(),
+        };
         io_file("io.max", format!("{device} {key}={rate}"));
     }
 }
@@ -308,6 +313,7 @@ mod tests {
             "blockIO": {
                 "weight": 1000,
                 "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1000}],
+                "throttleWriteBpsDevice": [{"major": 8, "minor": 0, "rate": 0}],
                 "throttleWriteIOPSDevice": [{"major": 8, "minor": 0, "rate": 9}]
             },
             "unified": {"memory.high": "60000000", "io.max": "8:0 rbps=5\n8:16 rbps=6\n"}
@@ -327,6 +333,7 @@ mod tests {
                 "pids.max=100",
                 "io.weight=10000",
                 "io.max=8:0 rbps=1000",
+                "io.max=8:0 wbps=max",
                 "io.max=8:0 wiops=9",
                 "hugetlb.2MB.max=4194304",
                 "hugetlb.2MB.rsvd.max=4194304",
