@@ -85,7 +85,7 @@ async fn privileged_node_in_a_pod_runs_pods_of_its_own() -> Result<()> {
     let addresses = "crisp pod exec inner -- ip -o address show dev eth0";
     let addresses = container.sh(addresses).await?;
     ensure!(addresses.contains(" inet "), "{addresses}");
-    container.sh("crisp pod rm inner").await?;
+    container.sh("crisp pod rm --grace 0 inner").await?;
     let left = container.sh("crictl pods -q").await?;
     ensure!(left.is_empty(), "{left}");
     node.finish().await
