@@ -9,7 +9,7 @@
 use crate::error::{Error, Result, chain};
 use crisp_helper::Helper;
 use crisp_model::{ContainerSecurity, SecurityProfile};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::Mutex;
 
@@ -28,6 +28,35 @@ const PARSER_TIMEOUT: Duration = Duration::from_secs(30);
 /// What it may say.
 const PARSER_OUTPUT_BYTES_MAX: usize = 64 << 10;
 
+/// Names what is loaded, one `name (mode)` a line (Documentation/admin-guide/LSM/apparmor.rst).
+const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
+
+/// What a host has of AppArmor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppArmorPresence {
+    Off,
+    /// On, but nobody can be asked what is loaded: there is no securityfs.
+    Hidden,
+    On,
+}
+
+impl AppArmorPresence {
+    /// Looks at this host.
+    #[must_use]
+    pub fn here() -> Self {
+        let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+        Self::of(enabled.ok().as_deref(), Path::new(PROFILES).exists())
+    }
+
+    fn of(enabled: Option<&str>, has_profiles: bool) -> Self {
+        match enabled.map(str::trim) {
+            Some("Y") if has_profiles => Self::On,
+            Some("Y") => Self::Hidden,
+            _ => Self::Off,
+        }
+    }
+}
+
 /// The host's AppArmor.
 #[derive(Debug)]
 pub(crate) struct AppArmor {
@@ -40,8 +69,7 @@ pub(crate) struct AppArmor {
 enum State {
     Off,
     On {
-        /// Names what is loaded, one `name (mode)` a line
-        /// (Documentation/admin-guide/LSM/apparmor.rst).
+        /// See [`PROFILES`].
         profiles: PathBuf,
     },
 }
@@ -67,18 +95,18 @@ enum Choice<'a> {
 
 impl AppArmor {
     pub(crate) fn inspect() -> Self {
-        let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
-        let is_enabled = enabled.is_ok_and(|enabled| enabled.trim() == "Y");
-        let profiles = PathBuf::from("/sys/kernel/security/apparmor/profiles");
-        let state = match profiles.exists() {
-            true if is_enabled => State::On { profiles },
-            _ => State::Off,
+        let state = match AppArmorPresence::here() {
+            AppArmorPresence::Off => State::Off,
+            AppArmorPresence::Hidden => {
+                tracing::warn!(
+                    "AppArmor is on, but /sys/kernel/security is not mounted: containers run without profiles"
+                );
+                State::Off
+            }
+            AppArmorPresence::On => State::On {
+                profiles: PROFILES.into(),
+            },
         };
-        if is_enabled && matches!(state, State::Off) {
-            tracing::warn!(
-                "AppArmor is on, but /sys/kernel/security is not mounted: containers run without profiles"
-            );
-        }
         Self {
             state,
             default: Mutex::default(),
@@ -187,6 +215,19 @@ mod tests {
             apparmor,
             privileged,
             ..ContainerSecurity::default()
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_hidden() {
+        use AppArmorPresence::{Hidden, Off, On};
+        for (enabled, has_profiles, expected) in [
+            (Some("Y\n"), true, On),
+            (Some("Y\n"), false, Hidden),
+            (Some("N\n"), true, Off),
+            (None, false, Off),
+        ] {
+            assert_eq!(AppArmorPresence::of(enabled, has_profiles), expected);
         }
     }
 

@@ -35,7 +35,7 @@ mod users;
 mod view;
 mod wiring;
 
-pub use apparmor::apparmor_parser;
+pub use apparmor::{AppArmorPresence, apparmor_parser};
 pub use config::Config;
 pub use details::{Details, FileSystem, PodMetrics};
 pub use engine::Engine;

@@ -1,6 +1,7 @@
 //! What containers can be confined by: seccomp, AppArmor, SELinux.
 
 use super::Finding;
+use crisp_engine::AppArmorPresence;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -13,7 +14,7 @@ pub(super) fn findings() -> Vec<Finding> {
     vec![
         seccomp(crisp_seccomp::available_actions(Path::new("/proc"))),
         apparmor(
-            read("/sys/module/apparmor/parameters/enabled").as_deref(),
+            AppArmorPresence::here(),
             crisp_engine::apparmor_parser().is_some(),
         ),
         selinux(read("/sys/fs/selinux/enforce").as_deref()),
@@ -37,17 +38,23 @@ fn seccomp(actions: io::Result<Vec<String>>) -> Finding {
     }
 }
 
-fn apparmor(enabled: Option<&str>, has_parser: bool) -> Finding {
+fn apparmor(presence: AppArmorPresence, has_parser: bool) -> Finding {
     let subject = "AppArmor";
-    match enabled.map(str::trim) {
-        Some("Y") if has_parser => Finding::fine(subject, "on"),
-        Some("Y") => Finding::note(
+    match presence {
+        AppArmorPresence::On if has_parser => Finding::fine(subject, "on"),
+        AppArmorPresence::On => Finding::note(
             subject,
             "on, without apparmor_parser",
             "containers do not start but with the profile Unconfined or one that is loaded",
             "install apparmor_parser (package apparmor)",
         ),
-        _ => Finding::note(
+        AppArmorPresence::Hidden => Finding::note(
+            subject,
+            "on, without /sys/kernel/security",
+            "containers run without a profile, and those that ask for one by its name are refused",
+            "mount securityfs at /sys/kernel/security",
+        ),
+        AppArmorPresence::Off => Finding::note(
             subject,
             "off",
             "containers that ask for an AppArmor profile by its name are refused",
@@ -82,9 +89,11 @@ mod tests {
         );
         assert!(seccomp(actions(&["errno"])).is_missing());
         assert!(seccomp(Err(io::ErrorKind::NotFound.into())).is_missing());
-        assert_eq!(apparmor(Some("Y\n"), true).verdict, Verdict::Fine);
-        assert_ne!(apparmor(Some("Y\n"), false).verdict, Verdict::Fine);
-        assert!(!apparmor(None, false).is_missing());
+        assert_eq!(apparmor(AppArmorPresence::On, true).verdict, Verdict::Fine);
+        assert_ne!(apparmor(AppArmorPresence::On, false).verdict, Verdict::Fine);
+        let hidden = apparmor(AppArmorPresence::Hidden, true);
+        assert!(hidden.verdict != Verdict::Fine && !hidden.is_missing());
+        assert!(!apparmor(AppArmorPresence::Off, false).is_missing());
         assert_eq!(selinux(Some("1")).fact, "enforcing");
     }
 }
