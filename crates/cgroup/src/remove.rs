@@ -38,13 +38,7 @@ impl Cgroup {
     /// costs a fraction of looking for processes: the kernel removes no cgroup that has some.
     pub fn remove_if_empty(&self) -> Result<bool, Error> {
         self.refuse_root()?;
-        let mut gone = true;
-        for dir in self.dirs() {
-            match remove_tree(&dir) {
-                Err(error) if is_in_use(&error) => gone = false,
-                other => other.map_err(Error::io("remove", &dir))?,
-            }
-        }
+        let gone = self.try_remove(remove_tree)?;
         if let Some(mount) = self.hierarchies().hybrid().filter(|_| gone) {
             self.prune_ancestors(mount);
         }
@@ -74,12 +68,17 @@ impl Cgroup {
         }
     }
 
-    /// Removes it if nothing is below it and no process is in it, and says whether it is gone. For a
-    /// parent that several pods share.
+    /// Removes it if nothing is below it and no process is in it, and says whether it is gone. Its ancestors
+    /// stay in any case.
     pub fn remove_if_unused(&self) -> Result<bool, Error> {
+        self.try_remove(|dir| fs::remove_dir(dir))
+    }
+
+    /// Tries to remove it in each hierarchy, and says whether it is gone in all.
+    fn try_remove(&self, remove: impl Fn(&Path) -> io::Result<()>) -> Result<bool, Error> {
         let mut gone = true;
         for dir in self.dirs() {
-            match fs::remove_dir(&dir) {
+            match remove(&dir) {
                 Err(error) if is_in_use(&error) => gone = false,
                 Err(error) if !file::is_gone(&error) => {
                     return Err(Error::io("remove", &dir)(error));
