@@ -156,14 +156,7 @@ impl Registry {
         let response = response.map_err(|error| missing(error, blob))?;
         let body = read_body(response, blob.size_bytes).await;
         let bytes = body.map_err(|failure| self.error(&failure, &[]))?;
-        let size_bytes = bytes.len() as u64;
-        if size_bytes != blob.size_bytes {
-            let expected = blob.size_bytes;
-            return Err(Error::corrupt(
-                what(blob),
-                format!("it has {size_bytes} bytes instead of {expected}"),
-            ));
-        }
+        check_size(blob, bytes.len() as u64)?;
         check_digest(&Version::Digest(blob.digest.clone()), &bytes)?;
         Ok(bytes)
     }
@@ -419,12 +412,20 @@ fn known_bytes(
         };
     }
     let length = header(CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
-    match length {
-        Some(length) if length != blob.size_bytes => {
-            let reason = format!("it has {length} bytes instead of {}", blob.size_bytes);
-            Err(Failure::Final(Error::corrupt(what(blob), reason)))
-        }
-        _ => Ok(done_bytes),
+    if let Some(length) = length {
+        check_size(blob, length).map_err(Failure::Final)?;
+    }
+    Ok(done_bytes)
+}
+
+/// What a registry gives as a blob has the size that its manifest says.
+fn check_size(blob: &Descriptor, bytes: u64) -> Result<(), Error> {
+    match bytes == blob.size_bytes {
+        true => Ok(()),
+        false => Err(Error::corrupt(
+            what(blob),
+            format!("it has {bytes} bytes instead of {}", blob.size_bytes),
+        )),
     }
 }
 
