@@ -3,7 +3,6 @@
 //! `e2e/cluster.sh` prepares what it needs and explains its arguments.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stderr, reason = "the error is for whoever runs it")]
 
 mod checks;
 mod cluster;
@@ -17,28 +16,11 @@ mod worker;
 
 use anyhow::Result;
 use cluster::Cluster;
-use crisp_e2e::{leave_host, unless_interrupted};
+use crisp_e2e::{exit_code, run_apart};
 use std::process::ExitCode;
-use tokio::runtime;
 
 fn main() -> ExitCode {
-    match check_apart() {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn check_apart() -> Result<bool> {
-    leave_host()?;
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
-    runtime.block_on(async { unless_interrupted(check(&wanted)).await? })
+    exit_code(run_apart(async |wanted| check(&wanted).await))
 }
 
 /// Whether no check failed.

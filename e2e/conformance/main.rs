@@ -2,11 +2,7 @@
 //! `e2e/conformance.sh` prepares what it needs and explains its arguments.
 
 #![forbid(unsafe_code)]
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the verdicts are for whoever runs it"
-)]
+#![expect(clippy::print_stdout, reason = "the verdicts are for whoever runs it")]
 
 mod exclusions;
 mod host;
@@ -15,34 +11,15 @@ mod suite;
 
 use anyhow::{Context, Result, ensure};
 use crisp_e2e::ginkgo::{Report, Verdict, empty_results};
-use crisp_e2e::{
-    HostSysctls, KubeletHost, Node, Registry, Slot, leave_host, tools, unless_interrupted,
-};
+use crisp_e2e::{HostSysctls, KubeletHost, Node, Registry, Slot, exit_code, run_apart, tools};
 use exclusions::Exclusions;
 use host::OwnDirectories;
 use std::fs;
 use std::process::ExitCode;
 use suite::Suite;
-use tokio::runtime;
 
 fn main() -> ExitCode {
-    match test_apart() {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn test_apart() -> Result<bool> {
-    leave_host()?;
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    runtime.block_on(async { unless_interrupted(test(&words)).await? })
+    exit_code(run_apart(async |words| test(&words).await))
 }
 
 /// Whether no spec failed.

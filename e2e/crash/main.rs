@@ -2,11 +2,7 @@
 //! anything is lost, leaked or stuck by it. `e2e/crash.sh` builds what it needs and explains its options.
 
 #![forbid(unsafe_code)]
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the verdicts are for whoever runs it"
-)]
+#![expect(clippy::print_stdout, reason = "the verdicts are for whoever runs it")]
 
 mod finding;
 mod kubelet;
@@ -23,6 +19,7 @@ use crate::report::{Report, Verdict};
 use crate::stories::{QUIET, Story};
 use crate::workers::work_off;
 use anyhow::{Result, anyhow, bail};
+use crisp_e2e::exit_code;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
@@ -37,14 +34,8 @@ struct Case {
 }
 
 fn main() -> ExitCode {
-    match Options::parse(std::env::args().skip(1)).and_then(|options| test(&options)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let options = Options::parse(std::env::args().skip(1));
+    exit_code(options.and_then(|options| test(&options)))
 }
 
 /// Whether nothing was lost, leaked or stuck, and every point was reached.

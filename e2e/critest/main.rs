@@ -3,11 +3,7 @@
 //! needs and explains its options.
 
 #![forbid(unsafe_code)]
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the verdicts are for whoever runs it"
-)]
+#![expect(clippy::print_stdout, reason = "the verdicts are for whoever runs it")]
 
 mod images;
 mod options;
@@ -15,7 +11,9 @@ mod suite;
 
 use anyhow::{Context, Result, ensure};
 use crisp_e2e::ginkgo::{Report, Verdict, empty_results};
-use crisp_e2e::{MIRRORED, Mirror, Node, Registry, Slot, oci_handlers, tools, unless_interrupted};
+use crisp_e2e::{
+    MIRRORED, Mirror, Node, Registry, Slot, exit_code, oci_handlers, tools, unless_interrupted,
+};
 use options::{Options, Target};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -24,14 +22,7 @@ use suite::Suite;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match test_unless_interrupted().await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(test_unless_interrupted().await)
 }
 
 async fn test_unless_interrupted() -> Result<bool> {

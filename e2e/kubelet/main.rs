@@ -2,27 +2,19 @@
 //! kubelet tells of it. `e2e/kubelet.sh` prepares what it needs and explains its arguments.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stderr, reason = "the error is for whoever runs it")]
 
 mod checks;
 mod kubelet;
 mod pod;
 
 use anyhow::Result;
-use crisp_e2e::{Node, unless_interrupted};
+use crisp_e2e::{Node, exit_code, unless_interrupted};
 use kubelet::Kubelet;
 use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match check_unless_interrupted().await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(check_unless_interrupted().await)
 }
 
 async fn check_unless_interrupted() -> Result<bool> {

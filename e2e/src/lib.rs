@@ -8,7 +8,10 @@
 //! Tests need root and fail without it. `hack/test.sh --prepare` fetches the peers.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stderr, reason = "cargo shows it for tests that fail")]
+#![expect(
+    clippy::print_stderr,
+    reason = "it is for whoever runs a driver, and cargo shows it for tests that fail"
+)]
 
 mod agnhost;
 mod apart;
@@ -24,6 +27,7 @@ mod containerd;
 mod crash;
 mod daemon;
 mod disk;
+mod driver;
 mod figures;
 mod front;
 mod fuse;
@@ -51,13 +55,14 @@ mod wait;
 mod web;
 
 pub use agnhost::{AGNHOST, agnhost};
-pub use apart::leave_host;
+pub use apart::run_apart;
 pub use archive::{docker_archive, oci_archive};
 pub use collector::{Collector, Span, attribute};
 pub use command::{Forward, Output, fed};
 pub use containerd::Containerd;
 pub use daemon::oci_handlers;
 pub use disk::{Filler, mount_disk};
+pub use driver::exit_code;
 pub use figures::Figures;
 pub use front::{Answer, Front};
 pub use fuse::Fuse;
