@@ -21,9 +21,9 @@ pub fn prefer_small_heap() {
     }
 }
 
-/// Has all threads take memory from two heaps at most, of which each has pages that it hands out again. By itself
-/// glibc makes eight for each cpu, and what many threads have done once is never all given back. To be called
-/// before there are threads.
+/// Has all threads take memory from two heaps at most, of which each has pages that it hands out again. By
+/// itself glibc makes eight for each cpu, and what many threads have done once is never all given back. To be
+/// called before there are threads.
 pub fn share_heaps() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt takes integers.
