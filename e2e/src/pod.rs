@@ -478,6 +478,16 @@ impl Container<'_> {
         Ok(done.stdout.trim_end().to_owned())
     }
 
+    /// Makes an empty file in it, which its first process waits for. It is the host that does: a command
+    /// in the container might be ended by what its file sets off, before it has ended by itself.
+    ///
+    /// # Errors
+    /// It does not run, or its root does not take the file.
+    pub async fn let_go(&self, path: &str) -> Result<()> {
+        let file = format!("/proc/{}/root{path}", self.process().await?.0);
+        fs::write(&file, "").context(file)
+    }
+
     /// Where its log is.
     #[must_use]
     pub fn log_path(&self) -> &Path {

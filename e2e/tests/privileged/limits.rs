@@ -190,7 +190,7 @@ async fn privileged_container_over_its_memory_limit_is_oom_killed() -> Result<()
         .read("memory.limit_in_bytes")
         .or_else(|_| memory.read("memory.max"))?;
     ensure!(limit == (32 * MIB).to_string(), "{limit}");
-    container.sh("touch /tmp/go").await?;
+    container.let_go("/tmp/go").await?;
     let status = container.wait_exit().await?;
     ensure!(
         (status.exit_code, status.reason.as_str()) == (137, "OOMKilled"),

@@ -11,11 +11,15 @@ use nix::sys::stat::{major, minor};
 use crate::harness::{MIB, Scratch, Shell, apply, stats, until};
 
 /// Of each disk.
-const SIZE_MIB: u64 = 32;
+const SIZE_MIB: u64 = 64;
 
 /// What is written to it, in its middle: udev has read its ends to see what is there, so that version 2
 /// would take a write of those for one of udev.
 const WRITTEN_MIB: u64 = SIZE_MIB / 2;
+
+/// Bytes a second. All is written in two minutes at this rate, and at once without, or after some seconds
+/// where much else is done.
+const RATE: u64 = MIB / 4;
 
 /// A block device of its own, the content of a file.
 struct Disk {
@@ -85,7 +89,7 @@ fn privileged_writes_are_held_to_the_rate_of_their_device() {
     let scratch = Scratch::on_this_host();
     let cgroup = scratch.child("container");
     let (slow, quick) = (Disk::new("slow"), Disk::new("quick"));
-    slow.limit(&cgroup, MIB);
+    slow.limit(&cgroup, RATE);
     // Version 1 knows whose a write is only when it does not wait in memory.
     let how = match scratch.hierarchies.version() {
         Version::V1 => "oflag=direct",

@@ -67,7 +67,7 @@ async fn privileged_crictl_logs_follows_over_a_reopening_to_the_end() -> Result<
     let rotated = container.log_path().with_extension("log.1");
     std::fs::rename(container.log_path(), rotated)?;
     node.crictl(&["logs", "--reopen", &container.id]).await?;
-    container.sh("touch /tmp/go").await?;
+    container.let_go("/tmp/go").await?;
     let mut rest = String::new();
     // The end of the log is the end of what follows it.
     tokio::time::timeout(

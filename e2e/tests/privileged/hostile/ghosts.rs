@@ -23,8 +23,11 @@ async fn privileged_execd_process_that_holds_the_log_ends_with_the_container() -
         .await?;
     container.wait_log("ready").await?;
     container.sh(&ghost(7_650_301)).await?;
-    ensure!(!Process::with_argument("7650301").is_empty());
-    container.sh("touch /go").await?;
+    eventually("the ghost is there", || {
+        !Process::with_argument("sleep 7650301").is_empty()
+    })
+    .await?;
+    container.let_go("/go").await?;
     ensure!(container.wait_exit().await?.exit_code == 3);
     ensure!(
         Process::with_argument("7650301").is_empty(),
@@ -56,7 +59,11 @@ async fn privileged_orphans_of_execs_end_with_the_container_in_a_shared_pid_name
     container
         .sh(&ghost(7_650_302).replace("/proc/1/fd/1", "/dev/null"))
         .await?;
-    container.sh("touch /go").await?;
+    eventually("the orphan is there", || {
+        !Process::with_argument("sleep 7650302").is_empty()
+    })
+    .await?;
+    container.let_go("/go").await?;
     ensure!(container.wait_exit().await?.exit_code == 3);
     eventually("the orphan is gone", || {
         Process::with_argument("7650302").is_empty()
@@ -92,7 +99,7 @@ async fn privileged_process_in_a_cgroup_of_its_own_making_ends_with_the_containe
         !Process::with_argument("sleep 7650303").is_empty()
     })
     .await?;
-    container.sh("touch /go").await?;
+    container.let_go("/go").await?;
     ensure!(container.wait_exit().await?.exit_code == 3);
     eventually("what hid is gone", || {
         Process::with_argument("7650303").is_empty()

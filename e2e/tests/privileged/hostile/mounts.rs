@@ -227,7 +227,7 @@ async fn privileged_process_that_cannot_be_killed_is_told_and_ends_when_it_can()
     container.wait_log("ready").await?;
     let process = container.process().await?;
     dead.hang();
-    container.sh("touch /go").await?;
+    container.let_go("/go").await?;
     until("it reads", async || {
         process.command_line().starts_with("cat").then_some(())
     })
