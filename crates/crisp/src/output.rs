@@ -7,6 +7,8 @@ use anyhow::Result;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
+use crate::text::printable;
+
 /// Writes a result as it is.
 pub(crate) fn result(text: impl Display) -> Result<()> {
     let mut stdout = io::stdout().lock();
@@ -37,9 +39,15 @@ pub(crate) fn note(text: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Tells an error with its causes, on one line.
+/// Tells an error with its causes; none of them can write to the terminal, whoever worded it.
 pub(crate) fn error(error: &anyhow::Error) {
-    note(format_args!("crisp: {error:#}"));
+    note(format_args!("crisp: {}", wording(error)));
+}
+
+fn wording(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let lines: Vec<_> = text.lines().map(printable).collect();
+    lines.join("\n")
 }
 
 /// Whether notes are read by a person who can watch them change.
@@ -58,4 +66,18 @@ pub(crate) fn rewrite_note(text: &str) {
 pub(crate) fn is_reader_gone(error: &anyhow::Error) -> bool {
     let cause = error.root_cause().downcast_ref::<io::Error>();
     cause.is_some_and(|cause| cause.kind() == ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_keep_their_lines_and_cannot_write_to_the_terminal() {
+        let error = anyhow::anyhow!("no\x1b[2Jsuch image\r\nask for another").context("pull");
+        assert_eq!(
+            wording(&error),
+            "pull: no\u{fffd}[2Jsuch image\nask for another"
+        );
+    }
 }
