@@ -4,14 +4,14 @@ use anyhow::{Result, bail};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Long enough for a machine that runs several tests at once on two cores.
-const BOUND: Duration = Duration::from_secs(60);
+/// Long enough for an emulated machine that runs several tests at once, beside others.
+const BOUND: Duration = Duration::from_secs(180);
 const STEP: Duration = Duration::from_millis(20);
 
 /// Asks until there is an answer.
 ///
 /// # Errors
-/// There is none after a minute.
+/// There is none after three minutes.
 pub async fn until<T>(what: &str, ask: impl AsyncFnMut() -> Option<T>) -> Result<T> {
     until_within(BOUND, STEP, what, ask).await
 }
@@ -41,7 +41,7 @@ pub async fn until_within<T>(
 /// Asks until the answer is yes.
 ///
 /// # Errors
-/// It is no after a minute.
+/// It is no after three minutes.
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> Result<()> {
     until(what, async || holds().then_some(())).await
 }

@@ -14,7 +14,7 @@ use oci_spec::runtime::LinuxResources;
 
 pub(crate) const MIB: u64 = 1 << 20;
 /// Waits are for things that happen; this one is for those that do not.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A cgroup for one test, killed and removed with all below it.
 pub(crate) struct Scratch {
@@ -100,8 +100,7 @@ impl Shell {
 
     /// Holds that much memory.
     pub(crate) fn hold(cgroup: &Cgroup, bytes: u64) -> Self {
-        let script =
-            format!("x=$(head -c {bytes} /dev/zero | tr '\\0' x); while :; do sleep 9; done");
+        let script = format!("{{ head -c {bytes} /dev/zero; sleep 3600; }} | tail -c {bytes}");
         Self::start(cgroup, &script)
     }
 
