@@ -1,5 +1,7 @@
 //! Cgroups that are made and removed, alone and beside each other.
 
+use std::fs;
+use std::path::PathBuf;
 use std::thread;
 
 use crisp_cgroup::Error;
@@ -14,8 +16,12 @@ fn privileged_removal_leaves_nothing_in_any_hierarchy() {
     let nested = container.join("a").unwrap().join("b").unwrap();
     scratch.hierarchies.create(&nested).unwrap();
     let container = scratch.hierarchies.open(&container);
-    let _shell = Shell::burn(&scratch.hierarchies.open(&nested));
-    until("it runs", || container.pids().unwrap().len() == 1);
+    let nested = scratch.hierarchies.open(&nested);
+    let _shell = Shell::burn(&nested);
+    until("it has joined all", || {
+        let has_joined = |dir: &PathBuf| !fs::read(dir.join("cgroup.procs")).unwrap().is_empty();
+        nested.dirs().iter().all(has_joined)
+    });
     assert!(!pod.remove_if_empty().unwrap());
     assert_eq!(container.pids().unwrap().len(), 1);
     assert!(matches!(pod.remove(), Err(Error::Busy { .. })));
