@@ -146,6 +146,21 @@ pub fn cgroups_are_v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
+/// Where the hierarchies of cgroups are: the one of version 2, or all of version 1.
+#[must_use]
+pub(crate) fn cgroup_hierarchies() -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    if cgroups_are_v2() {
+        return vec![root.to_owned()];
+    }
+    let entries = fs::read_dir(root).into_iter().flatten().flatten();
+    // Controllers that share a hierarchy are symbolic links to it.
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| !path.is_symlink() && path.join("cgroup.procs").exists())
+        .collect()
+}
+
 /// A directory of a cgroup hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroup(pub PathBuf);

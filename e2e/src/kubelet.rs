@@ -1,6 +1,6 @@
 //! A kubelet on a node: what it is configured with, its process, and what it changes on its host.
 
-use crate::kernel::cgroups_are_v2;
+use crate::leftovers::places_of_cgroup;
 use crate::manifest::merged;
 use crate::node::Node;
 use crate::service::Service;
@@ -120,7 +120,7 @@ impl KubeletHost {
     /// The cgroups cannot be made.
     pub fn prepare(node: &Node) -> Result<Self> {
         let host = Self {
-            cgroups: in_hierarchies(&node.cgroup_parent())?,
+            cgroups: places_of_cgroup(&node.cgroup_parent()).collect(),
             has_made_default_root: !Path::new(DEFAULT_ROOT).exists(),
         };
         fs::create_dir_all(DEFAULT_ROOT)?;
@@ -229,23 +229,6 @@ fn share(dir: &Path) -> Result<()> {
     let none = None::<&str>;
     mount(Some(dir), dir, none, MsFlags::MS_BIND, none)?;
     Ok(mount(none, dir, none, MsFlags::MS_SHARED, none)?)
-}
-
-/// The directories of a cgroup, one for each hierarchy.
-fn in_hierarchies(cgroup: &str) -> Result<Vec<PathBuf>> {
-    let root = Path::new("/sys/fs/cgroup");
-    let relative = cgroup.trim_start_matches('/');
-    if cgroups_are_v2() {
-        return Ok(vec![root.join(relative)]);
-    }
-    let mut dirs = Vec::new();
-    for entry in fs::read_dir(root)? {
-        let hierarchy = entry?.path();
-        if hierarchy.join("cgroup.procs").exists() {
-            dirs.push(hierarchy.join(relative));
-        }
-    }
-    Ok(dirs)
 }
 
 /// Removes cgroups without processes, the innermost first. Those with some are swept with their node.

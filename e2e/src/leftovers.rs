@@ -2,7 +2,7 @@
 //! so that a failed test harms no other.
 
 use crate::cni;
-use crate::kernel::Process;
+use crate::kernel::{Process, cgroup_hierarchies};
 use crate::slot::Slot;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
@@ -206,15 +206,8 @@ pub(crate) fn cgroup_roots(slot: &Slot) -> Vec<PathBuf> {
 /// Where a cgroup would be, in whichever hierarchy.
 pub fn places_of_cgroup(path: &str) -> impl Iterator<Item = PathBuf> + use<> {
     let name = path.trim_start_matches('/').to_owned();
-    let root = Path::new("/sys/fs/cgroup");
-    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten();
-    // Controllers that share a hierarchy are symbolic links to it.
-    let hierarchies = hierarchies
-        .map(|entry| entry.path())
-        .filter(|path| !path.is_symlink());
-    hierarchies
-        .chain([root.to_owned()])
-        .map(move |path| path.join(&name))
+    let hierarchies = cgroup_hierarchies().into_iter();
+    hierarchies.map(move |hierarchy| hierarchy.join(&name))
 }
 
 fn remove_cgroups(slot: &Slot) {
