@@ -68,6 +68,7 @@ fn status(code: Code, mut message: String) -> Status {
 fn engine_code(error: &EngineError) -> Code {
     match error {
         EngineError::NotFound { kind, .. } => not_found(*kind),
+        EngineError::UnknownToShim(_) => Code::NotFound,
         EngineError::Ambiguous { .. } | EngineError::Invalid { .. } => Code::InvalidArgument,
         EngineError::AlreadyExists { .. } => Code::AlreadyExists,
         EngineError::FailedPrecondition(_)
@@ -185,6 +186,10 @@ mod tests {
             (not_found(Kind::Container), Code::NotFound),
             (not_found(Kind::Image), Code::NotFound),
             (not_found(Kind::Handler), Code::InvalidArgument),
+            (
+                EngineError::UnknownToShim("no exec \"abc\"".to_owned()),
+                Code::NotFound,
+            ),
             (
                 EngineError::Ambiguous {
                     kind: Kind::Pod,

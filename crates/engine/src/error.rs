@@ -60,6 +60,9 @@ pub enum Error {
     Cni(#[source] Arc<crisp_cni::Error>),
     #[error("a limit cannot be set")]
     Cgroup(#[source] Arc<crisp_cgroup::Error>),
+    /// The pod's shim has no such container or process; the text says which.
+    #[error("{0}")]
+    UnknownToShim(String),
     /// The shim of the pod failed, or is gone.
     #[error("the pod's shim {0}")]
     Shim(String),

@@ -3,7 +3,7 @@
 //! One task reads the socket. What a reply or an event changes in the engine's memory is done by that
 //! task, in the order in which the shim sent it: a container's start is known before its exit.
 
-use crate::error::{Error, Kind, Result, chain};
+use crate::error::{Error, Result, chain};
 use crate::reaper::Reaper;
 use crisp_model::PodId;
 use crisp_shim_api::message::{
@@ -329,10 +329,7 @@ fn reported(failure: Failure) -> Error {
     let kind = failure.kind();
     let message = failure.message;
     match kind {
-        failure::Kind::NotFound => Error::NotFound {
-            kind: Kind::Container,
-            id: message,
-        },
+        failure::Kind::NotFound => Error::UnknownToShim(message),
         failure::Kind::NotRunning => Error::FailedPrecondition(message),
         failure::Kind::NotExecutable => Error::NotExecutable(message),
         failure::Kind::Invalid => Error::invalid("shim", message),

@@ -50,7 +50,7 @@ impl Engine {
             };
             match shim.call(request::Body::RemoveContainer(request)).await {
                 // Never started, or the shim is gone and with it what it knew.
-                Ok(_) | Err(Error::NotFound { .. } | Error::Shim(_)) => {}
+                Ok(_) | Err(Error::UnknownToShim(_) | Error::Shim(_)) => {}
                 Err(error) => return Err(error),
             }
         }

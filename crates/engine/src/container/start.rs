@@ -110,7 +110,7 @@ impl Engine {
         };
         match shim.call(request::Body::RemoveContainer(request)).await {
             // It had failed by itself.
-            Ok(_) | Err(Error::NotFound { .. }) => {}
+            Ok(_) | Err(Error::UnknownToShim(_)) => {}
             Err(error) => {
                 tracing::warn!(container = %container.id(), error = chain(&error), "a start is not given up");
             }

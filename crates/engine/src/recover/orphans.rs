@@ -162,7 +162,7 @@ impl Engine {
             .await
         {
             match error {
-                Error::NotFound { .. } => break,
+                Error::UnknownToShim(_) => break,
                 // It has not heard of the end yet.
                 Error::Invalid { .. } if attempts < FORGET_ATTEMPTS => attempts += 1,
                 error => return Err(error),
