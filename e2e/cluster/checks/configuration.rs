@@ -56,24 +56,27 @@ pub(super) async fn files_and_variables_come_from_the_api_and_change(
     kubectl.delete_namespace().await
 }
 
-pub(super) async fn projected_token_is_the_accounts(cluster: &Cluster) -> Result<()> {
+pub(super) async fn projected_files_are_the_pods_and_its_accounts(cluster: &Cluster) -> Result<()> {
     let kubectl = cluster.namespace("token").await?;
     let volume = json!({"name": "identity", "projected": {"sources": [
         {"serviceAccountToken": {"path": "token", "audience": "e2e", "expirationSeconds": 600}},
         {"configMap": {"name": "kube-root-ca.crt"}},
         {"downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}},
     ]}});
-    let mounts = json!({"volumeMounts": [{"name": "identity", "mountPath": "/identity"}]});
+    let mounts = json!({"volumeMounts": [
+        {"name": "identity", "mountPath": "/identity"},
+        {"name": "identity", "mountPath": "/etc/own-name", "subPath": "name", "readOnly": true},
+    ]});
     let spec = json!({"containers": [pause_with("main", mounts)], "volumes": [volume]});
     kubectl.apply(&pod("bearer", spec)).await?;
     kubectl.ready("bearer").await?;
     let said = kubectl
         .exec(
             "bearer",
-            "cat /identity/name; grep -c BEGIN /identity/ca.crt",
+            "cat /identity/name /etc/own-name; grep -c BEGIN /identity/ca.crt",
         )
         .await?;
-    ensure!(said == "bearer2\n", "{said}");
+    ensure!(said == "bearerbearer2\n", "{said}");
     let token = kubectl.exec("bearer", "cat /identity/token").await?;
     let review = json!({
         "apiVersion": "authentication.k8s.io/v1",

@@ -1,5 +1,6 @@
 //! What is checked: each a pod or two of its own.
 
+mod crash;
 mod images;
 mod lifecycle;
 mod network;
@@ -43,6 +44,7 @@ pub(crate) fn suite() -> Suite<Kubelet> {
         security::capabilities_are_added_and_dropped,
         resources::guaranteed_pod_has_its_limits_in_its_cgroups,
         resources::burstable_and_best_effort_pods_have_their_weights,
+        resources::container_may_not_swap,
         resources::container_over_its_memory_limit_is_oom_killed,
         resources::fork_bomb_is_held_by_the_pods_pid_limit,
         network::host_port_reaches_the_pod,
@@ -61,6 +63,7 @@ pub(crate) fn suite() -> Suite<Kubelet> {
     let alone = checks![
         observation::kubelet_restart_leaves_containers_alone,
         observation::runtime_restart_leaves_containers_alone,
+        crash::kubelet_and_runtime_that_die_together_lose_nothing,
         observation::figures_come_from_the_runtime_too,
     ];
     Suite {

@@ -96,7 +96,7 @@ pub(super) async fn logs_are_rotated(kubelet: &Kubelet) -> Result<()> {
 }
 
 /// The id of the container and how often it was restarted.
-fn identity(object: &Value) -> Result<(String, u64)> {
+pub(super) fn identity(object: &Value) -> Result<(String, u64)> {
     let status = container(object, "main")?;
     let id = status["containerID"].as_str().context("no id")?;
     Ok((

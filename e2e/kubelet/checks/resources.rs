@@ -92,6 +92,23 @@ pub(super) async fn burstable_and_best_effort_pods_have_their_weights(
     Ok(())
 }
 
+/// A kubelet that is told nothing of swap gives its pods none.
+pub(super) async fn container_may_not_swap(kubelet: &Kubelet) -> Result<()> {
+    let limits = json!({"resources": {"limits": {"memory": "32Mi"}}});
+    let main = pause_with("main", limits);
+    let pod = kubelet.add("swapless", json!({"containers": [main]}))?;
+    pod.ready().await?;
+    let memory = cgroup(kubelet, &pod, "main", "memory").await?;
+    let (file, limit) = if cgroups_are_v2() {
+        ("memory.swap.max", 0)
+    } else {
+        // Of memory and swap together.
+        ("memory.memsw.limit_in_bytes", 32 << 20)
+    };
+    ensure!(memory.read(file)? == limit.to_string());
+    pod.remove().await
+}
+
 pub(super) async fn container_over_its_memory_limit_is_oom_killed(kubelet: &Kubelet) -> Result<()> {
     let main = sh_with(
         "main",
