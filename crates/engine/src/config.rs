@@ -185,7 +185,7 @@ impl Default for Config {
             netns_dir: "/run/netns".into(),
             shim_path: PathBuf::new(),
             instance: String::new(),
-            sandbox_image: "registry.k8s.io/pause:3.10.1".into(),
+            sandbox_image: "registry.k8s.io/pause:3.10.2".into(),
             pod_pids_limit: 16_384,
             container_pids_limit: 0,
             container_disk_limit_bytes: 0,
