@@ -2,8 +2,8 @@
 
 use crate::exclusions::{Exclusions, LABEL};
 use crate::host::ADDRESS;
-use anyhow::Result;
-use crisp_e2e::ginkgo::run_suite;
+use anyhow::{Context, Result};
+use crisp_e2e::ginkgo::{Report, run_suite};
 use crisp_e2e::manifest::merged;
 use crisp_e2e::{Node, kubelet_config, tools};
 use serde_json::json;
@@ -12,8 +12,6 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
-/// How many specs go on beside each other: most wait most of the time.
-const PROCESSES: u8 = 12;
 /// Kubernetes' own jobs have as long.
 const TIMEOUT: &str = "2h";
 
@@ -24,11 +22,21 @@ pub(crate) struct Suite {
     program: PathBuf,
     temporary: PathBuf,
     flags: Vec<String>,
-    results: PathBuf,
+}
+
+/// Which specs are run, and how.
+#[derive(Debug)]
+pub(crate) struct Run<'a> {
+    /// Parts of their names; none are for all.
+    pub(crate) words: &'a [String],
+    /// How many go on beside each other.
+    pub(crate) processes: u8,
+    /// The directory of the report, and of what all programs say.
+    pub(crate) results: &'a Path,
 }
 
 impl Suite {
-    pub(crate) fn prepare(node: &Node, dir: &Path, results: &Path) -> Result<Self> {
+    pub(crate) fn prepare(node: &Node, dir: &Path) -> Result<Self> {
         let (suite, temporary) = (dir.join("suite"), dir.join("tmp"));
         for dir in [&suite, &temporary] {
             fs::create_dir(dir)?;
@@ -44,7 +52,6 @@ impl Suite {
             format!("--container-runtime-endpoint=unix://{}", socket.display()),
             format!("--kubelet-config-file={}", config.display()),
             format!("--kubelet-flags={}", kubelet_flags(&socket)),
-            format!("--report-dir={}", results.display()),
             "--node-name=node".to_owned(),
             // They are on the node already, all that can be had.
             "--prepull-images=false".to_owned(),
@@ -53,34 +60,39 @@ impl Suite {
             program,
             temporary,
             flags: flags.into(),
-            results: results.to_owned(),
         })
     }
 
-    /// Runs it to its end; its report is `report.json` among the results.
-    pub(crate) async fn run(&self, words: &[String], exclusions: &Exclusions) -> Result<()> {
+    /// Runs it to its end.
+    pub(crate) async fn run(&self, run: &Run<'_>, exclusions: &Exclusions) -> Result<Report> {
+        let Run {
+            words,
+            processes,
+            results,
+        } = run;
+        let focus = words
+            .iter()
+            .map(|word| format!("--focus={}", literal(word)));
+        let skip = exclusions
+            .names()
+            .map(|name| format!("--skip={}", literal(name)));
         let mut ginkgo = Command::new(tools::program("tools/kubernetes/ginkgo"));
         ginkgo
             .args(["--no-color", "--timeout", TIMEOUT])
-            .arg(format!("--procs={PROCESSES}"))
-            .arg(format!("--label-filter={}", LABEL))
-            .args(
-                words
-                    .iter()
-                    .map(|word| format!("--focus={}", literal(word))),
-            )
-            .args(
-                exclusions
-                    .names()
-                    .map(|name| format!("--skip={}", literal(name))),
-            )
+            .arg(format!("--procs={processes}"))
+            .arg(format!("--label-filter={LABEL}"))
+            .args(focus)
+            .args(skip)
             .arg("--json-report=report.json")
-            .arg(format!("--output-dir={}", self.results.display()))
+            .arg(format!("--output-dir={}", results.display()))
             .arg(&self.program)
             .arg("--")
             .args(&self.flags)
+            .arg(format!("--report-dir={}", results.display()))
             .env("TMPDIR", &self.temporary);
-        run_suite(ginkgo, &self.results.join("suite.log")).await
+        run_suite(ginkgo, &results.join("suite.log")).await?;
+        let report = Report::read(&results.join("report.json"));
+        report.with_context(|| format!("no verdict: see {}", results.display()))
     }
 }
 
@@ -105,10 +117,11 @@ fn kubelet_flags(socket: &Path) -> String {
     )
 }
 
-/// A regular expression for a text as it is (Go, regexp/syntax).
+/// A regular expression for a text as it is, but that its words may be further apart (Go, regexp/syntax).
 fn literal(text: &str) -> String {
     let escaped = text.chars().map(|char| match char {
-        'a'..='z' | 'A'..='Z' | '0'..='9' | ' ' | '_' => char.to_string(),
+        'a'..='z' | 'A'..='Z' | '0'..='9' | '_' => char.to_string(),
+        ' ' => " +".to_owned(),
         other => format!("\\{other}"),
     });
     escaped.collect()

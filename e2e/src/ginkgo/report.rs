@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -85,9 +86,7 @@ impl Report {
     /// How many specs have a verdict.
     #[must_use]
     pub fn count(&self, verdict: Verdict) -> usize {
-        self.verdicts()
-            .filter(|(found, _)| *found == verdict)
-            .count()
+        self.specs_with(verdict).count()
     }
 
     /// Gives those specs that were not to be run, and which there is a reason for, that reason: they are
@@ -101,6 +100,25 @@ impl Report {
         }
     }
 
+    /// The names of the specs that failed.
+    #[must_use]
+    pub fn failures(&self) -> Vec<String> {
+        self.specs_with(Verdict::Failed).map(Spec::name).collect()
+    }
+
+    /// Takes over what came of specs that failed, and passed when they ran alone. Their lines tell of both.
+    pub fn settle(&mut self, alone: &Self) {
+        let passed: BTreeSet<String> = alone.specs_with(Verdict::Passed).map(Spec::name).collect();
+        let failed = |spec: &Spec| spec.verdict() == Some(Verdict::Failed);
+        let settled = |spec: &&mut Spec| failed(spec) && passed.contains(&spec.name());
+        for spec in self.spec_reports.iter_mut().filter(settled) {
+            let reason = spec.failure.as_ref().map(Failure::to_string);
+            let reason = reason.unwrap_or_default();
+            spec.failure = Some(Failure::new(&format!("alone; beside others: {reason}")));
+            "passed".clone_into(&mut spec.state);
+        }
+    }
+
     /// Whether the suite ran to its end without a failure, of a spec or of its own.
     #[must_use]
     pub fn is_success(&self) -> bool {
@@ -109,6 +127,11 @@ impl Report {
 
     fn suite_failures(&self) -> impl Iterator<Item = &String> {
         self.special_suite_failure_reasons.iter().flatten()
+    }
+
+    fn specs_with(&self, verdict: Verdict) -> impl Iterator<Item = &Spec> {
+        let verdicts = self.verdicts().filter(move |(found, _)| *found == verdict);
+        verdicts.map(|(_, spec)| spec)
     }
 
     fn verdicts(&self) -> impl Iterator<Item = (Verdict, &Spec)> {
@@ -201,5 +224,35 @@ impl fmt::Display for Failure {
             .take(REASON_CHARS)
             .collect::<String>();
         f.write_str(&beginning)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn report(specs: &[(&str, &str)]) -> Report {
+        let spec = |(name, state): &(&str, &str)| {
+            let failure = (*state == "failed").then(|| json!({"Message": "too late"}));
+            json!({"LeafNodeType": "It", "LeafNodeText": name, "State": state, "RunTime": 1, "Failure": failure})
+        };
+        let specs: Vec<Value> = specs.iter().map(spec).collect();
+        let suite = json!({"RunTime": 1, "SuiteConfig": {"RandomSeed": 1}, "SpecReports": specs});
+        serde_json::from_value(suite).unwrap()
+    }
+
+    #[test]
+    fn what_fails_beside_others_passes_only_when_it_does_alone() {
+        let mut all = report(&[("one", "failed"), ("two", "failed"), ("three", "passed")]);
+        assert_eq!(all.failures(), ["one", "two"]);
+        all.settle(&report(&[("one", "passed"), ("two", "failed")]));
+        assert_eq!(all.failures(), ["two"]);
+        let told = all.to_string();
+        assert!(
+            told.contains("one  # alone; beside others: too late"),
+            "{told}"
+        );
+        assert!(told.ends_with("2 passed, 1 failed, 0 skipped"), "{told}");
     }
 }
