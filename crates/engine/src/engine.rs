@@ -2,7 +2,7 @@
 
 use crate::apparmor::AppArmor;
 use crate::config::Config;
-use crate::container::{Container, Looks};
+use crate::container::{Container, Looks, started_event};
 use crate::error::chain;
 use crate::error::{Error, Result};
 use crate::events::{EventKind, Events};
@@ -25,7 +25,7 @@ use crisp_image::Images;
 use crisp_metrics::Metrics;
 use crisp_model::{ContainerEvent, ContainerId, ContainerState, ExitReason, PodId, PodState};
 use crisp_network::Network;
-use crisp_shim_api::message::Exit;
+use crisp_shim_api::message::{Exit, Process};
 use crisp_sys::memfd::sealed_copy;
 use ipnet::IpNet;
 use std::fs::File;
@@ -299,11 +299,20 @@ impl Engine {
                 return;
             };
             match event {
+                ShimEvent::Started(process) => engine.container_started(&process),
                 ShimEvent::Exit(exit) => engine.container_exited(&exit),
                 ShimEvent::PodExited => engine.pause_exited(&pod),
                 ShimEvent::Lost => engine.shim_lost(&pod),
             }
         })
+    }
+
+    /// Takes up a start that a daemon before this one has asked for.
+    fn container_started(&self, process: &Process) {
+        if let Ok(container) = self.store.container(&process.container_id) {
+            let started = started_event(process.pid, process.started_at_ns);
+            self.transition(&container, started);
+        }
     }
 
     pub(crate) fn container_exited(&self, exit: &Exit) {

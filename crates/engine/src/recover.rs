@@ -6,7 +6,7 @@
 
 mod orphans;
 
-use crate::container::Container;
+use crate::container::{Container, started_event};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::error::chain;
@@ -257,10 +257,7 @@ impl Engine {
     fn catch_up(&self, container: &Container, process: Option<&Process>) {
         match (container.state(), process) {
             (ContainerState::Created, Some(process)) => {
-                self.transition(
-                    container,
-                    crate::container::started_event(process.pid, process.started_at_ns),
-                );
+                self.transition(container, started_event(process.pid, process.started_at_ns));
                 self.catch_up_exit(process);
             }
             (ContainerState::Running(_), Some(process)) => self.catch_up_exit(process),

@@ -7,7 +7,7 @@ use crate::error::{Error, Result, chain};
 use crate::reaper::Reaper;
 use crisp_model::PodId;
 use crisp_shim_api::message::{
-    self, Exit, Failure, Packet, event, failure, packet, reply, request,
+    self, Exit, Failure, Packet, Process, event, failure, packet, reply, request,
 };
 use crisp_shim_api::{ConnectError, PodPaths};
 use std::collections::HashMap;
@@ -36,6 +36,8 @@ pub(crate) type Answer = (reply::Body, Vec<OwnedFd>);
 /// What a shim tells by itself.
 #[derive(Debug)]
 pub(crate) enum ShimEvent {
+    /// A container was started for a daemon before this one.
+    Started(Process),
     /// A container's first process ended.
     Exit(Exit),
     /// The pause process ended.
@@ -305,6 +307,7 @@ async fn read_packets(shim: Arc<Shim>, listener: Listener) {
                 }
                 event::Body::Exit(exit) => shim.exec_ended(exit),
                 event::Body::PodExited(_) => listener(ShimEvent::PodExited),
+                event::Body::Started(process) => listener(ShimEvent::Started(process)),
             },
             // Of a newer shim: nothing that this daemon asked for.
             _ => {}

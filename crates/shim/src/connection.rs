@@ -201,9 +201,18 @@ impl Connections {
 
     /// Tells all who have greeted.
     pub(crate) fn broadcast(&mut self, body: &event::Body) {
+        self.tell(body, |_| true);
+    }
+
+    /// Tells all who have greeted, but those who wait for an answer.
+    pub(crate) fn tell_others(&mut self, waiters: &Waiters, body: &event::Body) {
+        self.tell(body, |key| waiters.iter().all(|to| to.connection != key));
+    }
+
+    fn tell(&mut self, body: &event::Body, is_meant: impl Fn(Key) -> bool) {
         let keys: Vec<Key> = self.open.keys().copied().collect();
         for key in keys {
-            if self.has_greeted(key) {
+            if self.has_greeted(key) && is_meant(key) {
                 self.send(key, crisp_shim_api::event(body.clone()), Vec::new());
             }
         }

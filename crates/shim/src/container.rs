@@ -81,16 +81,6 @@ pub(crate) struct Running {
     pub(crate) started_at_ns: i64,
 }
 
-impl Running {
-    /// What who asked for the start is told.
-    pub(crate) fn started(&self) -> reply::Body {
-        reply::Body::ContainerStarted(ContainerStarted {
-            pid: self.pid.as_raw().cast_unsigned(),
-            started_at_ns: self.started_at_ns,
-        })
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Ending {
     started_at_ns: i64,
@@ -174,17 +164,13 @@ impl Container {
         })
     }
 
-    /// One more asks for a start: it waits for the outcome of the one that is under way, or is told that
-    /// the container runs.
+    /// One more asks for a start: it waits for the outcome of the one that is under way, or is told how
+    /// that went, whatever has become of the container since.
     pub(crate) fn join_start(&mut self, to: ReplyTo) -> Result<Option<Answer>, RequestError> {
-        match &mut self.state {
-            State::Starting { waiters, .. } => waiters.join(to).map(|()| None),
-            State::Running(running) => Ok(Some(running.started().into())),
-            _ => Err(RequestError::AlreadyExists {
-                what: "container",
-                id: self.id.clone(),
-            }),
+        if let State::Starting { waiters, .. } = &mut self.state {
+            waiters.join(to)?;
         }
+        Ok(self.describe().map(|process| started(&process).into()))
     }
 
     /// How the start went, once that is known, and who asked. A container whose start failed is to be
@@ -386,6 +372,14 @@ impl Container {
             exit,
         })
     }
+}
+
+/// What who asked for the start is told.
+pub(crate) fn started(process: &Process) -> reply::Body {
+    reply::Body::ContainerStarted(ContainerStarted {
+        pid: process.pid,
+        started_at_ns: process.started_at_ns,
+    })
 }
 
 /// The part of an exit that the kernel tells.

@@ -1,7 +1,7 @@
 //! Starts under way: what their processes report, and the answers to who asked for them.
 
-use crate::connection::{Answer, ReplyTo};
-use crate::container::Running;
+use crate::connection::{Answer, ReplyTo, Waiters};
+use crate::container::started;
 use crate::exec::ExecStarted;
 use crate::failure::RequestError;
 use crate::journal::{Chain, journal};
@@ -9,7 +9,7 @@ use crate::pod::{Pod, PodError, PodStart};
 use crate::poller::Key;
 use crate::shim::Shim;
 use crisp_crash::point;
-use crisp_shim_api::message::{self, reply};
+use crisp_shim_api::message::{self, Process, event, reply};
 use std::task::Poll;
 
 impl From<PodError> for RequestError {
@@ -78,10 +78,8 @@ impl Shim {
             Ok(pid) => {
                 journal!("container {}: started, pid {pid}", container.id);
                 point!("shim.container-reported");
-                if let Some(started) = container.running().map(Running::started) {
-                    for to in waiters.iter() {
-                        self.connections.reply(to, started.clone().into());
-                    }
+                if let Some(process) = container.describe() {
+                    self.tell_started(process, &waiters);
                 }
                 point!("shim.container-answered");
                 if let Some(status) = self.unclaimed.claim(pid) {
@@ -98,6 +96,14 @@ impl Shim {
                 }
             }
         }
+    }
+
+    fn tell_started(&mut self, process: Process, waiters: &Waiters) {
+        for to in waiters.iter() {
+            self.connections.reply(to, started(&process).into());
+        }
+        let event = event::Body::Started(process);
+        self.connections.tell_others(waiters, &event);
     }
 
     pub(crate) fn exec_reported(&mut self, key: Key) {

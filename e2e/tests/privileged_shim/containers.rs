@@ -33,10 +33,8 @@ fn privileged_container_output_is_logged_and_its_exit_recorded() {
         panic!("{reply:?}")
     };
     assert_eq!(list.processes[0].exit, Some(exit));
-    let failure = pod
-        .daemon
-        .expect_failure(request::Body::StartContainer(start));
-    assert_eq!(failure.kind(), failure::Kind::AlreadyExists);
+    // Who asks after a daemon has died may find that it has ended by then.
+    assert_eq!(pod.run(start), pid);
     let remove = RemoveContainer {
         container_id: "c1".to_owned(),
     };

@@ -181,7 +181,7 @@ fn privileged_death_of_pause_is_told_and_containers_go_on() {
     kill(pause, nix::sys::signal::SIGKILL).unwrap();
     let exited = pod.daemon.event(|event| match event {
         event::Body::PodExited(exited) => Some(*exited),
-        event::Body::Exit(_) => None,
+        _ => None,
     });
     assert_eq!(exited.signal, 9);
     assert_eq!(pod.output("c1", "echo alive"), "alive\n");

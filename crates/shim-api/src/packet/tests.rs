@@ -185,6 +185,12 @@ fn packets_have_the_bytes_they_always_had() {
         ),
         event(event::Body::Exit(exit)),
         event(event::Body::PodExited(PodExited { code: 1, signal: 9 })),
+        event(event::Body::Started(Process {
+            container_id: id(),
+            pid: 7,
+            started_at_ns: 300,
+            exit: None,
+        })),
     ];
     let golden: Vec<&str> = include_str!("golden.txt").lines().collect();
     let bytes: Vec<String> = packets.iter().map(hex).collect();

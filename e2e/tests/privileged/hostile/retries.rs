@@ -1,9 +1,9 @@
 //! Clients that lose patience and ask again: they get what their first request has made.
 
 use anyhow::{Context, Result, ensure};
-use crisp_cri_api::v1::{ContainerConfig, Mount, PullImageRequest};
+use crisp_cri_api::v1::{ContainerConfig, ContainerState, Mount, PullImageRequest};
 use crisp_e2e::catalog::NGINX;
-use crisp_e2e::{Fuse, Node, eventually, image_spec};
+use crisp_e2e::{Fuse, Node, eventually, image_spec, sh, until};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -50,32 +50,75 @@ async fn privileged_pod_that_is_asked_for_again_is_the_first_one() -> Result<()>
     node.finish().await
 }
 
+fn mounting(slow: &Fuse) -> impl Fn(&mut ContainerConfig) + use<> {
+    let host_path = slow.dir().join("dir").display().to_string();
+    move |config| {
+        config.mounts.push(Mount {
+            container_path: "/mnt".to_owned(),
+            host_path: host_path.clone(),
+            ..Mount::default()
+        });
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_container_that_is_asked_for_again_is_the_first_one() -> Result<()> {
     let node = Node::start().await?;
     let slow = Fuse::mount(&node.scratch()?.join("slow"))?;
     let pod = node.run_pod("pod", |_| ()).await?;
-    let with_mount = |config: &mut ContainerConfig| {
-        config.mounts.push(Mount {
-            container_path: "/mnt".to_owned(),
-            host_path: slow.dir().join("dir").display().to_string(),
-            ..Mount::default()
-        });
-    };
+    let with_mount = mounting(&slow);
     slow.hang();
     for _ in 0..3 {
-        let given_up = tokio::time::timeout(IMPATIENCE, pod.create("main", with_mount));
+        let given_up = tokio::time::timeout(IMPATIENCE, pod.create("main", &with_mount));
         ensure!(given_up.await.is_err(), "it did not take long");
     }
     slow.recover();
-    let container = pod.create("main", with_mount).await?;
-    let again = pod.create("main", with_mount).await?;
+    let container = pod.create("main", &with_mount).await?;
+    let again = pod.create("main", &with_mount).await?;
     ensure!(again.id == container.id && node.containers().await?.len() == 1);
     let refused = pod.create("main", |config| config.tty = true).await.err();
     let refused = refused.context("the name was taken twice")?;
     ensure!(refused.code() == Code::AlreadyExists, "{refused}");
     container.start().await?;
     ensure!(container.sh("cat /proc/1/cmdline").await?.contains("sleep"));
+    drop(slow);
+    node.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_starts_that_a_dead_daemon_has_asked_for_are_known_to_the_next() -> Result<()> {
+    let node = Node::start().await?;
+    let slow = Fuse::mount(&node.scratch()?.join("slow"))?;
+    let pod = node.run_pod("pod", |_| ()).await?;
+    let ending = |config: &mut ContainerConfig| {
+        mounting(&slow)(config);
+        config.command = sh("exit 48");
+    };
+    let short = pod.create("short", ending).await?;
+    let long = pod.create("long", mounting(&slow)).await?;
+    slow.hang();
+    let (one, other) = tokio::join!(
+        tokio::time::timeout(IMPATIENCE, short.start()),
+        tokio::time::timeout(IMPATIENCE, long.start())
+    );
+    ensure!(one.is_err() && other.is_err(), "it did not take long");
+    node.kill()?;
+    node.restart().await?;
+    ensure!(long.status().await?.state() == ContainerState::ContainerCreated);
+    slow.recover();
+    let status = short.wait_exit().await?;
+    ensure!(status.exit_code == 48, "{status:?}");
+    ensure!(
+        0 < status.started_at && status.started_at <= status.finished_at,
+        "{status:?}"
+    );
+    until("it is known to run", async || {
+        let status = long.status().await.ok()?;
+        (status.state() == ContainerState::ContainerRunning).then_some(())
+    })
+    .await?;
+    ensure!(long.sh("echo alive").await? == "alive");
+    long.remove().await?;
     drop(slow);
     node.finish().await
 }
