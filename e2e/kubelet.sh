@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Runs a real kubelet on crisp, without an API server: static pods, looked at through the kubelet's own
-# API, over both transports of exec, attach and port-forward; and kubeadm, as far as it asks a runtime.
+# API, over both transports of exec, attach and port-forward.
 #
 #   e2e/kubelet.sh [--no-build] [CHECK...]    the checks whose names contain one of CHECK, or all
 #
-# --no-build takes the binaries that are in target/dist already. Both programs are built once, from
-# the module in e2e/kubernetes/, which takes minutes. There is a line for each check and for each thing that
+# --no-build takes the binaries that are in target/dist already. The kubelet is built once, from the
+# module in e2e/kubernetes/, which takes minutes. There is a line for each check and for each thing that
 # cannot be seen without an API server, and one with their numbers in the end; what the kubelet and crisp
 # say stays in target/kubelet/.
 set -euo pipefail
@@ -16,7 +16,7 @@ cd "$root"
 build=(hack/build.sh)
 take_options "$@"
 need_node
-kubernetes kubelet kubeadm
+kubernetes kubelet
 kubelet_client
 "${build[@]}"
 exec cargo run --quiet --locked -p crisp-e2e --bin run-kubelet -- "${arguments[@]}"

@@ -154,7 +154,6 @@ fn kubelet_config(number: u8) -> Value {
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": DISK_LEAST},
         // How long a node is under pressure at least.
         "evictionPressureTransitionPeriod": "10s",
-        "imageGCHighThresholdPercent": 100,
     })
 }
 

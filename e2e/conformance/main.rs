@@ -11,9 +11,11 @@ mod suite;
 
 use anyhow::{Context, Result, ensure};
 use crisp_e2e::ginkgo::{Report, Verdict, empty_results};
-use crisp_e2e::{HostSysctls, KubeletHost, Node, Registry, Slot, exit_code, run_apart, tools};
+use crisp_e2e::{
+    HostSysctls, KubeletHost, Node, OwnDirectories, Registry, Slot, exit_code, make_network,
+    run_apart, tools,
+};
 use exclusions::Exclusions;
-use host::OwnDirectories;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -21,6 +23,8 @@ use suite::{Run, Suite};
 
 /// How many specs go on beside each other: most wait most of the time.
 const PROCESSES: u8 = 12;
+/// Fixed places of a kubelet, and of its suite.
+const DIRECTORIES: [&str; 2] = ["/var/lib/kubelet", "/var/log"];
 /// When more fail than that, it is no accident.
 const ACCIDENTS_MAX: usize = 20;
 
@@ -33,12 +37,12 @@ async fn test(words: &[String]) -> Result<bool> {
     let _sysctls = HostSysctls::keep()?;
     let slot = Slot::take();
     let results = empty_results(tools::program("tools").with_file_name("conformance"))?;
-    host::make_network()?;
+    make_network()?;
     host::hide_systemd()?;
     let images = images::publish(Registry::shared());
     let node = Node::start_empty(|_| ()).await?;
     let host = KubeletHost::prepare(&node)?;
-    let directories = OwnDirectories::show(slot.dir())?;
+    let directories = OwnDirectories::show(slot.dir(), &DIRECTORIES)?;
     for image in images {
         node.pull(&image).await?;
     }

@@ -1,11 +1,10 @@
 //! The suite itself: the process, and the kubelet that it starts.
 
 use crate::exclusions::{Exclusions, LABEL};
-use crate::host::ADDRESS;
 use anyhow::{Context, Result};
 use crisp_e2e::ginkgo::{Report, run_suite};
 use crisp_e2e::manifest::merged;
-use crisp_e2e::{Node, kubelet_config, tools};
+use crisp_e2e::{Node, OWN_ADDRESS, kubelet_config, tools};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -101,9 +100,7 @@ fn config_of(node: &Node, dir: &Path) -> serde_json::Value {
     merged(
         kubelet_config(node, dir),
         json!({
-            "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%"},
             "fileCheckFrequency": "10s",
-            "imageGCHighThresholdPercent": 100,
         }),
     )
 }
@@ -112,7 +109,7 @@ fn config_of(node: &Node, dir: &Path) -> serde_json::Value {
 /// of the machine among them.
 fn kubelet_flags(socket: &Path) -> String {
     format!(
-        "--system-cgroups= --kubelet-cgroups= --runtime-cgroups= --node-ip={ADDRESS} --containerd={}",
+        "--system-cgroups= --kubelet-cgroups= --runtime-cgroups= --node-ip={OWN_ADDRESS} --containerd={}",
         socket.display()
     )
 }

@@ -177,7 +177,6 @@ fn config(manifests: &Path, serving: SocketAddr, reading: SocketAddr) -> Value {
         "containerLogMaxSize": "64Ki",
         "containerLogMaxFiles": 3,
         "containerLogMonitorInterval": "3s",
-        "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%"},
         // Images nobody uses are collected whenever the disk is fuller than that.
         "imageGCHighThresholdPercent": 1,
         "imageGCLowThresholdPercent": 0,

@@ -214,6 +214,9 @@ pub fn kubelet_config(node: &Node, dir: &Path) -> Value {
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": node.cgroup_parent(),
         "enforceNodeAllocatable": ["pods"],
+        // The host's disk may be rather full.
+        "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%"},
+        "imageGCHighThresholdPercent": 100,
         "failCgroupV1": false,
         "failSwapOn": false,
         "makeIPTablesUtilChains": false,

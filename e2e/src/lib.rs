@@ -55,7 +55,7 @@ mod wait;
 mod web;
 
 pub use agnhost::{AGNHOST, agnhost};
-pub use apart::run_apart;
+pub use apart::{OWN_ADDRESS, OwnDirectories, make_network, run_apart};
 pub use archive::{docker_archive, oci_archive};
 pub use collector::{Collector, Span, attribute};
 pub use command::{Forward, Output, fed};

@@ -2,7 +2,6 @@
 
 mod crash;
 mod images;
-mod kubeadm;
 mod lifecycle;
 mod network;
 mod observation;
@@ -58,7 +57,6 @@ pub(crate) fn suite() -> Suite<Kubelet> {
         images::absent_image_that_may_not_be_pulled_is_an_error,
         images::image_that_does_not_exist_backs_off,
         images::always_pulls_each_time_and_if_not_present_once,
-        kubeadm::finds_the_runtime_pulls_images_and_removes_pods,
         observation::summary_tells_of_cpu_memory_and_network,
         observation::logs_are_rotated,
     ];

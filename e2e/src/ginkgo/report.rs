@@ -8,6 +8,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+/// How the reason begins why a spec is skipped whose neighbour failed (ginkgo, internal/group.go).
+const GIVEN_UP: &str = "Spec skipped because an earlier spec";
 /// How much of a failure's message is in its line.
 const REASON_CHARS: usize = 400;
 
@@ -100,17 +102,17 @@ impl Report {
         }
     }
 
-    /// The names of the specs that failed.
+    /// The names of the specs that failed, and of those that were not run because of them.
     #[must_use]
     pub fn failures(&self) -> Vec<String> {
-        self.specs_with(Verdict::Failed).map(Spec::name).collect()
+        let failed = self.spec_reports.iter().filter(|spec| spec.is_of_failure());
+        failed.map(Spec::name).collect()
     }
 
-    /// Takes over what came of specs that failed, and passed when they ran alone. Their lines tell of both.
+    /// Takes over what came of such specs that passed when they ran alone. Their lines tell of both.
     pub fn settle(&mut self, alone: &Self) {
         let passed: BTreeSet<String> = alone.specs_with(Verdict::Passed).map(Spec::name).collect();
-        let failed = |spec: &Spec| spec.verdict() == Some(Verdict::Failed);
-        let settled = |spec: &&mut Spec| failed(spec) && passed.contains(&spec.name());
+        let settled = |spec: &&mut Spec| spec.is_of_failure() && passed.contains(&spec.name());
         for spec in self.spec_reports.iter_mut().filter(settled) {
             let reason = spec.failure.as_ref().map(Failure::to_string);
             let reason = reason.unwrap_or_default();
@@ -159,6 +161,16 @@ impl Spec {
             ("It", "skipped") => self.failure.as_ref().map(|_| Verdict::Skipped),
             (_, "passed" | "skipped" | "pending") => None,
             _ => Some(Verdict::Failed),
+        }
+    }
+
+    /// Whether it failed, or was given up because one failed that comes before it.
+    fn is_of_failure(&self) -> bool {
+        let reason = self.failure.as_ref().map(|failure| &failure.message);
+        match self.verdict() {
+            Some(Verdict::Failed) => true,
+            Some(Verdict::Skipped) => reason.is_some_and(|reason| reason.starts_with(GIVEN_UP)),
+            _ => false,
         }
     }
 
@@ -234,7 +246,13 @@ mod tests {
 
     fn report(specs: &[(&str, &str)]) -> Report {
         let spec = |(name, state): &(&str, &str)| {
-            let failure = (*state == "failed").then(|| json!({"Message": "too late"}));
+            let failure = match *state {
+                "failed" => json!({"Message": "too late"}),
+                "skipped" => {
+                    json!({"Message": format!("{GIVEN_UP} in an ordered container failed")})
+                }
+                _ => Value::Null,
+            };
             json!({"LeafNodeType": "It", "LeafNodeText": name, "State": state, "RunTime": 1, "Failure": failure})
         };
         let specs: Vec<Value> = specs.iter().map(spec).collect();
@@ -244,15 +262,24 @@ mod tests {
 
     #[test]
     fn what_fails_beside_others_passes_only_when_it_does_alone() {
-        let mut all = report(&[("one", "failed"), ("two", "failed"), ("three", "passed")]);
-        assert_eq!(all.failures(), ["one", "two"]);
-        all.settle(&report(&[("one", "passed"), ("two", "failed")]));
+        let mut all = report(&[
+            ("one", "failed"),
+            ("next", "skipped"),
+            ("two", "failed"),
+            ("three", "passed"),
+        ]);
+        assert_eq!(all.failures(), ["one", "next", "two"]);
+        all.settle(&report(&[
+            ("one", "passed"),
+            ("next", "passed"),
+            ("two", "failed"),
+        ]));
         assert_eq!(all.failures(), ["two"]);
         let told = all.to_string();
         assert!(
             told.contains("one  # alone; beside others: too late"),
             "{told}"
         );
-        assert!(told.ends_with("2 passed, 1 failed, 0 skipped"), "{told}");
+        assert!(told.ends_with("3 passed, 1 failed, 0 skipped"), "{told}");
     }
 }
