@@ -100,7 +100,9 @@ fn measure(
     times.executed.push(began.elapsed());
     waitid(Id::PIDFd(started.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
     times.ended.push(began.elapsed());
-    waitid(Id::Pid(starting.helper()), WaitPidFlag::WEXITED)?;
+    if let Some(helper) = starting.helper() {
+        waitid(Id::Pid(helper), WaitPidFlag::WEXITED)?;
+    }
     fs::remove_dir_all(&layer)?;
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The first stage: a child of the caller that sees the host, gathers all that comes from there, and
-//! spawns the process itself as another child of the caller.
+//! The first stage: a child of the caller that sees the host and gathers all that comes from there. That of
+//! a container spawns the process itself as another child of the caller, that of an exec'd process becomes it.
 
 mod cgroups;
 mod devices;
@@ -22,11 +22,10 @@ use crate::report::Reporter;
 use crate::spec::{Container, IdMaps, Namespaces, ProcessPlan};
 use crate::stage_two;
 use crate::starting::conclude;
-use crisp_sys::namespace::{self, Identity, Kind, identity, open_namespace};
+use crisp_sys::namespace::{self, Identity, Kind, identity, identity_at, open_namespace};
 use crisp_sys::process::{self, Child, Parent, SingleThreaded, Spawn, pidfd_send_signal};
 use crisp_sys::security::{join_new_session_keyring, set_dumpable};
 use nix::errno::Errno;
-use nix::sched::CloneFlags;
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{Pid, Uid, fchown};
 use oci_spec::runtime::Spec;
@@ -34,7 +33,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The file of a bundle that holds the spec.
 pub(crate) const SPEC_FILE: &str = "config.json";
@@ -62,10 +61,8 @@ pub(crate) struct Init<'a> {
 /// What the second stage of an exec'd process needs from the host.
 pub(crate) struct Exec<'a> {
     pub(crate) process: ProcessPlan,
-    /// Its namespaces are entered…
+    /// Its namespaces are entered, but for that of pids, in which the process was born.
     pub(crate) init: BorrowedFd<'a>,
-    /// …of these kinds, besides those entered already.
-    pub(crate) kinds: CloneFlags,
     pub(crate) user_namespace: UserNamespace,
     pub(crate) cgroups: Cgroups,
     pub(crate) stdio: Stdio,
@@ -135,21 +132,17 @@ pub(crate) fn start(
     })
 }
 
-/// The first stage of an exec'd process.
+/// The first stage of an exec'd process, which was born in the container's pid namespace and cgroup of
+/// version 2, and goes on to be the second.
 pub(crate) fn exec(
     plan: ExecPlan<'_>,
     reporter: &Reporter,
     child: &Child,
-) -> Result<(), StartError> {
-    let witness = child.witness();
+) -> Result<Infallible, StartError> {
     isolate(child, &kept(reporter, &plan.stdio, [plan.init_pidfd]))?;
     let process = ProcessPlan::from_spec(plan.process, None)?;
-    let kinds = foreign_kinds(plan.init, plan.init_pidfd)?;
-    let cgroups = Cgroups::open_with_init(plan.cgroup_dirs, plan.init)?;
-    let user_namespace = match kinds.contains(CloneFlags::CLONE_NEWUSER) {
-        true => UserNamespace::Own,
-        false => UserNamespace::Callers,
-    };
+    let user_namespace = user_namespace_of(plan.init, plan.init_pidfd)?;
+    let cgroups = Cgroups::open_tasks(plan.cgroup_dirs)?;
     let maps = match user_namespace {
         UserNamespace::Own => users::maps_of(plan.init)?,
         UserNamespace::Callers => IdMaps::default(),
@@ -157,26 +150,15 @@ pub(crate) fn exec(
     own_pipes(&plan.stdio, process.uid, &maps)?;
     limits::prepare(&process)?;
     join_keyring(&process)?;
-    let first = kinds & (CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID);
-    join_namespaces_of(plan.init_pidfd, first, witness)?;
     let exec = Exec {
         process,
         init: plan.init_pidfd,
-        kinds: kinds - first,
         user_namespace,
         cgroups,
         stdio: plan.stdio,
         seccomp: plan.seccomp,
     };
-    let born_in = exec.cgroups.unified_dir();
-    let options = Spawn {
-        parent: Parent::Grandparent,
-        cgroup: born_in.as_ref().map(AsFd::as_fd),
-        ..Spawn::default()
-    };
-    spawn_second(&options, reporter, witness, |child| {
-        stage_two::exec(exec, reporter, child.witness())
-    })
+    stage_two::exec(exec, reporter, child.witness())
 }
 
 pub(crate) fn kept<'a>(
@@ -244,7 +226,7 @@ fn keep_hosts_sysctls(container: &Container, joined: &[(Kind, OwnedFd)]) -> Resu
             .iter()
             .find(|sysctl| sysctl.namespace == *kind);
         if let Some(sysctl) = wanted
-            && identity(fd).step("look at a namespace", "")? == callers(*kind)?
+            && identity(fd).step("look at a namespace", "")? == namespace_of("self", *kind)?
         {
             return Err(StartError::invalid(format!(
                 "linux.sysctl: {} would be set in the host's {} namespace",
@@ -315,47 +297,19 @@ fn enter_users_and_pids(
     namespace::unshare(new, witness).step("make a pid namespace", "")
 }
 
-/// The kinds of namespaces in which a process is and the caller is not.
-fn foreign_kinds(init: Pid, pidfd: BorrowedFd<'_>) -> Result<CloneFlags, StartError> {
-    const KINDS: [Kind; 7] = [
-        Kind::User,
-        Kind::Cgroup,
-        Kind::Ipc,
-        Kind::Uts,
-        Kind::Network,
-        Kind::Pid,
-        Kind::Mount,
-    ];
-    let mut foreign = CloneFlags::empty();
-    for kind in KINDS {
-        if namespace_of(&init.to_string(), kind)? != callers(kind)? {
-            foreign |= kind.flag();
-        }
-    }
+fn user_namespace_of(init: Pid, pidfd: BorrowedFd<'_>) -> Result<UserNamespace, StartError> {
+    let of_init = namespace_of(&init.to_string(), Kind::User)?;
     // As long as the process lives, its pid meant it all along.
     pidfd_send_signal(pidfd, 0).step("look at the container's first process", "")?;
-    Ok(foreign)
-}
-
-fn callers(kind: Kind) -> Result<Identity, StartError> {
-    namespace_of("self", kind)
+    Ok(match of_init == namespace_of("self", Kind::User)? {
+        true => UserNamespace::Callers,
+        false => UserNamespace::Own,
+    })
 }
 
 fn namespace_of(process: &str, kind: Kind) -> Result<Identity, StartError> {
-    let path = PathBuf::from(format!("/proc/{process}/ns/{}", kind.file_name()));
-    let fd = open_namespace(&path, kind).step("open", &path)?;
-    identity(fd).step("look at", &path)
-}
-
-pub(crate) fn join_namespaces_of(
-    pidfd: BorrowedFd<'_>,
-    kinds: CloneFlags,
-    witness: &SingleThreaded,
-) -> Result<(), StartError> {
-    if kinds.is_empty() {
-        return Ok(());
-    }
-    namespace::setns(pidfd, kinds, witness).step("enter the container's namespaces", "")
+    let step = "look at a namespace of process";
+    identity_at(process, kind).step(step, process)
 }
 
 fn spawn_second(

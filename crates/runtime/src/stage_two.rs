@@ -21,13 +21,14 @@ use crate::error::{Context, StartError};
 use crate::plan::{SeccompFilter, Stdio};
 use crate::report::Reporter;
 use crate::spec::{Container, ProcessPlan};
-use crate::stage_one::{Exec, Init, UserNamespace, join_namespaces_of};
+use crate::stage_one::{Exec, Init, UserNamespace};
 use crisp_sys::namespace::{self, Kind};
 use crisp_sys::path::mkdir_all_in_root;
 use crisp_sys::process::SingleThreaded;
 use crisp_sys::security::set_identity;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Gid, Uid, sethostname, setsid};
@@ -107,8 +108,8 @@ pub(crate) fn exec(
     // does not exist, and nothing can be moved from there.
     exec.cgroups.join()?;
     let host = HostProc::open()?;
+    join_namespaces_of(&exec, witness)?;
     become_root_of(exec.user_namespace)?;
-    join_namespaces_of(exec.init, exec.kinds, witness)?;
     setsid().step("start a session", "")?;
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = open("/", flags, Mode::empty()).step("open the container's root", "")?;
@@ -183,6 +184,19 @@ fn enter_namespaces(init: &Init<'_>, witness: &SingleThreaded) -> Result<(), Sta
     ];
     let new = init.container.namespaces.new_among(&own);
     namespace::unshare(new, witness).step("make namespaces", "")
+}
+
+/// Those that are the caller's are entered anew; of the user namespace the kernel would refuse it.
+fn join_namespaces_of(exec: &Exec<'_>, witness: &SingleThreaded) -> Result<(), StartError> {
+    let mut kinds = CloneFlags::CLONE_NEWCGROUP
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWNS;
+    if exec.user_namespace == UserNamespace::Own {
+        kinds |= CloneFlags::CLONE_NEWUSER;
+    }
+    namespace::setns(exec.init, kinds, witness).step("enter the container's namespaces", "")
 }
 
 fn set_names(container: &Container) -> Result<(), StartError> {

@@ -3,8 +3,9 @@
 use crate::error::StartError;
 use crate::plan::{ContainerPlan, ExecPlan};
 use crate::report::{self, Report, Reporter};
-use crate::stage_one;
+use crate::stage_one::{self, Cgroups};
 use crisp_sys::process::{self, Child, SingleThreaded, Spawn, Spawned};
+use crisp_sys::security::set_dumpable;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use nix::unistd::Pid;
@@ -17,20 +18,24 @@ use std::task::Poll;
 pub enum Error {
     #[error("make the report socket")]
     Socket(#[source] Errno),
-    #[error("spawn the first stage")]
+    #[error("find where the process is to be born")]
+    Birthplace(#[source] StartError),
+    #[error("become untraceable")]
+    Dumpable(#[source] Errno),
+    #[error("spawn a child")]
     Spawn(#[source] Errno),
 }
 
 /// A start under way. Its descriptor is readable when [`Starting::finish`] has news.
 ///
-/// Two children of the caller belong to it and are the caller's to reap: the helper, which always
-/// ends soon, and once told the process itself, even when the start fails. A caller that reaps
-/// children it does not know must call `finish` until it is pending before it concludes that an exit
-/// is nobody's: the process may have ended already.
+/// The children of the caller that belong to it are the caller's to reap: the helper, if there is one,
+/// which always ends soon, and once told the process itself, even when the start fails. A caller that
+/// reaps children it does not know must call `finish` until it is pending before it concludes that an
+/// exit is nobody's: the process may have ended already.
 #[derive(Debug)]
 pub struct Starting {
     socket: OwnedFd,
-    helper: Spawned,
+    helper: Option<Spawned>,
     process: Option<Spawned>,
     terminal: Option<OwnedFd>,
     poststop_hooks: bool,
@@ -63,13 +68,26 @@ pub fn start(plan: ContainerPlan<'_>, witness: &SingleThreaded) -> Result<Starti
     })
 }
 
-/// Begins to execute one more process in a container, like [`start`].
+/// Begins to execute one more process in a container, like [`start`]. There is no helper. From here on
+/// nobody of the same user can trace the caller.
 ///
 /// # Errors
 /// When no child can be made.
 pub fn exec(plan: ExecPlan<'_>, witness: &SingleThreaded) -> Result<Starting, Error> {
-    begin(witness, |reporter, child| {
-        stage_one::exec(plan, reporter, child)
+    let cgroup = Cgroups::birthplace(plan.cgroup_dirs, plan.init).map_err(Error::Birthplace)?;
+    // The child is in sight of what runs in the container from its first instruction.
+    set_dumpable(false).map_err(Error::Dumpable)?;
+    let options = Spawn {
+        cgroup: cgroup.as_ref().map(AsFd::as_fd),
+        pids_of: Some(plan.init_pidfd),
+        ..Spawn::default()
+    };
+    let (socket, process) = spawn(&options, witness, |reporter, child| {
+        stage_one::exec(plan, reporter, child).map(|never| match never {})
+    })?;
+    Ok(Starting {
+        process: Some(process),
+        ..Starting::new(socket)
     })
 }
 
@@ -77,22 +95,28 @@ pub(crate) fn begin(
     witness: &SingleThreaded,
     helper: impl FnOnce(&Reporter, &Child) -> Result<(), StartError>,
 ) -> Result<Starting, Error> {
+    let (socket, helper) = spawn(&Spawn::default(), witness, helper)?;
+    Ok(Starting {
+        helper: Some(helper),
+        ..Starting::new(socket)
+    })
+}
+
+/// A child, and the socket on which it reports.
+fn spawn(
+    options: &Spawn<'_>,
+    witness: &SingleThreaded,
+    body: impl FnOnce(&Reporter, &Child) -> Result<(), StartError>,
+) -> Result<(OwnedFd, Spawned), Error> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(Error::Socket)?;
     let reporter = Reporter(theirs);
-    let helper = process::spawn(&Spawn::default(), witness, |child| {
-        conclude(helper(&reporter, child), &reporter)
+    let spawned = process::spawn(options, witness, |child| {
+        conclude(body(&reporter, child), &reporter)
     })
     .map_err(Error::Spawn)?;
-    Ok(Starting {
-        socket: ours,
-        helper,
-        process: None,
-        terminal: None,
-        poststop_hooks: false,
-        phase: Phase::SettingUp,
-    })
+    Ok((ours, spawned))
 }
 
 /// The exit status of a stage, whose failure it reports; when nobody listens any more, nobody minds.
@@ -107,10 +131,21 @@ pub(crate) fn conclude(result: Result<(), StartError>, reporter: &Reporter) -> u
 }
 
 impl Starting {
+    fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            helper: None,
+            process: None,
+            terminal: None,
+            poststop_hooks: false,
+            phase: Phase::SettingUp,
+        }
+    }
+
     /// The child that does the first stage's work, for a caller that keeps books of its children.
     #[must_use]
-    pub fn helper(&self) -> Pid {
-        self.helper.pid
+    pub fn helper(&self) -> Option<Pid> {
+        self.helper.as_ref().map(|spawned| spawned.pid)
     }
 
     /// The process itself, as soon as it is known to exist.
@@ -183,9 +218,8 @@ impl Starting {
     }
 
     fn kill(&self) {
-        process::kill(&self.helper.pidfd);
-        if let Some(process) = &self.process {
-            process::kill(&process.pidfd);
+        for spawned in [&self.helper, &self.process].into_iter().flatten() {
+            process::kill(&spawned.pidfd);
         }
     }
 }

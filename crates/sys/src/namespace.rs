@@ -4,7 +4,7 @@ use crate::process::SingleThreaded;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sched::CloneFlags;
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::{FileStat, Mode, fstat, stat};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
@@ -97,7 +97,7 @@ pub fn set_domain_name(name: &str) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-/// What is the same for two descriptors of one namespace, and for no other.
+/// What is the same for all names of one namespace, and for no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {
     device: libc::dev_t,
@@ -109,11 +109,25 @@ pub struct Identity {
 /// # Errors
 /// Those of fstat(2).
 pub fn identity(fd: impl AsFd) -> nix::Result<Identity> {
-    let stat = fstat(fd)?;
-    Ok(Identity {
-        device: stat.st_dev,
-        inode: stat.st_ino,
-    })
+    fstat(fd).map(Identity::of)
+}
+
+/// The identity of the namespace of this kind that a process is in: `process` is its pid, or `self`. The
+/// procfs at /proc has to be one.
+///
+/// # Errors
+/// `ENOENT` without such a process, else those of stat(2).
+pub fn identity_at(process: &str, kind: Kind) -> nix::Result<Identity> {
+    stat(format!("/proc/{process}/ns/{}", kind.file_name()).as_str()).map(Identity::of)
+}
+
+impl Identity {
+    fn of(stat: FileStat) -> Self {
+        Self {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -137,6 +151,7 @@ mod tests {
         let open = |name| open_namespace(Path::new(name), Kind::Uts).unwrap();
         let own = identity(open("/proc/self/ns/uts")).unwrap();
         assert_eq!(own, identity(open("/proc/thread-self/ns/uts")).unwrap());
+        assert_eq!(own, identity_at("self", Kind::Uts).unwrap());
         let net = open_namespace(Path::new("/proc/self/ns/net"), Kind::Network).unwrap();
         assert_ne!(own, identity(net).unwrap());
     }

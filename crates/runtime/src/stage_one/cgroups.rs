@@ -1,8 +1,9 @@
-//! The control groups of a process, opened by the first stage and joined by the second: a process
-//! that moves itself waits for nobody (through `tasks`, on v1), and one that is born in its group
-//! need not move at all (v2).
+//! The control groups of a process, opened while the host's are in sight and joined by the process: one
+//! that moves itself waits for nobody (through `tasks`, on v1), and one that is born in its group need not
+//! move at all (v2).
 
 use crate::error::{Context, StartError};
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
@@ -40,20 +41,43 @@ impl Cgroups {
         Ok(all)
     }
 
-    /// Those of a process that joins a container. Where the container's init has made groups below its own and handed
-    /// controllers on to them, as systemd does, there are processes in these alone (kernel,
-    /// admin-guide/cgroup-v2.rst, "no internal process constraint"): it goes where the init is.
-    pub(super) fn open_with_init(dirs: &[PathBuf], init: Pid) -> Result<Self, StartError> {
-        let mut own = dirs.to_vec();
-        for dir in &mut own {
-            let handed_on = read_to_string(dir.join("cgroup.subtree_control"));
-            if handed_on.is_ok_and(|controllers| !controllers.trim().is_empty()) {
-                let path = format!("/proc/{init}/cgroup");
-                let memberships = read_to_string(&path).step("read", &path)?;
-                *dir = below(dir, &memberships).unwrap_or_else(|| dir.clone());
+    /// Those of version 1 alone, for a process that was born in that of version 2.
+    pub(super) fn open_tasks(dirs: &[PathBuf]) -> Result<Self, StartError> {
+        let mut all = Self::default();
+        for dir in dirs {
+            let path = dir.join("tasks");
+            match open(&path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+                Ok(tasks) => all.tasks.push((path, tasks)),
+                // The file is one of version 1.
+                Err(Errno::ENOENT) if dir.exists() => {}
+                Err(errno) => return Err(errno).step("open", &path),
             }
         }
-        Self::open(&own)
+        Ok(all)
+    }
+
+    /// The directory of version 2, if there is one, in which a process that joins a container is to be born. Where the
+    /// container's init has made groups below its own and handed controllers on to them, as systemd does, there are
+    /// processes in these alone (kernel, admin-guide/cgroup-v2.rst, "no internal process constraint"): it goes where the
+    /// init is.
+    pub(crate) fn birthplace(dirs: &[PathBuf], init: Pid) -> Result<Option<OwnedFd>, StartError> {
+        for dir in dirs.iter().rev() {
+            // The file is one of version 2, whose directory is the last by custom.
+            let Ok(handed_on) = read_to_string(dir.join("cgroup.subtree_control")) else {
+                continue;
+            };
+            let mut dir = dir.clone();
+            if !handed_on.trim().is_empty() {
+                let path = format!("/proc/{init}/cgroup");
+                let memberships = read_to_string(&path).step("read", &path)?;
+                dir = below(&dir, &memberships).unwrap_or(dir);
+            }
+            let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            return open(&dir, flags, Mode::empty())
+                .map(Some)
+                .step("open cgroup", &dir);
+        }
+        Ok(None)
     }
 
     /// Where a process is to be born.
