@@ -3,7 +3,7 @@
 //! Both walk by file descriptor, never follow a symbolic link, and take neither a thread's stack nor an
 //! unbounded number of descriptors, however deep the tree is.
 
-use nix::dir::{Dir, OwningIter, Type};
+use crisp_sys::directory::{Entry, Kind, Listing};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, openat, renameat2};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fstatat};
@@ -11,7 +11,7 @@ use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr};
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -39,28 +39,15 @@ pub(crate) struct Size {
 
 /// An open directory that is being listed.
 struct Level {
-    directory: OwnedFd,
-    entries: OwningIter,
+    directory: Listing,
     name: CString,
 }
 
 impl Level {
     fn open(parent: impl AsFd, name: &CStr) -> nix::Result<Self> {
-        let directory = open_directory(parent, name)?;
-        let entries = Dir::from_fd(open_directory(&directory, c".")?)?.into_iter();
         Ok(Self {
-            directory,
-            entries,
+            directory: Listing::new(open_directory(parent, name)?),
             name: name.to_owned(),
-        })
-    }
-
-    /// The next entry's name, and whether it is known to be a directory or not.
-    fn next(&mut self) -> Option<nix::Result<(CString, Option<Type>)>> {
-        self.entries.find_map(|entry| match entry {
-            Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..") => None,
-            Ok(entry) => Some(Ok((entry.file_name().to_owned(), entry.file_type()))),
-            Err(errno) => Some(Err(errno)),
         })
     }
 }
@@ -85,9 +72,8 @@ pub(crate) fn remove_at(parent: impl AsFd, name: &OsStr) -> nix::Result<()> {
     let mut moved_up = 0;
     let mut open = vec![open_to_empty(parent, &name)?];
     while let Some(level) = open.last_mut() {
-        match level.next() {
-            Some(entry) => {
-                let (child, kind) = entry?;
+        match level.directory.next_entry()? {
+            Some(Entry { name: child, kind }) => {
                 if remove_unless_directory(&level.directory, &child, kind)? {
                     continue;
                 }
@@ -109,8 +95,8 @@ pub(crate) fn remove_at(parent: impl AsFd, name: &OsStr) -> nix::Result<()> {
     Ok(())
 }
 
-fn remove_unless_directory(parent: &OwnedFd, name: &CStr, kind: Option<Type>) -> nix::Result<bool> {
-    if kind == Some(Type::Directory) {
+fn remove_unless_directory(parent: impl AsFd, name: &CStr, kind: Kind) -> nix::Result<bool> {
+    if kind == Kind::Directory {
         return Ok(false);
     }
     match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
@@ -139,7 +125,12 @@ fn remove_emptied(open: &mut Vec<Level>, parent: impl AsFd) -> nix::Result<()> {
 }
 
 /// Moves a directory to the top of the tree, where it is found later.
-fn move_up(from: &OwnedFd, name: &CStr, top: &OwnedFd, moved_up: &mut u64) -> nix::Result<()> {
+fn move_up(
+    from: impl AsFd + Copy,
+    name: &CStr,
+    top: impl AsFd + Copy,
+    moved_up: &mut u64,
+) -> nix::Result<()> {
     loop {
         *moved_up += 1;
         let new_name = format!("crisp-removing-{moved_up}");
@@ -185,8 +176,8 @@ pub(crate) struct Place<'a> {
 
 impl Place<'_> {
     /// The directory that it is in.
-    pub(crate) fn directory(&self) -> &OwnedFd {
-        &self.open[self.open.len() - 1].directory
+    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
+        self.open[self.open.len() - 1].directory.as_fd()
     }
 
     /// Beneath the root of the tree.
@@ -225,11 +216,10 @@ pub(crate) fn visit(
         return Ok(Visited::Part);
     }
     while let Some(level) = open.last_mut() {
-        let Some(entry) = level.next() else {
+        let Some(Entry { name, .. }) = level.directory.next_entry()? else {
             open.pop();
             continue;
         };
-        let (name, _) = entry?;
         let stat = match fstatat(
             &level.directory,
             name.as_c_str(),
