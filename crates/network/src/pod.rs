@@ -2,7 +2,7 @@
 
 use crate::attachment::Attachment;
 use crate::wire::{Batch, Wire};
-use crate::{Error, host, link, shape};
+use crate::{Error, link, shape};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage as Message;
@@ -14,14 +14,14 @@ use std::os::fd::OwnedFd;
 /// Raises loopback and the pod's interface, and gives it its addresses and default routes.
 pub(crate) fn configure(attachment: &Attachment, pod_socket: OwnedFd) -> Result<(), Error> {
     let mut wire = Wire::over(pod_socket);
-    wire.transact(raise(attachment))?;
-    let request = link::get_by_name(&attachment.pod_interface);
-    let link = host::find_link(&mut wire, request)?
-        .ok_or_else(|| Error::kernel("find the pod's interface")(Errno::ENODEV))?;
-    let mut batch = address(attachment, link.header.index);
-    shape::push(&mut batch, link.header.index, attachment.bandwidth.from_pod);
-    wire.transact(batch)?;
-    Ok(())
+    let index = wire
+        .index_of(&attachment.pod_interface)
+        .map_err(Error::kernel("find the pod's interface"))?;
+    let mut batch = Batch::default();
+    push_raising(&mut batch, attachment);
+    push_addresses(&mut batch, attachment, index);
+    shape::push(&mut batch, index, attachment.bandwidth.from_pod);
+    Ok(wire.transact(batch)?)
 }
 
 /// Raises the loopback interface of a namespace that has no other.
@@ -39,9 +39,8 @@ fn push_loopback(batch: &mut Batch) {
     );
 }
 
-fn raise(attachment: &Attachment) -> Batch {
-    let mut batch = Batch::default();
-    push_loopback(&mut batch);
+fn push_raising(batch: &mut Batch, attachment: &Attachment) {
+    push_loopback(batch);
     batch.push_forgiving(
         "set up the pod's interface",
         NLM_F_ACK,
@@ -54,11 +53,9 @@ fn raise(attachment: &Attachment) -> Batch {
         NLM_F_ACK,
         link::raise_by_name(&attachment.pod_interface),
     );
-    batch
 }
 
-fn address(attachment: &Attachment, index: u32) -> Batch {
-    let mut batch = Batch::default();
+fn push_addresses(batch: &mut Batch, attachment: &Attachment, index: u32) {
     let has_ipv6 = attachment.addresses.iter().any(|a| a.addr().is_ipv6());
     let link_local = has_ipv6.then(|| link::link_local(attachment.mac));
     for address in link_local.iter().chain(&attachment.addresses) {
@@ -75,7 +72,6 @@ fn address(attachment: &Attachment, index: u32) -> Batch {
             Message::NewRoute(route),
         );
     }
-    batch
 }
 
 fn default_routes(attachment: &Attachment, index: u32) -> Vec<RouteMessage> {

@@ -139,6 +139,11 @@ impl Wire {
         }
     }
 
+    /// The index of an interface of the socket's namespace, without netlink's lock.
+    pub(crate) fn index_of(&self, name: &str) -> nix::Result<u32> {
+        crisp_sys::interface::index_of(&self.socket, name)
+    }
+
     /// Sends a batch and says which request was the first to be refused.
     pub(crate) fn transact(&mut self, mut batch: Batch) -> Result<(), Refusal> {
         if batch.is_empty() {

@@ -9,6 +9,7 @@ pub mod bpf;
 pub mod directory;
 pub mod file;
 pub mod idle;
+pub mod interface;
 pub mod memfd;
 pub mod memory;
 pub mod mount;
