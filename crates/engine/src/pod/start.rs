@@ -17,7 +17,7 @@ use crisp_model::spec::linux_resources;
 use crisp_model::{
     ContainerLabels, IdMapping, NamespaceMode, PodConfig, PodId, PodState, SelinuxContext,
 };
-use crisp_shim_api::message::{IdMap, PodStarted, StartPod, Welcome, reply, request};
+use crisp_shim_api::message::{IdMap, PodStarted, StartPod, reply, request};
 use oci_spec::runtime::LinuxPidsBuilder;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -106,12 +106,18 @@ impl Engine {
         let files = async { files::make(&run_dir, &config, &hostname, labels.as_ref()) };
         let files = self.phase(Phase::PodFiles, files).await;
         point!("run-pod.files-written");
-        // It comes to its end whatever became of the others: nothing is made while it is taken down.
-        let cgroup_dirs = cgroups.await;
-        let (shim, (), cgroup_dirs) = (shim?, files?, cgroup_dirs?);
+        let welcome = async {
+            let shim = shim?;
+            let welcome = shim.hello().await?;
+            Ok::<_, Error>((shim, welcome))
+        };
+        // They come to their ends whatever became of the others: nothing is made while it is taken down.
+        let (cgroup_dirs, welcomed) = tokio::join!(cgroups, welcome);
+        let ((), cgroup_dirs, (shim, welcome)) = (files?, cgroup_dirs?, welcomed?);
+        point!("run-pod.shim-welcomed");
         let request = start_request(&config, hostname, cgroup_dirs, labels)?;
         let pause = self.start_pause(&shim, request);
-        let (welcome, started, fds) = self.phase(Phase::Namespaces, pause).await?;
+        let (started, fds) = self.phase(Phase::Namespaces, pause).await?;
         point!("run-pod.pause-started");
         self.phase(Phase::Network, self.wire(pod, fds)).await?;
         point!("run-pod.wired");
@@ -134,9 +140,7 @@ impl Engine {
         &self,
         shim: &Shim,
         request: StartPod,
-    ) -> Result<(Welcome, PodStarted, Vec<OwnedFd>)> {
-        let welcome = shim.hello().await?;
-        point!("run-pod.shim-welcomed");
+    ) -> Result<(PodStarted, Vec<OwnedFd>)> {
         let lent = self.pause_mounts.get().map(slice::from_ref);
         let request = request::Body::StartPod(request);
         let started = shim.call_with(request, lent.unwrap_or_default(), None);
@@ -150,7 +154,7 @@ impl Engine {
             // That of another pod may have come first, which is as good.
             let _ = self.pause_mounts.set(mounts);
         }
-        Ok((welcome, started, fds))
+        Ok((started, fds))
     }
 
     /// Chooses what the pod alone is to have, and writes down that it has.
