@@ -182,7 +182,9 @@ fn send_with(
 }
 
 fn recv_with(socket: BorrowedFd<'_>, wait: Wait) -> Result<(Packet, Vec<OwnedFd>), PacketError> {
-    let mut buffer = vec![0; MAX_PACKET_BYTES];
+    // One that fits any packet would be a mapping of its own, for each.
+    let length = socket::next_length(socket, wait)?;
+    let mut buffer = vec![0; length.clamp(1, MAX_PACKET_BYTES)];
     let received = socket::receive(socket, &mut buffer, wait)?;
     if received.truncated {
         return Err(PacketError::Truncated);

@@ -66,6 +66,22 @@ pub fn send(
     }
 }
 
+/// The length in bytes of the message that is to be received next, which stays where it is; zero also when
+/// the peer has closed the connection. For sockets that keep messages apart.
+///
+/// # Errors
+/// Of recv(2).
+pub fn next_length(socket: BorrowedFd<'_>, wait: Wait) -> io::Result<usize> {
+    let flags = libc::MSG_PEEK | libc::MSG_TRUNC | flag(wait);
+    loop {
+        // SAFETY: the kernel writes nothing to a buffer that has no length.
+        let length = unsafe { libc::recv(socket.as_raw_fd(), std::ptr::null_mut(), 0, flags) };
+        if let Some(length) = done(length)? {
+            return Ok(length);
+        }
+    }
+}
+
 /// Receives one message into `buffer`.
 ///
 /// # Errors
@@ -223,6 +239,18 @@ mod tests {
         send(ours.as_fd(), b"hello", &[], Wait::Block).unwrap();
         let received = receive(theirs.as_fd(), &mut [0; 2], Wait::Block).unwrap();
         assert!(received.truncated);
+    }
+
+    #[test]
+    fn the_length_of_a_message_is_known_before_it_is_received() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let (reader, _writer) = std::io::pipe().unwrap();
+        send(ours.as_fd(), b"hello", &[reader.as_fd()], Wait::Block).unwrap();
+        assert_eq!(next_length(theirs.as_fd(), Wait::Never).unwrap(), 5);
+        let received = receive(theirs.as_fd(), &mut [0; 5], Wait::Never).unwrap();
+        assert_eq!((received.bytes, received.fds.len()), (5, 1));
+        let error = next_length(theirs.as_fd(), Wait::Never).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
