@@ -6,7 +6,6 @@ use crate::error::{Context, StartError};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Pid, write};
 use std::fs::read_to_string;
 use std::os::fd::OwnedFd;
@@ -23,19 +22,10 @@ pub(crate) struct Cgroups {
 impl Cgroups {
     pub(super) fn open(dirs: &[PathBuf]) -> Result<Self, StartError> {
         let mut all = Self::default();
-        for path in dirs {
-            let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            let dir = open(path, flags, Mode::empty()).step("open cgroup", path)?;
-            let fs_type = fstatfs(&dir)
-                .step("look at cgroup", path)?
-                .filesystem_type();
-            if fs_type == CGROUP2_SUPER_MAGIC {
-                all.unified = Some(dir);
-            } else {
-                let path = path.join("tasks");
-                let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-                let tasks = open(&path, flags, Mode::empty()).step("open", &path)?;
-                all.tasks.push((path, tasks));
+        for dir in dirs {
+            match tasks_of(dir)? {
+                Some(tasks) => all.tasks.push(tasks),
+                None => all.unified = Some(open_directory(dir)?),
             }
         }
         Ok(all)
@@ -45,13 +35,7 @@ impl Cgroups {
     pub(super) fn open_tasks(dirs: &[PathBuf]) -> Result<Self, StartError> {
         let mut all = Self::default();
         for dir in dirs {
-            let path = dir.join("tasks");
-            match open(&path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
-                Ok(tasks) => all.tasks.push((path, tasks)),
-                // The file is one of version 1.
-                Err(Errno::ENOENT) if dir.exists() => {}
-                Err(errno) => return Err(errno).step("open", &path),
-            }
+            all.tasks.extend(tasks_of(dir)?);
         }
         Ok(all)
     }
@@ -72,10 +56,7 @@ impl Cgroups {
                 let memberships = read_to_string(&path).step("read", &path)?;
                 dir = below(&dir, &memberships).unwrap_or(dir);
             }
-            let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            return open(&dir, flags, Mode::empty())
-                .map(Some)
-                .step("open cgroup", &dir);
+            return open_directory(&dir).map(Some);
         }
         Ok(None)
     }
@@ -93,6 +74,21 @@ impl Cgroups {
         }
         Ok(())
     }
+}
+
+/// The `tasks` file of a group; none: there is no such file in one of version 2.
+fn tasks_of(dir: &Path) -> Result<Option<(PathBuf, OwnedFd)>, StartError> {
+    let path = dir.join("tasks");
+    match open(&path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+        Ok(tasks) => Ok(Some((path, tasks))),
+        Err(Errno::ENOENT) if dir.exists() => Ok(None),
+        Err(errno) => Err(errno).step("open", &path),
+    }
+}
+
+fn open_directory(dir: &Path) -> Result<OwnedFd, StartError> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    open(dir, flags, Mode::empty()).step("open cgroup", dir)
 }
 
 /// The directory of the group below `dir` that a process is in, by what its `/proc/<pid>/cgroup` says
