@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 
 use crisp_shim_api::PodPaths;
+use nix::sys::prctl::set_name;
+use std::ffi::CStr;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -14,10 +16,22 @@ fn main() -> ExitCode {
         arguments.next(),
         arguments.next(),
     ) {
-        (Some("pause"), None, None) => crisp_shim::pause(),
-        (Some("shim"), Some(dir), None) => crisp_shim::main(PodPaths::new(dir)),
+        (Some("pause"), None, None) => {
+            be_named(c"pause");
+            crisp_shim::pause()
+        }
+        (Some("shim"), Some(dir), None) => {
+            be_named(c"crisp-shim");
+            crisp_shim::main(PodPaths::new(dir))
+        }
         _ => ExitCode::from(USAGE_ERROR),
     }
+}
+
+/// For ps(1) and top(1). What is executed by a descriptor has the name of that without.
+fn be_named(name: &CStr) {
+    // It is no more than a name.
+    let _ = set_name(name);
 }
 
 /// As shells have it.

@@ -41,6 +41,10 @@ fn privileged_pause_holds_namespaces_and_has_nothing_else() {
         );
     }
     assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+    assert!(status.starts_with("Name:\tpause\n"), "{status}");
+    let shim = ShimPid::read(&pod.paths).unwrap().expect("a shim runs");
+    let name = fs::read_to_string(format!("/proc/{}/comm", shim.pid())).unwrap();
+    assert_eq!(name, "crisp-shim\n");
     for fd in fs::read_dir(proc.join("fd")).unwrap() {
         assert_eq!(
             fs::read_link(fd.unwrap().path()).unwrap(),
