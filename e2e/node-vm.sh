@@ -23,7 +23,7 @@ cd "$root"
 
 memory_mib=2560
 processors=2
-quick=(privileged_cgroup:: ::systemd:: apparmor ::limits:: ::enforcement:: ::resize:: ::figures:: ::quota:: _shm_)
+quick=(privileged_cgroup:: privileged_clock:: ::systemd:: apparmor ::limits:: ::enforcement:: ::resize:: ::figures:: ::quota:: _shm_)
 
 kind=tests suite='' kernel=stable selinux='' enforcing=0 minutes=30 build=(hack/build.sh) arguments=()
 while [ $# -gt 0 ]; do
