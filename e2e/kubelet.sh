@@ -7,7 +7,8 @@
 # --no-build takes the binaries that are in target/dist already. The kubelet is built once, from the
 # module in e2e/kubernetes/, which takes minutes. There is a line for each check and for each thing that
 # cannot be seen without an API server, and one with their numbers in the end; what the kubelet and crisp
-# say stays in target/kubelet/.
+# say stays in target/kubelet/. The kubelet makes cgroups as crisp tells it to: by systemd where that is
+# PID 1 and cgroups are of version 2, which e2e/node-vm.sh --kubelet boots a machine for.
 set -euo pipefail
 # shellcheck source=hack/tools.sh
 . "$(dirname "$0")/../hack/tools.sh"

@@ -6,16 +6,19 @@
 #                                           contain one of TEST; without, those that show most of what
 #                                           differs from a host with cgroup v1 and without systemd
 #   e2e/node-vm.sh --critest [ARGUMENT]...  the CRI's conformance suite, with arguments of e2e/critest.sh
+#   e2e/node-vm.sh --kubelet [CHECK]...     a real kubelet, which has systemd make the slices of pods, with
+#                                           arguments of e2e/kubelet.sh
 #
 #   --all              all privileged tests
 #   --suite RELEASE    of another Debian release than this system's, such as trixie
 #   --backports        with the kernel of the release's backports
 #   --selinux MODE     with SELinux in place of AppArmor: permissive or enforcing
-#   --minutes N        the machine ends after N minutes whatever it does; 30 without
+#   --minutes N        the machine ends after N minutes whatever it does; 30 without, 60 with --kubelet
 #   --no-build         with the binaries that are in target/dist already
 #
 # The exit status is that of the tests, or 124 after a timeout. What the node's kernel and systemd say
-# is in console.log beside the image, which is made once for each release and kept in target/node-vm/.
+# is in console.log beside the image, which is made once for each release and kept in target/node-vm/,
+# and the ends of what a kubelet and its crisp say when a check failed.
 set -euo pipefail
 # shellcheck source=e2e/node-vm/image.sh
 . "$(dirname "$0")/node-vm/image.sh"
@@ -25,11 +28,11 @@ memory_mib=2560
 processors=2
 quick=(privileged_cgroup:: privileged_clock:: ::systemd:: apparmor ::limits:: ::enforcement:: ::resize:: ::figures:: ::quota:: _shm_)
 
-kind=tests suite='' kernel=stable selinux='' enforcing=0 minutes=30 build=(hack/build.sh) arguments=()
+kind=tests suite='' kernel=stable selinux='' enforcing=0 minutes='' build=(hack/build.sh) arguments=()
 while [ $# -gt 0 ]; do
     case $1 in
         --help | -h) tell_usage ;;
-        --critest) kind=critest ;;
+        --critest | --kubelet) kind=${1#--} ;;
         --all) arguments+=(::) ;;
         --suite) suite=$2; shift ;;
         --backports) kernel=backports ;;
@@ -48,13 +51,15 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ "$kind" = critest ] || [ ${#arguments[@]} -gt 0 ] || arguments=("${quick[@]}")
+[ "$kind" != tests ] || [ ${#arguments[@]} -gt 0 ] || arguments=("${quick[@]}")
+[ "$kind" != kubelet ] || : "${minutes:=60}"
+: "${minutes:=30}"
 
 # The test that needs the image of a node, and whether it is one of those that are run.
 nested_test=privileged::nested::privileged_node_in_a_pod_runs_pods_of_its_own
 nested=''
 for argument in "${arguments[@]}"; do
-    [[ $kind == critest || $nested_test != *"$argument"* ]] || nested=yes
+    [[ $kind != tests || $nested_test != *"$argument"* ]] || nested=yes
 done
 
 # test_programs: the paths of the executables of the tests in e2e/.
@@ -69,16 +74,21 @@ pack_payload() {
     mkdir -p "$payload/target"/{dist,debug/deps}
     cp -l "$dist"/crisp "$dist"/crisp-shim "$payload/target/dist/"
     cp -rl "$tools" "$payload/target/"
-    # Nothing in the node runs a Kubernetes.
+    # No more of a Kubernetes than is run.
     rm -rf "$payload/target/tools/kubernetes"
-    if [ "$kind" = critest ]; then
-        cp -l "$target/debug/run-critest" "$payload/target/debug/"
-    else
-        programs=$(test_programs)
-        xargs cp -l --target-directory "$payload/target/debug/deps/" <<<"$programs"
-        # Of the same build, and run by some of them.
-        cp -l "$target/debug/runtime-driver" "$payload/target/debug/"
-    fi
+    case $kind in
+        critest) cp -l "$target/debug/run-critest" "$payload/target/debug/" ;;
+        kubelet)
+            cp -l "$target/debug/run-kubelet" "$payload/target/debug/"
+            install -D -t "$payload/target/tools/kubernetes" "$tools"/kubernetes/{kubelet,kubelet-client}
+            ;;
+        tests)
+            programs=$(test_programs)
+            xargs cp -l --target-directory "$payload/target/debug/deps/" <<<"$programs"
+            # Of the same build, and run by some of them.
+            cp -l "$target/debug/runtime-driver" "$payload/target/debug/"
+            ;;
+    esac
     if [ -n "$nested" ]; then
         mkdir "$payload/target/node-image"
         cp -l "$target/node-image/node.tar" "$payload/target/node-image/"
@@ -134,19 +144,29 @@ boot() {
 need_root
 need_packages qemu-system-x86 e2fsprogs
 debian_tools
-cni_plugins
-oci_runtimes
-criu
-checkpointctl
-crictl
-older_client
-busybox
-if [ "$kind" = critest ]; then
-    need_packages gcc libc6-dev
-    critest
-    euid
-    cargo build --quiet --locked -p crisp-e2e --bin run-critest
-fi
+case $kind in
+    tests)
+        cni_plugins
+        oci_runtimes
+        criu
+        checkpointctl
+        crictl
+        older_client
+        busybox
+        ;;
+    critest)
+        need_packages gcc libc6-dev
+        oci_runtimes
+        critest
+        busybox
+        euid
+        ;;
+    kubelet)
+        kubernetes kubelet
+        kubelet_client
+        ;;
+esac
+[ "$kind" = tests ] || cargo build --quiet --locked -p crisp-e2e --bin "run-$kind"
 "${build[@]}"
 [ -z "$nested" ] || hack/node-image.sh --no-build --suite "${suite:-$(host_suite)}"
 mkdir -p "$node_vm"

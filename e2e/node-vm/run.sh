@@ -3,7 +3,7 @@
 # ended. /dev/ttyS1 is what the user sees, /dev/ttyS2 takes the exit status.
 set -uo pipefail
 
-# The order's lines: where cargo's target directory was, "tests" or "critest", then one argument a line.
+# The order's lines: where cargo's target directory was, "tests", "critest" or "kubelet", then one argument a line.
 mapfile -t order </payload/order
 target=${order[0]} kind=${order[1]} arguments=("${order[@]:2}")
 export HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
@@ -28,7 +28,7 @@ describe() {
 
 # Tests are named <program>::<test> here, such as privileged::limits::privileged_fork_bomb_….
 tests() {
-    local path program wanted ran= status=0
+    local path program wanted ran='' status=0
     for path in "$target"/debug/deps/*; do
         program=${path##*/} program=${program%-*}
         mapfile -t wanted < <(
@@ -45,6 +45,25 @@ tests() {
     done
     [ -n "$ran" ] || { echo "no test is named so: ${arguments[*]}"; status=1; }
     return $status
+}
+
+# What a kubelet looks for of its node's network: an address by which there is a way out.
+network() {
+    ip link set lo up
+    ip link add eth0 type bridge
+    ip address add 10.10.0.1/24 dev eth0
+    ip link set eth0 up
+    ip route add default via 10.10.0.254 dev eth0
+}
+
+# So that it is seen that pods have none of it.
+swap() {
+    fallocate --length 1G /swap && chmod 600 /swap && mkswap /swap >/dev/null && swapon /swap
+}
+
+# log_tails: the ends of what the kubelet and crisp said. To the console, as all that systemd says.
+log_tails() {
+    tail -n 2000 "$target"/kubelet/*.log >/dev/console
 }
 
 # sum_up FILE: the tests' own summaries, added.
@@ -69,6 +88,11 @@ case $kind in
     critest)
         "$target"/debug/run-critest "${arguments[@]}"
         status=$?
+        ;;
+    kubelet)
+        network && swap && "$target"/debug/run-kubelet "${arguments[@]}"
+        status=$?
+        [ "$status" = 0 ] || log_tails
         ;;
 esac
 ! [ -e /sys/fs/selinux/enforce ] || denials

@@ -146,6 +146,12 @@ pub fn cgroups_are_v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
+/// Whether it is systemd that a kubelet is to have make the cgroups of its pods.
+#[must_use]
+pub fn systemd_makes_cgroups() -> bool {
+    cgroups_are_v2() && Path::new("/run/systemd/system").exists()
+}
+
 /// Where the hierarchies of cgroups are: the one of version 2, or all of version 1.
 #[must_use]
 pub(crate) fn cgroup_hierarchies() -> Vec<PathBuf> {

@@ -4,6 +4,7 @@ use crate::leftovers::places_of_cgroup;
 use crate::manifest::merged;
 use crate::node::Node;
 use crate::service::Service;
+use crate::slot::KUBELETS_SLICE;
 use crate::tools;
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 /// What a kubelet sets when it starts (kubelet, cm/container_manager_linux.go).
 const SYSCTLS: [&str; 6] = [
@@ -111,7 +112,7 @@ impl Drop for KubeletProcess {
 /// dropped, after the kubelet.
 #[derive(Debug)]
 pub struct KubeletHost {
-    cgroups: Vec<PathBuf>,
+    cgroups: Cgroups,
     has_made_default_root: bool,
 }
 
@@ -120,20 +121,15 @@ impl KubeletHost {
     /// The cgroups cannot be made.
     pub fn prepare(node: &Node) -> Result<Self> {
         let host = Self {
-            cgroups: places_of_cgroup(&node.cgroup_parent()).collect(),
+            cgroups: Cgroups::prepare(node)?,
             has_made_default_root: !Path::new(DEFAULT_ROOT).exists(),
         };
         fs::create_dir_all(DEFAULT_ROOT)?;
-        for dir in &host.cgroups {
-            fs::create_dir_all(dir)?;
-        }
         Ok(host)
     }
 
     fn remove_leftovers(&self) {
-        for dir in &self.cgroups {
-            remove_tree(&dir.join("kubepods"));
-        }
+        self.cgroups.remove();
         if self.has_made_default_root {
             let _ = fs::remove_dir(DEFAULT_ROOT);
         }
@@ -143,6 +139,40 @@ impl KubeletHost {
 impl Drop for KubeletHost {
     fn drop(&mut self) {
         self.remove_leftovers();
+    }
+}
+
+/// What a kubelet makes the cgroups of the kinds of pods as.
+#[derive(Debug)]
+enum Cgroups {
+    /// Directories below these.
+    Directories(Vec<PathBuf>),
+    /// systemd's units.
+    Slices,
+}
+
+impl Cgroups {
+    fn prepare(node: &Node) -> Result<Self> {
+        let parent = node.cgroup_parent();
+        if parent == KUBELETS_SLICE {
+            return Ok(Self::Slices);
+        }
+        let roots: Vec<PathBuf> = places_of_cgroup(&parent).collect();
+        for root in &roots {
+            fs::create_dir_all(root)?;
+        }
+        Ok(Self::Directories(roots))
+    }
+
+    fn remove(&self) {
+        match self {
+            Self::Directories(roots) => {
+                for root in roots {
+                    remove_tree(&root.join("kubepods"));
+                }
+            }
+            Self::Slices => stop_slices(),
+        }
     }
 }
 
@@ -211,8 +241,8 @@ pub fn kubelet_config(node: &Node, dir: &Path) -> Value {
         "volumePluginDir": dir.join("plugins"),
         "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
         "authorization": {"mode": "AlwaysAllow"},
-        "cgroupDriver": "cgroupfs",
-        "cgroupRoot": node.cgroup_parent(),
+        // How it makes cgroups it asks crisp (`RuntimeConfig`).
+        "cgroupRoot": cgroup_root(node),
         "enforceNodeAllocatable": ["pods"],
         // The host's disk may be rather full.
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%"},
@@ -226,12 +256,30 @@ pub fn kubelet_config(node: &Node, dir: &Path) -> Value {
     })
 }
 
+/// The cgroup that its own one of all pods is below.
+fn cgroup_root(node: &Node) -> String {
+    let parent = node.cgroup_parent();
+    match parent == KUBELETS_SLICE {
+        true => "/".to_owned(),
+        false => parent,
+    }
+}
+
 /// Makes a directory one whose mounts are seen on both sides, whoever leaves for a mount namespace of
 /// its own.
 fn share(dir: &Path) -> Result<()> {
     let none = None::<&str>;
     mount(Some(dir), dir, none, MsFlags::MS_BIND, none)?;
     Ok(mount(none, dir, none, MsFlags::MS_SHARED, none)?)
+}
+
+/// Has systemd end the slice of all pods, and with it those of each.
+fn stop_slices() {
+    let slice = KUBELETS_SLICE.trim_start_matches('/');
+    let status = Command::new("systemctl").args(["stop", slice]).status();
+    if !status.as_ref().is_ok_and(ExitStatus::success) {
+        eprintln!("{slice}: {status:?}");
+    }
 }
 
 /// Removes cgroups without processes, the innermost first. Those with some are swept with their node.

@@ -67,7 +67,7 @@ pub use figures::Figures;
 pub use front::{Answer, Front};
 pub use fuse::Fuse;
 pub use image::{Digest, Flavour, Image};
-pub use kernel::{Cgroup, Process, cgroups_are_v2, xattr};
+pub use kernel::{Cgroup, Process, cgroups_are_v2, systemd_makes_cgroups, xattr};
 pub use kubelet::{FiguresFrom, HostSysctls, KubeletHost, KubeletProcess, kubelet_config};
 pub use layer::{Entry, Layer, PackedLayer, Packing};
 pub use log::{LogLine, parse_log};

@@ -14,6 +14,9 @@ const SLOTS: u8 = 200;
 /// Of the whole machine, as bridges and cgroups are, wherever temporary files are.
 const LOCKS: &str = "/tmp/crisp-e2e";
 
+/// Where systemd has the slices of the pods of a kubelet whose root of cgroups is the machine's.
+pub(crate) const KUBELETS_SLICE: &str = "/kubepods.slice";
+
 /// A number that nobody else on this machine uses, as long as this lives. The kernel drops the lock
 /// when the process ends; the next owner sweeps what such a predecessor left.
 #[derive(Debug)]
@@ -21,6 +24,7 @@ pub struct Slot {
     number: u8,
     dir: PathBuf,
     netns: Option<PathBuf>,
+    cgroup: String,
     _lock: File,
 }
 
@@ -55,6 +59,7 @@ impl Slot {
                 number,
                 dir: base.join(number.to_string()),
                 netns: None,
+                cgroup: format!("/crisp-e2e-{number}"),
                 _lock: lock,
             }),
             Err(TryLockError::WouldBlock) => None,
@@ -76,6 +81,22 @@ impl Slot {
             .args(["link", "set", "lo", "up"])
             .status()?;
         ensure!(status.success(), "ip: {status}");
+        Ok(slot)
+    }
+
+    /// The same with its pods below the slice where a kubelet has systemd put those of all kinds. It is
+    /// swept with the slot.
+    ///
+    /// # Errors
+    /// There is one already, of another kubelet.
+    pub fn take_with_slice_of_kubelets() -> Result<Self> {
+        let mut slot = Self::take();
+        let taken = leftovers::places_of_cgroup(KUBELETS_SLICE).any(|dir| dir.exists());
+        ensure!(
+            !taken,
+            "another kubelet of this machine has {KUBELETS_SLICE}"
+        );
+        KUBELETS_SLICE.clone_into(&mut slot.cgroup);
         Ok(slot)
     }
 
@@ -134,7 +155,7 @@ impl Slot {
     /// Above all its pods, absolute in every hierarchy.
     #[must_use]
     pub fn cgroup(&self) -> String {
-        format!("/crisp-e2e-{}", self.number)
+        self.cgroup.clone()
     }
 
     /// The name of its network of CNI plugins; none is the beginning of another.

@@ -73,8 +73,9 @@ pub(crate) fn suite() -> Suite<Kubelet> {
     }
 }
 
-/// What a kubelet does for pods of an API server alone, and why not here: `e2e/cluster.sh` looks at it.
-const SKIPPED: [(&str, &str); 4] = [
+/// What a kubelet does for pods of an API server alone, and why not here: `e2e/cluster.sh` looks at all of it
+/// but swap, which takes cgroup v2.
+const SKIPPED: [(&str, &str); 5] = [
     (
         "volumes::projected_and_service_account",
         "they take a client of the API server",
@@ -86,6 +87,10 @@ const SKIPPED: [(&str, &str); 4] = [
     (
         "resources::eviction",
         "static pods are critical: they are never evicted",
+    ),
+    (
+        "resources::limited_swap",
+        "static pods are critical: they are given no swap",
     ),
     (
         "observation::node_conditions",

@@ -7,9 +7,14 @@ use crisp_e2e::catalog::NGINX;
 use crisp_e2e::manifest::{merged, pause, pause_with, sh_with};
 use serde_json::{Value, json};
 
-/// An exec probe each second.
+/// An exec probe each second, which may take long on a machine that is emulated.
 fn exec(script: &str) -> Value {
-    json!({"exec": {"command": ["sh", "-c", script]}, "periodSeconds": 1, "failureThreshold": 1})
+    json!({
+        "exec": {"command": ["sh", "-c", script]},
+        "periodSeconds": 1,
+        "timeoutSeconds": 60,
+        "failureThreshold": 1,
+    })
 }
 
 pub(super) async fn readiness_decides_whether_a_pod_is_ready(kubelet: &Kubelet) -> Result<()> {
@@ -84,7 +89,7 @@ pub(super) async fn http_and_tcp_reach_the_pod(kubelet: &Kubelet) -> Result<()> 
         "imagePullPolicy": "IfNotPresent",
         "startupProbe": {"tcpSocket": {"port": 80}, "periodSeconds": 1, "failureThreshold": 60},
         "readinessProbe": {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1},
-        "livenessProbe": {"httpGet": {"path": "/nothing", "port": 80}, "periodSeconds": 1, "initialDelaySeconds": 2, "failureThreshold": 2},
+        "livenessProbe": {"httpGet": {"path": "/nothing", "port": 80}, "periodSeconds": 1, "initialDelaySeconds": 2, "failureThreshold": 10},
     });
     let side = pause("side");
     let pod = kubelet.add("http", json!({"containers": [web, side]}))?;

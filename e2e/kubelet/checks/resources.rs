@@ -42,7 +42,12 @@ pub(super) async fn guaranteed_pod_has_its_limits_in_its_cgroups(kubelet: &Kubel
     // Below the cgroup that the kubelet made, and that has the limits as well.
     let of_kubelet = |path: &Path| {
         let name = path.file_name();
-        name.is_some_and(|name| name.to_string_lossy().starts_with("pod"))
+        // As it is called, or as systemd's slice of it is.
+        let prefixes = ["pod", "kubepods-pod"];
+        name.is_some_and(|name| {
+            let name = name.to_string_lossy();
+            prefixes.iter().any(|prefix| name.starts_with(prefix))
+        })
     };
     let dir = memory
         .0

@@ -8,6 +8,7 @@ pub use requests::image_spec;
 use crate::catalog::BUSYBOX;
 use crate::daemon::{Daemon, oci_handlers};
 use crate::disk;
+use crate::kernel::systemd_makes_cgroups;
 use crate::leftovers;
 use crate::registry::Registry;
 use crate::slot::Slot;
@@ -111,6 +112,21 @@ impl Node {
     /// It does not come up.
     pub async fn start_empty(edit: impl FnOnce(&mut Table)) -> Result<Self> {
         Self::start_with_handlers(Slot::take(), edit).await
+    }
+
+    /// A daemon that has the busybox image, for a kubelet that makes cgroups the way that the machine is meant
+    /// for: by systemd, in the place that it has for them, or in one of the node's own.
+    ///
+    /// # Errors
+    /// systemd has another kubelet's; it does not come up, or cannot pull.
+    pub async fn start_for_kubelet() -> Result<Self> {
+        let slot = match systemd_makes_cgroups() {
+            true => Slot::take_with_slice_of_kubelets()?,
+            false => Slot::take(),
+        };
+        let node = Self::start_with_handlers(slot, |_| ()).await?;
+        node.pull(BUSYBOX).await?;
+        Ok(node)
     }
 
     async fn start_with_handlers(slot: Slot, edit: impl FnOnce(&mut Table)) -> Result<Self> {

@@ -3,7 +3,7 @@
 use super::{container_json, json, line, pod_json, write};
 use anyhow::{Context, Result, ensure};
 use crisp_e2e::catalog::BUSYBOX;
-use crisp_e2e::{Node, cgroups_are_v2, sh, until};
+use crisp_e2e::{Node, sh, systemd_makes_cgroups, until};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -30,8 +30,7 @@ async fn privileged_crictl_info_tells_ready_and_cgroup_driver() -> Result<()> {
         "{version}"
     );
     let driver = node.crictl(&["runtime-config"]).await?.stdout;
-    let systemd = Path::new("/run/systemd/system").exists();
-    let wanted = match systemd && cgroups_are_v2() {
+    let wanted = match systemd_makes_cgroups() {
         true => "systemd",
         false => "cgroupfs",
     };
