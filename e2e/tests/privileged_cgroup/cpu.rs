@@ -13,11 +13,11 @@ fn privileged_quota_holds_a_busy_process_down() {
     apply(&cgroup, r#"{"cpu": {"quota": 5000, "period": 50000}}"#).unwrap();
     let _burner = Shell::burn(&cgroup);
     let cpu = || stats(&cgroup).cpu.expect("cpu figures");
-    let twenty = |cpu: CpuStats| cpu.throttled_periods >= Some(20);
+    // A machine that stands still has many of them end at once, and tells the time a little later.
+    let twenty = |cpu: CpuStats| cpu.throttled_periods >= Some(20) && cpu.throttled_ns > Some(0);
     until("the quota runs out", || twenty(cpu()));
     let cpu = cpu();
     assert!(cpu.periods >= cpu.throttled_periods, "{cpu:?}");
-    assert!(cpu.throttled_ns > Some(0), "{cpu:?}");
     // A tenth of one cpu: 5 ms in each period, and as much again for what the kernel gives away.
     let periods = cpu.periods.expect("periods are counted");
     assert!(cpu.usage_ns < (periods + 1) * 10_000_000, "{cpu:?}");

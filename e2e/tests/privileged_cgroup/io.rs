@@ -1,54 +1,41 @@
 //! Rates of block devices.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use crisp_cgroup::{Cgroup, Version};
+use crisp_e2e::mount_disk;
+use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{major, minor};
 
 use crate::harness::{MIB, Scratch, Shell, apply, stats, until};
 
 /// Of each disk.
-const SIZE_MIB: u64 = 64;
+const SIZE_MIB: u32 = 64;
 
-/// What is written to it, in its middle: udev has read its ends to see what is there, so that version 2
-/// would take a write of those for one of udev.
-const WRITTEN_MIB: u64 = SIZE_MIB / 2;
+/// What is written to it.
+const WRITTEN_MIB: u64 = 32;
 
 /// Bytes a second. All is written in two minutes at this rate, and at once without, or after some seconds
 /// where much else is done.
 const RATE: u64 = MIB / 4;
 
-/// A block device of its own, the content of a file.
-struct Disk {
-    device: PathBuf,
-    file: PathBuf,
-}
+/// A mounted disk of its own, the content of a file. Version 2 takes what waits in memory for a write of
+/// whoever was first to write to the file, or to the device itself: files are new here, devices are not.
+struct Disk(PathBuf);
 
 impl Disk {
     fn new(name: &str) -> Self {
         let name = format!("crisp-e2e-{name}-{}", std::process::id());
-        let file = std::env::temp_dir().join(name);
-        let sparse = File::create(&file).expect("files can be made");
-        sparse.set_len(SIZE_MIB * MIB).unwrap();
-        let output = Command::new("losetup")
-            .args(["--find", "--show"])
-            .arg(&file)
-            .output()
-            .expect("losetup starts");
-        assert!(output.status.success(), "{output:?}");
-        let device = String::from_utf8(output.stdout).unwrap();
-        Self {
-            device: Path::new(device.trim_end()).to_owned(),
-            file,
-        }
+        let dir = std::env::temp_dir().join(name);
+        mount_disk(&dir, SIZE_MIB).expect("a disk is mounted");
+        Self(dir)
     }
 
     /// Major and minor.
     fn numbers(&self) -> (u64, u64) {
-        let device = fs::metadata(&self.device).unwrap().rdev();
+        let device = fs::metadata(&self.0).unwrap().dev();
         (major(device), minor(device))
     }
 
@@ -72,14 +59,12 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let detached = Command::new("losetup")
-            .arg("--detach")
-            .arg(&self.device)
-            .status();
-        let removed = fs::remove_file(&self.file);
+        // Who writes may be about to end.
+        let unmounted = umount2(&self.0, MntFlags::MNT_DETACH);
+        let removed = fs::remove_dir(&self.0).and(fs::remove_file(self.0.with_extension("ext4")));
         if !std::thread::panicking() {
-            assert!(detached.expect("losetup starts").success());
-            removed.expect("the file is there");
+            unmounted.expect("it is mounted");
+            removed.expect("nothing is left in the directory");
         }
     }
 }
@@ -96,9 +81,8 @@ fn privileged_writes_are_held_to_the_rate_of_their_device() {
         Version::V2 => "conv=fsync",
     };
     let fill = |disk: &Disk| {
-        let device = disk.device.display();
-        let seek = SIZE_MIB / 4;
-        format!("dd if=/dev/zero of={device} bs=1M count={WRITTEN_MIB} seek={seek} {how}")
+        let file = disk.0.join("file").display().to_string();
+        format!("dd if=/dev/zero of={file} bs=1M count={WRITTEN_MIB} {how}")
     };
     let mut writer = Shell::start(&cgroup, &fill(&slow));
     until("it writes", || slow.written_by(&cgroup) > 0);
