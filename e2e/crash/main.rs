@@ -23,6 +23,9 @@ use crisp_e2e::exit_code;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
+/// How often a story is told before a point in it counts as not reached.
+const TELLINGS: usize = 3;
+
 /// One death: where, and in which step of which story.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Case {
@@ -110,7 +113,20 @@ fn cases(stories: &BTreeMap<Story, Steps>, options: &Options) -> Vec<Case> {
     cases
 }
 
+/// Somebody dies there. Where two things happen at once, which one comes first decides whether a point is
+/// passed: a story is told again until it is.
 async fn run(case: &Case) -> Verdict {
+    let mut verdict = tell(case).await;
+    for _ in 1..TELLINGS {
+        if !matches!(verdict, Verdict::NotReached) {
+            break;
+        }
+        verdict = tell(case).await;
+    }
+    verdict
+}
+
+async fn tell(case: &Case) -> Verdict {
     let mut kubelet = match Kubelet::start(case.story, Some(case.clone())).await {
         Ok(kubelet) => kubelet,
         Err(error) => return Verdict::Found(Finding::Stuck(format!("{error:#}")), String::new()),
