@@ -3,11 +3,10 @@
 //! Results go to standard output, everything that is about them to standard error. A reader that has
 //! gone, as `head` does, is an error here, which [`is_reader_gone`] tells from others.
 
+use crate::text::printable;
 use anyhow::Result;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
-
-use crate::text::printable;
 
 /// Writes a result as it is.
 pub(crate) fn result(text: impl Display) -> Result<()> {

@@ -8,13 +8,14 @@ use crisp_e2e::{Container, Fuse, Node, Pod, Process, oci_handlers, sh, until};
 use std::path::Path;
 use tonic::{Code, Status};
 
-fn mounting(host: &Path) -> impl FnOnce(&mut ContainerConfig) {
+/// A container with a directory of the host at /mnt.
+pub(super) fn mounting(host: &Path) -> impl Fn(&mut ContainerConfig) + use<> {
     let mount = Mount {
         container_path: "/mnt".to_owned(),
         host_path: host.display().to_string(),
         ..Mount::default()
     };
-    move |config| config.mounts.push(mount)
+    move |config| config.mounts.push(mount.clone())
 }
 
 /// What a client asks all the time, and other pods' lives.

@@ -1,7 +1,8 @@
 //! Clients that lose patience and ask again: they get what their first request has made.
 
+use super::mounts::mounting;
 use anyhow::{Context, Result, ensure};
-use crisp_cri_api::v1::{ContainerConfig, ContainerState, Mount, PullImageRequest};
+use crisp_cri_api::v1::{ContainerConfig, ContainerState, PullImageRequest};
 use crisp_e2e::catalog::NGINX;
 use crisp_e2e::{Fuse, Node, eventually, image_spec, sh, until};
 use serde_json::json;
@@ -50,23 +51,12 @@ async fn privileged_pod_that_is_asked_for_again_is_the_first_one() -> Result<()>
     node.finish().await
 }
 
-fn mounting(slow: &Fuse) -> impl Fn(&mut ContainerConfig) + use<> {
-    let host_path = slow.dir().join("dir").display().to_string();
-    move |config| {
-        config.mounts.push(Mount {
-            container_path: "/mnt".to_owned(),
-            host_path: host_path.clone(),
-            ..Mount::default()
-        });
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_container_that_is_asked_for_again_is_the_first_one() -> Result<()> {
     let node = Node::start().await?;
     let slow = Fuse::mount(&node.scratch()?.join("slow"))?;
     let pod = node.run_pod("pod", |_| ()).await?;
-    let with_mount = mounting(&slow);
+    let with_mount = mounting(&slow.dir().join("dir"));
     slow.hang();
     for _ in 0..3 {
         let given_up = tokio::time::timeout(IMPATIENCE, pod.create("main", &with_mount));
@@ -91,11 +81,13 @@ async fn privileged_starts_that_a_dead_daemon_has_asked_for_are_known_to_the_nex
     let slow = Fuse::mount(&node.scratch()?.join("slow"))?;
     let pod = node.run_pod("pod", |_| ()).await?;
     let ending = |config: &mut ContainerConfig| {
-        mounting(&slow)(config);
+        mounting(&slow.dir().join("dir"))(config);
         config.command = sh("exit 48");
     };
     let short = pod.create("short", ending).await?;
-    let long = pod.create("long", mounting(&slow)).await?;
+    let long = pod
+        .create("long", mounting(&slow.dir().join("dir")))
+        .await?;
     slow.hang();
     let (one, other) = tokio::join!(
         tokio::time::timeout(IMPATIENCE, short.start()),
