@@ -115,13 +115,16 @@ impl Audit<'_> {
         );
     }
 
-    /// One for each pod, its pause process and its containers, in every hierarchy. Containers may make
-    /// more below their own, and those of containers that ended are taken away soon.
+    /// One for each pod, its pause process and its containers, in every hierarchy; but for pause none of
+    /// version 1 for memory and cpus. Containers may make more below their own, and those of containers that
+    /// ended are taken away soon.
     fn cgroups(&mut self) {
         let mut recorded = BTreeSet::new();
+        let mut of_pauses = BTreeSet::new();
         let mut optional = BTreeSet::new();
         for pod in self.ready() {
-            recorded.extend([pod.cgroup.clone(), format!("{}/{}", pod.cgroup, pod.id)]);
+            recorded.insert(pod.cgroup.clone());
+            of_pauses.insert(format!("{}/{}", pod.cgroup, pod.id));
             for container in &pod.containers {
                 match container.state {
                     ContainerState::Exited => optional.insert(container.cgroup.clone()),
@@ -132,6 +135,7 @@ impl Audit<'_> {
         let parent = self.slot.cgroup();
         let below = |path: &String| path.starts_with(&format!("{parent}/"));
         recorded.retain(below);
+        of_pauses.retain(below);
         let is_containers = |path: &str| {
             let containers = self.pods.iter().flat_map(|pod| &pod.containers);
             optional.contains(path)
@@ -145,11 +149,13 @@ impl Audit<'_> {
                 .to_string_lossy()
                 .trim_end_matches(parent.as_str())
                 .to_owned();
-            self.recorded.extend(
-                recorded
-                    .iter()
-                    .map(|path| format!("cgroup {hierarchy}{path}")),
-            );
+            let of_version_1 = ["memory.limit_in_bytes", "cpuset.memory_migrate"];
+            let has_pauses = !of_version_1.iter().any(|file| root.join(file).exists());
+            let expected = recorded
+                .iter()
+                .chain(of_pauses.iter().filter(|_| has_pauses));
+            self.recorded
+                .extend(expected.map(|path| format!("cgroup {hierarchy}{path}")));
             for dir in leftovers::directories(&root) {
                 let path = dir.to_string_lossy()[hierarchy.len()..].to_owned();
                 if !is_containers(&path) {

@@ -13,10 +13,14 @@ use crate::{CgroupPath, Error, file};
 /// A parent may be removed between its making and that of its child; not for ever.
 const MAKE_TRIES: u32 = 5;
 
-/// See [`Hierarchies::create`].
-pub(crate) fn create(hierarchies: &Hierarchies, path: &CgroupPath) -> Result<(), Error> {
+/// Makes a cgroup in some of the hierarchies. See [`Hierarchies::create`].
+pub(crate) fn create<'a>(
+    hierarchies: &Hierarchies,
+    mut mounts: impl Iterator<Item = &'a Mount>,
+    path: &CgroupPath,
+) -> Result<(), Error> {
     let mut made = Vec::new();
-    let result = hierarchies.mounts().iter().try_for_each(|mount| {
+    let result = mounts.try_for_each(|mount| {
         if hierarchies.version() == Version::V2 {
             enable_controllers(hierarchies, &mount.dir, path, &mut made)?;
         }

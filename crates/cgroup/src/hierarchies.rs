@@ -142,8 +142,27 @@ impl Hierarchies {
     /// is not. Version 2: all controllers are enabled for it, as far as the ancestors allow to. When it
     /// fails, what it made is removed.
     pub fn create(&self, path: &CgroupPath) -> Result<Cgroup, Error> {
-        create::create(self, path)?;
+        create::create(self, self.mounts().iter(), path)?;
         Ok(self.open(path))
+    }
+
+    /// Makes a cgroup for a process that uses next to nothing, below one that exists, and gives the directory to
+    /// join in each hierarchy.
+    ///
+    /// On version 1 it has none of its own for memory and cpus, but joins its parent there: the end of every
+    /// such cgroup has the kernel walk through the lists of all file systems that are mounted, or through all
+    /// cpusets, while nobody can make another one.
+    pub fn create_idle(&self, path: &CgroupPath) -> Result<Vec<PathBuf>, Error> {
+        let costly =
+            |mount: &Mount| mount.carries(Controller::Memory) || mount.carries(Controller::CpuSet);
+        let own = self.mounts().iter().filter(|mount| !costly(mount));
+        create::create(self, own, path)?;
+        let parent = path.parent().unwrap_or_else(CgroupPath::root);
+        let dirs = self.mounts().iter().map(|mount| match costly(mount) {
+            true => parent.below(&mount.dir),
+            false => path.below(&mount.dir),
+        });
+        Ok(dirs.collect())
     }
 
     /// The cgroup of that path, whether it exists or not; no I/O.
@@ -245,6 +264,23 @@ mod tests {
         let found = hierarchies.find(&HashSet::from(["x".to_owned()]));
         let expected = ["/a/x", "/b/c/x"].map(|path| CgroupPath::parse(path).unwrap());
         assert_eq!(found, BTreeSet::from(expected));
+    }
+
+    #[test]
+    fn an_idle_cgroup_of_version_1_shares_what_is_costly_with_its_parent() {
+        let root = tempfile::tempdir().unwrap();
+        for dir in ["cpu/pod", "cpuset/pod", "memory/pod"] {
+            fs::create_dir_all(root.path().join(dir)).unwrap();
+        }
+        let hierarchies = Hierarchies::at(root.path()).unwrap();
+        let path = CgroupPath::parse("/pod/pause").unwrap();
+        let expected = ["cpu/pod/pause", "cpuset/pod", "memory/pod"];
+        assert_eq!(
+            hierarchies.create_idle(&path).unwrap(),
+            expected.map(|dir| root.path().join(dir))
+        );
+        assert!(root.path().join("cpu/pod/pause").is_dir());
+        assert!(!root.path().join("memory/pod/pause").exists());
     }
 
     #[test]

@@ -293,6 +293,28 @@ async fn await_not_ready(pod: &Pod<'_>) -> Result<()> {
     .await
 }
 
+/// By its cgroup cAdvisor finds the pod.
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_pause_has_a_cgroup_of_its_own_but_for_what_is_costly_to_end() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("pause", |_| ()).await?;
+    let container = pod.start("main", |_| ()).await?;
+    let (_, pause) = shim_and_pause(&container).await?;
+    for controller in ["cpu", "pids", "memory", "cpuset"] {
+        let (of_pause, of_container) = (
+            pause[0].cgroup(controller)?,
+            container.cgroup(controller).await?,
+        );
+        let unified = of_pause.0.join("cgroup.controllers").exists();
+        let expected = match controller {
+            "memory" | "cpuset" if !unified => of_container.parent().0,
+            _ => of_container.parent().0.join(&pod.id),
+        };
+        ensure!(of_pause.0 == expected, "{controller}: {of_pause:?}");
+    }
+    node.finish().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_pod_whose_pause_is_killed_is_not_ready_and_can_be_removed() -> Result<()> {
     let node = Node::start().await?;

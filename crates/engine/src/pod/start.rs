@@ -202,9 +202,9 @@ impl Engine {
             }));
             cgroup.apply(&limits)?;
             // Pause has a cgroup of its own, as in the unified hierarchy no process is in an inner one.
-            let pause = hierarchies.create(&path.join(record.id.as_str())?)?;
+            let pause = hierarchies.create_idle(&path.join(record.id.as_str())?)?;
             point!("run-pod.pause-cgroup-made");
-            Ok(pause.dirs())
+            Ok(pause)
         })
     }
 }
