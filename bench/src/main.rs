@@ -2,9 +2,9 @@
 //! what it needs.
 //!
 //! * [`runtime`] is a runtime that is measured, and what is asked of it; [`images`] is what it runs.
-//! * [`measure`] has a module for each group of measurements. They take turns: with several runtimes
-//!   every sample of one is followed by one of each other, so that whatever else the machine does
-//!   meets all alike.
+//! * [`measure`] has a module for each group of measurements. Several runtimes take turns of a few
+//!   samples, so that whatever else the machine does meets all alike, and what one of them leaves behind to
+//!   be done falls on itself.
 //! * [`floor`] does the bare system calls that no runtime can do without.
 //! * [`figure`] makes figures of samples, [`report`] shows and keeps them, [`chart`] draws them, and
 //!   [`table`] has those of a page.

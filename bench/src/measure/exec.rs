@@ -1,6 +1,6 @@
 //! Commands in a container.
 
-use super::Effort;
+use super::{Effort, TURN, in_turns};
 use crate::figure::{Row, Samples, Unit};
 use crate::runtime::{Runtime, timed};
 use crate::websocket;
@@ -13,15 +13,16 @@ pub(super) async fn measure(runtimes: &[Runtime], effort: &Effort) -> Result<Vec
     for runtime in runtimes {
         pods.push(runtime.start_pod().await?);
     }
-    for _ in 0..effort.rounds {
-        for (number, (runtime, started)) in runtimes.iter().zip(&pods).enumerate() {
-            let ((), sync_ms) = timed(exec_sync(runtime, &started.container)).await?;
-            samples.add(number, "ExecSync true", Unit::Milliseconds, sync_ms);
-            let ((), stream_ms) = timed(exec_stream(runtime, &started.container)).await?;
-            let what = "Exec echo, to its first output";
-            samples.add(number, what, Unit::Milliseconds, stream_ms);
-        }
-    }
+    in_turns(runtimes, effort.rounds, TURN, async |number, runtime| {
+        let container = &pods[number].container;
+        let ((), sync_ms) = timed(exec_sync(runtime, container)).await?;
+        samples.add(number, "ExecSync true", Unit::Milliseconds, sync_ms);
+        let ((), stream_ms) = timed(exec_stream(runtime, container)).await?;
+        let what = "Exec echo, to its first output";
+        samples.add(number, what, Unit::Milliseconds, stream_ms);
+        Ok(())
+    })
+    .await?;
     for (runtime, started) in runtimes.iter().zip(&pods) {
         runtime.end_pod(started).await?;
     }

@@ -1,6 +1,6 @@
 //! A container that writes as fast as it can.
 
-use super::Effort;
+use super::{Effort, in_turns};
 use crate::figure::{Row, Samples, Unit};
 use crate::images::{LINES, LINES_BYTES};
 use crate::processes::cpu_time;
@@ -23,25 +23,20 @@ const STEP: Duration = Duration::from_millis(50);
 
 pub(super) async fn measure(runtimes: &[Runtime], effort: &Effort) -> Result<Vec<Row>> {
     let mut samples = Samples::new(runtimes.len());
-    for _ in 0..effort.long_rounds {
-        for (number, runtime) in runtimes.iter().enumerate() {
-            let (seconds, cpu) = write(runtime).await?;
-            let written_mb = (TIMES * LINES_BYTES) as f64 / 1e6;
-            let (speed, cost) = (written_mb / seconds, cpu.as_secs_f64() * 1e3 / written_mb);
-            samples.add(
-                number,
-                "log of one container",
-                Unit::MegabytesPerSecond,
-                speed,
-            );
-            samples.add(
-                number,
-                "the runtime's cpu for it",
-                Unit::MillisecondsPerMegabyte,
-                cost,
-            );
-        }
-    }
+    in_turns(runtimes, effort.long_rounds, 1, async |number, runtime| {
+        let (seconds, cpu) = write(runtime).await?;
+        let written_mb = (TIMES * LINES_BYTES) as f64 / 1e6;
+        let (speed, cost) = (written_mb / seconds, cpu.as_secs_f64() * 1e3 / written_mb);
+        let mut add = |what: &str, unit, value| samples.add(number, what, unit, value);
+        add("log of one container", Unit::MegabytesPerSecond, speed);
+        add(
+            "the runtime's cpu for it",
+            Unit::MillisecondsPerMegabyte,
+            cost,
+        );
+        Ok(())
+    })
+    .await?;
     Ok(samples.into_rows())
 }
 

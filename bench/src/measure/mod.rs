@@ -10,9 +10,10 @@ mod throughput;
 
 use crate::figure::Row;
 use crate::runtime::{Runtime, Started};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use futures_util::future::try_join_all;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// What belongs together.
@@ -107,6 +108,46 @@ pub(crate) async fn group(group: Group, runtimes: &[Runtime], effort: &Effort) -
         Group::Scale => scale::measure(runtimes, effort).await,
         Group::Pull => pull::measure(runtimes, effort).await,
         Group::Log => log::measure(runtimes, effort).await,
+    }
+}
+
+/// Samples of milliseconds that are taken of one runtime in a row. What it leaves behind to be done falls on
+/// its own samples so.
+const TURN: usize = 10;
+/// And how long it may take to have done it before another one's turn.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// Has runtimes take turns, of `turn` samples each, until each has given so many.
+async fn in_turns(
+    runtimes: &[Runtime],
+    samples: usize,
+    turn: usize,
+    mut sample: impl AsyncFnMut(usize, &Runtime) -> Result<()>,
+) -> Result<()> {
+    for begin in (0..samples).step_by(turn) {
+        for (number, runtime) in runtimes.iter().enumerate() {
+            tokio::time::sleep(SETTLE).await;
+            for _ in begin..samples.min(begin + turn) {
+                sample(number, runtime).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The kernel's figures, which a process of its own measures, with one thread.
+fn floor(rounds: usize) -> Result<Vec<Row>> {
+    let mut floor = Command::new(std::env::current_exe()?);
+    floor.args(["floor", "--rounds", &rounds.to_string()]);
+    let output = floor.stderr(Stdio::inherit()).output()?;
+    serde_json::from_slice(&output.stdout).context("the kernel's floor")
+}
+
+/// Gives rows the kernel's figures, behind those of the runtimes.
+fn add_floor(rows: &mut [Row], floor: &[Row]) {
+    for row in rows {
+        let same = floor.iter().find(|floor| floor.what == row.what);
+        row.figures.extend(same.map(|floor| floor.figures[0]));
     }
 }
 

@@ -1,26 +1,32 @@
 //! How long answers and starts take among many pods.
 
-use super::{CLIENTS, Effort, end_pods, start_pods};
+use super::{CLIENTS, Effort, add_floor, end_pods, floor, start_pods};
 use crate::figure::{Row, Samples, Unit};
 use crate::runtime::{Runtime, Started, timed};
 use anyhow::Result;
 use crisp_cri_api::v1::*;
 
 const COUNTS: [usize; 4] = [10, 100, 500, 1000];
+/// What the kernel's floor calls it, too.
+const START: &str = "pod start";
 
 /// One runtime after the other: pods of one would be in the way of another's.
 pub(super) async fn measure(runtimes: &[Runtime], effort: &Effort) -> Result<Vec<Row>> {
     let mut samples = Samples::new(runtimes.len());
+    let mut floors = Vec::new();
     for (number, runtime) in runtimes.iter().enumerate() {
         let mut scale = Scale {
             runtime,
             effort,
             number,
             samples: &mut samples,
+            floors: &mut floors,
         };
         scale.grow().await?;
     }
-    Ok(samples.into_rows())
+    let mut rows = samples.into_rows();
+    add_floor(&mut rows, &floors);
+    Ok(rows)
 }
 
 struct Scale<'a> {
@@ -28,6 +34,8 @@ struct Scale<'a> {
     effort: &'a Effort,
     number: usize,
     samples: &'a mut Samples,
+    /// The kernel's figures among pods of the first runtime.
+    floors: &'a mut Vec<Row>,
 }
 
 impl Scale<'_> {
@@ -77,10 +85,19 @@ impl Scale<'_> {
     }
 
     async fn starts(&mut self, count: usize) -> Result<()> {
-        for _ in 0..self.effort.rounds / 5 {
+        let rounds = self.effort.rounds / 5;
+        for _ in 0..rounds {
             let (started, ms) = timed(self.runtime.start_pod()).await?;
             self.runtime.end_pod(&started).await?;
-            self.add_among("pod start", count, ms);
+            self.add_among(START, count, ms);
+        }
+        if self.number == 0 {
+            let mut start = floor(rounds)?;
+            start.retain(|row| row.what == START);
+            start
+                .iter_mut()
+                .for_each(|row| row.what = among(START, count));
+            self.floors.extend(start);
         }
         Ok(())
     }
@@ -110,7 +127,11 @@ impl Scale<'_> {
     }
 
     fn add_among(&mut self, what: &str, pods: usize, ms: f64) {
-        let what = format!("{what}, {pods} pods");
+        let what = among(what, pods);
         self.samples.add(self.number, &what, Unit::Milliseconds, ms);
     }
+}
+
+fn among(what: &str, pods: usize) -> String {
+    format!("{what}, {pods} pods")
 }

@@ -1,47 +1,29 @@
 //! The start of a pod with one container, and its end, by phases; and the kernel's part of it.
 
-use super::Effort;
+use super::{Effort, TURN, add_floor, floor, in_turns};
 use crate::figure::{Row, Samples, Unit};
 use crate::runtime::{Network, Pod, Runtime, timed};
-use anyhow::{Context, Result};
-use std::process::{Command, Stdio};
+use anyhow::Result;
 
 pub(super) async fn measure(runtimes: &[Runtime], effort: &Effort) -> Result<Vec<Row>> {
     let mut samples = Samples::new(runtimes.len());
-    for _ in 0..effort.rounds {
-        for (number, runtime) in runtimes.iter().enumerate() {
-            let mut add = |what: &str, ms| samples.add(number, what, Unit::Milliseconds, ms);
-            let (pod, container) = start(runtime, Network::Own, &mut add).await?;
-            end(runtime, &pod, &container, &mut add).await?;
-        }
-    }
-    for _ in 0..effort.rounds {
-        for (number, runtime) in runtimes.iter().enumerate() {
-            let mut total = 0.0;
-            let sum = |_: &str, ms| total = ms;
-            let (pod, container) = start(runtime, Network::Host, sum).await?;
-            let what = "pod start, host network";
-            samples.add(number, what, Unit::Milliseconds, total);
-            end(runtime, &pod, &container, |_, _| ()).await?;
-        }
-    }
+    in_turns(runtimes, effort.rounds, TURN, async |number, runtime| {
+        let mut add = |what: &str, ms| samples.add(number, what, Unit::Milliseconds, ms);
+        let (pod, container) = start(runtime, Network::Own, &mut add).await?;
+        end(runtime, &pod, &container, &mut add).await
+    })
+    .await?;
+    in_turns(runtimes, effort.rounds, TURN, async |number, runtime| {
+        let mut total = 0.0;
+        let (pod, container) = start(runtime, Network::Host, |_, ms| total = ms).await?;
+        let what = "pod start, host network";
+        samples.add(number, what, Unit::Milliseconds, total);
+        end(runtime, &pod, &container, |_, _| ()).await
+    })
+    .await?;
     let mut rows = samples.into_rows();
-    add_floor(&mut rows, effort.rounds)?;
+    add_floor(&mut rows, &floor(effort.rounds)?);
     Ok(rows)
-}
-
-/// Gives rows a figure for the kernel, behind those of the runtimes. A process of its own measures it,
-/// with one thread.
-fn add_floor(rows: &mut [Row], rounds: usize) -> Result<()> {
-    let mut floor = Command::new(std::env::current_exe()?);
-    floor.args(["floor", "--rounds", &rounds.to_string()]);
-    let output = floor.stderr(Stdio::inherit()).output()?;
-    let floor: Vec<Row> = serde_json::from_slice(&output.stdout).context("the kernel's floor")?;
-    for row in rows {
-        let same = floor.iter().find(|floor| floor.what == row.what);
-        row.figures.extend(same.map(|floor| floor.figures[0]));
-    }
-    Ok(())
 }
 
 /// The last that it tells is the sum.
