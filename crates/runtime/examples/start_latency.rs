@@ -100,9 +100,7 @@ fn measure(
     times.executed.push(began.elapsed());
     waitid(Id::PIDFd(started.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
     times.ended.push(began.elapsed());
-    if let Some(helper) = starting.helper() {
-        waitid(Id::Pid(helper), WaitPidFlag::WEXITED)?;
-    }
+    waitid(Id::Pid(starting.helper()), WaitPidFlag::WEXITED)?;
     fs::remove_dir_all(&layer)?;
     Ok(())
 }

@@ -22,8 +22,8 @@
 //! attendant, a child of stage one in the caller's namespaces, the others by stage two. Without hooks
 //! there is no attendant, and nothing but the container's program is executed.
 //!
-//! Executing one more process in a container ([`exec`]) is the same without mounts, and in one child: it is
-//! born in the container's pid namespace, and enters the others, that of users too, by itself.
+//! Executing one more process in a container ([`exec`]) is the same without mounts; there stage one enters all
+//! namespaces and cgroups, for stage two is in sight of the container from its first instruction.
 //!
 //! Every path inside the container's root is resolved by descriptor, within that root
 //! ([`crisp_sys::path`]); from pivot_root(2) on, no path leads to the host at all.

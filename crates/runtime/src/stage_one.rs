@@ -1,5 +1,5 @@
-//! The first stage: a child of the caller that sees the host and gathers all that comes from there. That of
-//! a container spawns the process itself as another child of the caller, that of an exec'd process becomes it.
+//! The first stage: a child of the caller that sees the host, gathers all that comes from there, and
+//! spawns the process itself as another child of the caller.
 
 mod cgroups;
 mod devices;
@@ -20,12 +20,13 @@ use crate::error::{Context, StartError};
 use crate::plan::{ContainerPlan, ExecPlan, SeccompFilter, Stdio};
 use crate::report::Reporter;
 use crate::spec::{Container, IdMaps, Namespaces, ProcessPlan};
-use crate::stage_two;
+use crate::stage_two::{self, HostProc, labels};
 use crate::starting::conclude;
 use crisp_sys::namespace::{self, Identity, Kind, identity, identity_at, open_namespace};
 use crisp_sys::process::{self, Child, Parent, SingleThreaded, Spawn, pidfd_send_signal};
 use crisp_sys::security::{join_new_session_keyring, set_dumpable};
 use nix::errno::Errno;
+use nix::sched::CloneFlags;
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{Pid, Uid, fchown};
 use oci_spec::runtime::Spec;
@@ -58,13 +59,10 @@ pub(crate) struct Init<'a> {
     pub(crate) seccomp: SeccompFilter<'a>,
 }
 
-/// What the second stage of an exec'd process needs from the host.
+/// What the second stage of an exec'd process needs. None of it is the host's.
 pub(crate) struct Exec<'a> {
     pub(crate) process: ProcessPlan,
-    /// Its namespaces are entered, but for that of pids, in which the process was born.
-    pub(crate) init: BorrowedFd<'a>,
     pub(crate) user_namespace: UserNamespace,
-    pub(crate) cgroups: Cgroups,
     pub(crate) stdio: Stdio,
     pub(crate) seccomp: SeccompFilter<'a>,
 }
@@ -132,17 +130,20 @@ pub(crate) fn start(
     })
 }
 
-/// The first stage of an exec'd process, which was born in the container's pid namespace and cgroup of
-/// version 2, and goes on to be the second.
+/// The first stage of an exec'd process, which was born in the container's cgroup of version 2.
+///
+/// A process is in sight of those in the container from its first instruction, and what one of them may
+/// trace (`CAP_SYS_PTRACE`) it can have all of: its directories, its files, its memory. So this one, whom
+/// nobody there sees, enters everything, and what the second stage inherits is the container's.
 pub(crate) fn exec(
     plan: ExecPlan<'_>,
     reporter: &Reporter,
     child: &Child,
-) -> Result<Infallible, StartError> {
+) -> Result<(), StartError> {
+    let witness = child.witness();
     isolate(child, &kept(reporter, &plan.stdio, [plan.init_pidfd]))?;
     let process = ProcessPlan::from_spec(plan.process, None)?;
     let user_namespace = user_namespace_of(plan.init, plan.init_pidfd)?;
-    let cgroups = Cgroups::open_tasks(plan.cgroup_dirs)?;
     let maps = match user_namespace {
         UserNamespace::Own => users::maps_of(plan.init)?,
         UserNamespace::Callers => IdMaps::default(),
@@ -150,15 +151,42 @@ pub(crate) fn exec(
     own_pipes(&plan.stdio, process.uid, &maps)?;
     limits::prepare(&process)?;
     join_keyring(&process)?;
+    labels::apply(&HostProc::open()?.process, &process)?;
+    // From outside of the container's cgroup namespace: from inside, where this process comes from
+    // does not exist, and nothing can be moved from there.
+    Cgroups::open_tasks(plan.cgroup_dirs)?.join()?;
+    enter_namespaces_of(plan.init_pidfd, user_namespace, witness)?;
     let exec = Exec {
         process,
-        init: plan.init_pidfd,
         user_namespace,
-        cgroups,
         stdio: plan.stdio,
         seccomp: plan.seccomp,
     };
-    stage_two::exec(exec, reporter, child.witness())
+    let options = Spawn {
+        parent: Parent::Grandparent,
+        ..Spawn::default()
+    };
+    spawn_second(&options, reporter, witness, |child| {
+        stage_two::exec(exec, reporter, child.witness())
+    })
+}
+
+/// Those that are the caller's are entered anew; of the user namespace the kernel would refuse it.
+fn enter_namespaces_of(
+    init: BorrowedFd<'_>,
+    user_namespace: UserNamespace,
+    witness: &SingleThreaded,
+) -> Result<(), StartError> {
+    let mut kinds = CloneFlags::CLONE_NEWCGROUP
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWNS;
+    if user_namespace == UserNamespace::Own {
+        kinds |= CloneFlags::CLONE_NEWUSER;
+    }
+    namespace::setns(init, kinds, witness).step("enter the container's namespaces", "")
 }
 
 pub(crate) fn kept<'a>(

@@ -9,7 +9,7 @@ mod execute;
 mod file_systems;
 mod hooks;
 mod identity;
-mod labels;
+pub(crate) mod labels;
 mod null;
 mod root;
 mod sysctl;
@@ -28,7 +28,6 @@ use crisp_sys::process::SingleThreaded;
 use crisp_sys::security::set_identity;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Gid, Uid, sethostname, setsid};
@@ -84,13 +83,13 @@ pub(crate) fn start(
     root::finish(&root, &container.root)?;
     confine::apply(&root, container)?;
     let null = null::own(&root, &init.stdio)?;
+    labels::apply(&host.process, &container.process)?;
     Last {
         process: &container.process,
         stdio: &init.stdio,
         null,
         terminal,
         root,
-        host,
         seccomp: init.seccomp,
         hooks,
     }
@@ -104,11 +103,6 @@ pub(crate) fn exec(
     witness: &SingleThreaded,
 ) -> Result<Infallible, StartError> {
     umask(Mode::empty());
-    // From outside of the container's cgroup namespace: from inside, where this process comes from
-    // does not exist, and nothing can be moved from there.
-    exec.cgroups.join()?;
-    let host = HostProc::open()?;
-    join_namespaces_of(&exec, witness)?;
     become_root_of(exec.user_namespace)?;
     setsid().step("start a session", "")?;
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -123,7 +117,6 @@ pub(crate) fn exec(
         null: None,
         terminal,
         root,
-        host,
         seccomp: exec.seccomp,
         hooks: hooks::Hooks::none(),
     }
@@ -131,15 +124,15 @@ pub(crate) fn exec(
 }
 
 /// The host's procfs: nothing in a container can put itself in its place.
-struct HostProc {
+pub(crate) struct HostProc {
     /// `/proc/self`.
-    process: OwnedFd,
+    pub(crate) process: OwnedFd,
     /// `/proc/sys`.
     sys: OwnedFd,
 }
 
 impl HostProc {
-    fn open() -> Result<Self, StartError> {
+    pub(crate) fn open() -> Result<Self, StartError> {
         let open_verified = |path: &str| {
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
             let fd = open(path, flags, Mode::empty()).step("open", path)?;
@@ -186,19 +179,6 @@ fn enter_namespaces(init: &Init<'_>, witness: &SingleThreaded) -> Result<(), Sta
     namespace::unshare(new, witness).step("make namespaces", "")
 }
 
-/// Those that are the caller's are entered anew; of the user namespace the kernel would refuse it.
-fn join_namespaces_of(exec: &Exec<'_>, witness: &SingleThreaded) -> Result<(), StartError> {
-    let mut kinds = CloneFlags::CLONE_NEWCGROUP
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWNS;
-    if exec.user_namespace == UserNamespace::Own {
-        kinds |= CloneFlags::CLONE_NEWUSER;
-    }
-    namespace::setns(exec.init, kinds, witness).step("enter the container's namespaces", "")
-}
-
 fn set_names(container: &Container) -> Result<(), StartError> {
     if let Some(name) = &container.hostname {
         sethostname(name).step("set the host name", "")?;
@@ -225,7 +205,6 @@ struct Last<'a> {
     null: Option<OwnedFd>,
     terminal: Option<terminal::Terminal>,
     root: OwnedFd,
-    host: HostProc,
     seccomp: SeccompFilter<'a>,
     hooks: hooks::Hooks<'a>,
 }
@@ -237,7 +216,6 @@ impl Last<'_> {
         witness: &SingleThreaded,
     ) -> Result<Infallible, StartError> {
         let process = self.process;
-        labels::apply(&self.host.process, process)?;
         match (&self.terminal, self.stdio) {
             (Some(terminal), _) => terminal.install(process, reporter)?,
             (None, Stdio::Pipes(pipes)) => {

@@ -5,7 +5,6 @@ use crate::plan::{ContainerPlan, ExecPlan};
 use crate::report::{self, Report, Reporter};
 use crate::stage_one::{self, Cgroups};
 use crisp_sys::process::{self, Child, SingleThreaded, Spawn, Spawned};
-use crisp_sys::security::set_dumpable;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use nix::unistd::Pid;
@@ -20,22 +19,20 @@ pub enum Error {
     Socket(#[source] Errno),
     #[error("find where the process is to be born")]
     Birthplace(#[source] StartError),
-    #[error("become untraceable")]
-    Dumpable(#[source] Errno),
-    #[error("spawn a child")]
+    #[error("spawn the first stage")]
     Spawn(#[source] Errno),
 }
 
 /// A start under way. Its descriptor is readable when [`Starting::finish`] has news.
 ///
-/// The children of the caller that belong to it are the caller's to reap: the helper, if there is one,
-/// which always ends soon, and once told the process itself, even when the start fails. A caller that
-/// reaps children it does not know must call `finish` until it is pending before it concludes that an
-/// exit is nobody's: the process may have ended already.
+/// Two children of the caller belong to it and are the caller's to reap: the helper, which always
+/// ends soon, and once told the process itself, even when the start fails. A caller that reaps
+/// children it does not know must call `finish` until it is pending before it concludes that an exit
+/// is nobody's: the process may have ended already.
 #[derive(Debug)]
 pub struct Starting {
     socket: OwnedFd,
-    helper: Option<Spawned>,
+    helper: Spawned,
     process: Option<Spawned>,
     terminal: Option<OwnedFd>,
     poststop_hooks: bool,
@@ -68,26 +65,18 @@ pub fn start(plan: ContainerPlan<'_>, witness: &SingleThreaded) -> Result<Starti
     })
 }
 
-/// Begins to execute one more process in a container, like [`start`]. There is no helper. From here on
-/// nobody of the same user can trace the caller.
+/// Begins to execute one more process in a container, like [`start`].
 ///
 /// # Errors
 /// When no child can be made.
 pub fn exec(plan: ExecPlan<'_>, witness: &SingleThreaded) -> Result<Starting, Error> {
     let cgroup = Cgroups::birthplace(plan.cgroup_dirs, plan.init).map_err(Error::Birthplace)?;
-    // The child is in sight of what runs in the container from its first instruction.
-    set_dumpable(false).map_err(Error::Dumpable)?;
     let options = Spawn {
         cgroup: cgroup.as_ref().map(AsFd::as_fd),
-        pids_of: Some(plan.init_pidfd),
         ..Spawn::default()
     };
-    let (socket, process) = spawn(&options, witness, |reporter, child| {
-        stage_one::exec(plan, reporter, child).map(|never| match never {})
-    })?;
-    Ok(Starting {
-        process: Some(process),
-        ..Starting::new(socket)
+    begin_with(&options, witness, |reporter, child| {
+        stage_one::exec(plan, reporter, child)
     })
 }
 
@@ -95,28 +84,30 @@ pub(crate) fn begin(
     witness: &SingleThreaded,
     helper: impl FnOnce(&Reporter, &Child) -> Result<(), StartError>,
 ) -> Result<Starting, Error> {
-    let (socket, helper) = spawn(&Spawn::default(), witness, helper)?;
-    Ok(Starting {
-        helper: Some(helper),
-        ..Starting::new(socket)
-    })
+    begin_with(&Spawn::default(), witness, helper)
 }
 
-/// A child, and the socket on which it reports.
-fn spawn(
+fn begin_with(
     options: &Spawn<'_>,
     witness: &SingleThreaded,
-    body: impl FnOnce(&Reporter, &Child) -> Result<(), StartError>,
-) -> Result<(OwnedFd, Spawned), Error> {
+    helper: impl FnOnce(&Reporter, &Child) -> Result<(), StartError>,
+) -> Result<Starting, Error> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(Error::Socket)?;
     let reporter = Reporter(theirs);
-    let spawned = process::spawn(options, witness, |child| {
-        conclude(body(&reporter, child), &reporter)
+    let helper = process::spawn(options, witness, |child| {
+        conclude(helper(&reporter, child), &reporter)
     })
     .map_err(Error::Spawn)?;
-    Ok((ours, spawned))
+    Ok(Starting {
+        socket: ours,
+        helper,
+        process: None,
+        terminal: None,
+        poststop_hooks: false,
+        phase: Phase::SettingUp,
+    })
 }
 
 /// The exit status of a stage, whose failure it reports; when nobody listens any more, nobody minds.
@@ -131,21 +122,10 @@ pub(crate) fn conclude(result: Result<(), StartError>, reporter: &Reporter) -> u
 }
 
 impl Starting {
-    fn new(socket: OwnedFd) -> Self {
-        Self {
-            socket,
-            helper: None,
-            process: None,
-            terminal: None,
-            poststop_hooks: false,
-            phase: Phase::SettingUp,
-        }
-    }
-
     /// The child that does the first stage's work, for a caller that keeps books of its children.
     #[must_use]
-    pub fn helper(&self) -> Option<Pid> {
-        self.helper.as_ref().map(|spawned| spawned.pid)
+    pub fn helper(&self) -> Pid {
+        self.helper.pid
     }
 
     /// The process itself, as soon as it is known to exist.
@@ -218,8 +198,9 @@ impl Starting {
     }
 
     fn kill(&self) {
-        for spawned in [&self.helper, &self.process].into_iter().flatten() {
-            process::kill(&spawned.pidfd);
+        process::kill(&self.helper.pidfd);
+        if let Some(process) = &self.process {
+            process::kill(&process.pidfd);
         }
     }
 }

@@ -1,6 +1,5 @@
 //! clone3, pidfds, waiting, and the witness that a process has one thread.
 
-use crate::namespace::{self, Kind};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
@@ -8,7 +7,6 @@ use nix::unistd::Pid;
 use std::ffi::{c_int, c_long, c_uint};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::path::Path;
 
 /// Proof that this process had one thread when it was asked.
 ///
@@ -42,8 +40,6 @@ pub struct Spawn<'a> {
     pub parent: Parent,
     /// A cgroup v2 directory to be born in, which spares the migration.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// The pidfd of a process whose pid namespace it is born in: the caller's own or one below it.
-    pub pids_of: Option<BorrowedFd<'a>>,
 }
 
 /// The parent of a spawned process.
@@ -86,30 +82,17 @@ const PANICKED: c_int = 254;
 /// child never returns to the caller's code and runs none of its destructors.
 ///
 /// # Errors
-/// Those of clone3(2), such as `EAGAIN` at a limit on processes, and those of setns(2).
+/// Those of clone3(2), such as `EAGAIN` at a limit on processes.
 pub fn spawn(
     options: &Spawn<'_>,
-    witness: &SingleThreaded,
+    _witness: &SingleThreaded,
     body: impl FnOnce(&Child) -> u8,
 ) -> nix::Result<Spawned> {
-    let Some(process) = options.pids_of else {
-        return clone(options, body);
-    };
-    let own = namespace::open_namespace(Path::new("/proc/self/ns/pid"), Kind::Pid)?;
-    namespace::setns(process, Kind::Pid.flag(), witness)?;
-    let spawned = clone(options, body);
-    // Otherwise all later children would be born there.
-    namespace::setns(own, Kind::Pid.flag(), witness)
-        .expect("who may enter a pid namespace may return to its own");
-    spawned
-}
-
-fn clone(options: &Spawn<'_>, body: impl FnOnce(&Child) -> u8) -> nix::Result<Spawned> {
     let mut pidfd: RawFd = -1;
     let args = clone_args(options, &mut pidfd);
     // SAFETY: without CLONE_VM the child has its own copy of memory, and with no stack given it goes
     // on with the copy of this one. `args` is a valid clone_args of the size passed, and its pidfd
-    // points to a live c_int. The caller's witness says that no other thread held a lock.
+    // points to a live c_int. The witness says that no other thread held a lock.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) };
     match Errno::result(pid)? {
         0 => {

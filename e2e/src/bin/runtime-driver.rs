@@ -124,7 +124,7 @@ fn execute_all(
     Ok(executed)
 }
 
-/// Waits for a start to end, as an event loop would, and for its helper, if it has one.
+/// Waits for a start to end, as an event loop would, and for its helper.
 fn finish(mut starting: Starting) -> Result<Result<Started, StartError>> {
     let helper = starting.helper();
     let result = loop {
@@ -134,7 +134,7 @@ fn finish(mut starting: Starting) -> Result<Result<Started, StartError>> {
         let mut fds = [PollFd::new(starting.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::NONE)?;
     };
-    helper.map(wait).transpose()?;
+    wait(helper)?;
     if result.is_err()
         && let Some(process) = starting.process()
     {

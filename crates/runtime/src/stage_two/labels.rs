@@ -1,4 +1,5 @@
-//! Labels of security modules, which the kernel applies at the execution (proc_pid_attr(5)).
+//! Labels of security modules, which the kernel applies at the execution (proc_pid_attr(5)) of who has them
+//! set, or of its child.
 
 use crate::error::StartError;
 use crate::spec::ProcessPlan;
@@ -10,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// `self_proc`: the process in the host's procfs.
-pub(super) fn apply(self_proc: &OwnedFd, process: &ProcessPlan) -> Result<(), StartError> {
+pub(crate) fn apply(self_proc: &OwnedFd, process: &ProcessPlan) -> Result<(), StartError> {
     if let Some(profile) = &process.apparmor_profile {
         let value = format!("exec {profile}");
         set(self_proc, "attr/apparmor/exec", &value).map_err(|error| match error {

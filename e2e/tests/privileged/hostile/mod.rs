@@ -11,3 +11,4 @@ mod retries;
 mod shims;
 mod stops;
 mod store;
+mod tracers;
