@@ -22,8 +22,9 @@
 //! attendant, a child of stage one in the caller's namespaces, the others by stage two. Without hooks
 //! there is no attendant, and nothing but the container's program is executed.
 //!
-//! Executing one more process in a container ([`exec`]) is the same without mounts; there stage one enters all
-//! namespaces and cgroups, for stage two is in sight of the container from its first instruction.
+//! Where processes of others are in sight of stage two from its first instruction, in a pid namespace that is
+//! joined, stage one enters the other namespaces and the root for it. Executing one more process in a container
+//! ([`exec`]) is such a case, without mounts.
 //!
 //! Every path inside the container's root is resolved by descriptor, within that root
 //! ([`crisp_sys::path`]); from pivot_root(2) on, no path leads to the host at all.

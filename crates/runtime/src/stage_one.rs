@@ -47,6 +47,9 @@ pub(crate) struct Init<'a> {
     pub(crate) container: Container,
     pub(crate) hooks: Option<InitHooks>,
     pub(crate) root: OwnedFd,
+    /// Whether the first stage has entered the namespaces and the root already, but for the namespaces of
+    /// pids and cgroups.
+    pub(crate) entered: bool,
     pub(crate) mounts: Vec<Prepared>,
     /// As in [`ContainerPlan`].
     pub(crate) mounts_from: Option<BorrowedFd<'a>>,
@@ -99,8 +102,10 @@ pub(crate) fn start(
     own_pipes(&plan.stdio, container.process.uid, &container.id_maps)?;
     limits::prepare(&container.process)?;
     join_keyring(&container.process)?;
-    enter_users_and_pids(&container.namespaces, users_fd, &joined, witness)?;
-    let init = Init {
+    // Who is root of another user namespace cannot trace the second stage; hooks see the host's files.
+    let is_exposed = joins(&joined, Kind::Pid) && users.is_none() && hooks.is_none();
+    enter_users(users_fd, witness)?;
+    let mut init = Init {
         // Hooks see the host's files, and the kernel makes a procfs for a user namespace only in sight of one.
         mounts_from: plan
             .mounts_from
@@ -108,6 +113,7 @@ pub(crate) fn start(
         container,
         hooks,
         root,
+        entered: false,
         mounts,
         devices,
         joined,
@@ -119,6 +125,11 @@ pub(crate) fn start(
         stdio: plan.stdio,
         seccomp: plan.seccomp,
     };
+    if is_exposed {
+        init.cgroups.cut_off()?;
+        stage_two::enter_early(&mut init, witness)?;
+    }
+    enter_pids(&init.container.namespaces, &init.joined, witness)?;
     let born_in = init.cgroups.unified_dir();
     let options = Spawn {
         parent: Parent::Grandparent,
@@ -307,17 +318,24 @@ fn join_keyring(process: &ProcessPlan) -> Result<(), StartError> {
     }
 }
 
-/// These two are entered before the process is spawned: a pid namespace is that of children only, and
-/// the user namespace must own what is made from here on.
-fn enter_users_and_pids(
+fn joins(joined: &[(Kind, OwnedFd)], kind: Kind) -> bool {
+    joined.iter().any(|(joined, _)| *joined == kind)
+}
+
+/// It must own what is made from here on.
+fn enter_users(users: Option<BorrowedFd<'_>>, witness: &SingleThreaded) -> Result<(), StartError> {
+    let Some(users) = users else {
+        return Ok(());
+    };
+    namespace::setns(users, Kind::User.flag(), witness).step("enter the user namespace", "")
+}
+
+/// A pid namespace is that of children only.
+fn enter_pids(
     namespaces: &Namespaces,
-    users: Option<BorrowedFd<'_>>,
     joined: &[(Kind, OwnedFd)],
     witness: &SingleThreaded,
 ) -> Result<(), StartError> {
-    if let Some(users) = users {
-        namespace::setns(users, Kind::User.flag(), witness).step("enter the user namespace", "")?;
-    }
     if let Some((kind, pids)) = joined.iter().find(|(kind, _)| *kind == Kind::Pid) {
         namespace::setns(pids, kind.flag(), witness).step("enter the pid namespace", "")?;
     }

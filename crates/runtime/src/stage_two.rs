@@ -21,49 +21,44 @@ use crate::error::{Context, StartError};
 use crate::plan::{SeccompFilter, Stdio};
 use crate::report::Reporter;
 use crate::spec::{Container, ProcessPlan};
-use crate::stage_one::{Exec, Init, UserNamespace};
+use crate::stage_one::{Exec, Init, Prepared, UserNamespace};
 use crisp_sys::namespace::{self, Kind};
 use crisp_sys::path::mkdir_all_in_root;
 use crisp_sys::process::SingleThreaded;
 use crisp_sys::security::set_identity;
+use file_systems::Ready;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Gid, Uid, sethostname, setsid};
+use root::Visit;
 use std::convert::Infallible;
+use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// The second stage of a container.
 pub(crate) fn start(
-    init: Init<'_>,
+    mut init: Init<'_>,
     reporter: &Reporter,
     witness: &SingleThreaded,
 ) -> Result<Infallible, StartError> {
-    let container = &init.container;
     umask(Mode::empty());
     // Before a cgroup namespace is made, whose root is the group that its maker is in.
     init.cgroups.join()?;
-    // While the host's procfs is the one at /proc.
-    let host = HostProc::open()?;
-    let hooks = hooks::Hooks::new(init.hooks.as_ref())?;
-    become_root_of(init.user_namespace)?;
-    enter_namespaces(&init, witness)?;
     setsid().step("start a session", "")?;
-    set_names(container)?;
-    sysctl::apply(&host.sys, container)?;
-    // In the container's namespaces, which they show, and before the host's own procfs and sysfs are
-    // out of sight: the kernel wants to see these before it gives others to a user namespace.
-    let mounts = file_systems::make(init.mounts, container)?;
-    let (root, visit) = match hooks.root_place() {
-        None if init.mounts_from.is_some() => (root::cover(init.root)?, None),
-        None => (root::enter(init.root)?, None),
-        Some(place) => {
-            let visit = root::visit(&init.root, place)?;
-            (init.root, Some(visit))
-        }
+    let hooks = hooks::Hooks::new(init.hooks.as_ref())?;
+    let mounts = mem::take(&mut init.mounts);
+    let Inside {
+        own_proc,
+        mounts,
+        visit,
+    } = match init.entered {
+        true => be_inside(&init.container, mounts, witness)?,
+        false => enter(&init, mounts, &hooks, witness)?,
     };
-    let late = attach::all(&root, &host.process, mounts)?;
+    let (container, root) = (&init.container, init.root);
+    let late = attach::all(&root, &own_proc, mounts)?;
     devices::create(&root, &init.devices)?;
     make_working_directory(&root, &container.process)?;
     let terminal = match &init.stdio {
@@ -83,7 +78,7 @@ pub(crate) fn start(
     root::finish(&root, &container.root)?;
     confine::apply(&root, container)?;
     let null = null::own(&root, &init.stdio)?;
-    labels::apply(&host.process, &container.process)?;
+    labels::apply(&own_proc, &container.process)?;
     Last {
         process: &container.process,
         stdio: &init.stdio,
@@ -94,6 +89,79 @@ pub(crate) fn start(
         hooks,
     }
     .execute(reporter, witness)
+}
+
+/// A process in its container's namespaces and root.
+struct Inside {
+    /// The process in a procfs that nothing in the container can put itself in the place of.
+    own_proc: OwnedFd,
+    mounts: Vec<Ready>,
+    /// The host's files are in sight yet.
+    visit: Option<Visit>,
+}
+
+fn enter(
+    init: &Init<'_>,
+    mounts: Vec<Prepared>,
+    hooks: &hooks::Hooks<'_>,
+    witness: &SingleThreaded,
+) -> Result<Inside, StartError> {
+    let container = &init.container;
+    // While the host's procfs is the one at /proc.
+    let host = HostProc::open()?;
+    become_root_of(init.user_namespace)?;
+    join_namespaces(init, witness)?;
+    make_namespaces(container, &KINDS, witness)?;
+    set_names(container)?;
+    sysctl::apply(&host.sys, container)?;
+    // In the container's namespaces, which they show, and before the host's own procfs and sysfs are
+    // out of sight: the kernel wants to see these before it gives others to a user namespace.
+    let mounts = file_systems::make(mounts, container)?;
+    let visit = match hooks.root_place() {
+        None => {
+            enter_root(init)?;
+            None
+        }
+        Some(place) => Some(root::visit(&init.root, place)?),
+    };
+    Ok(Inside {
+        own_proc: host.process,
+        mounts,
+        visit,
+    })
+}
+
+/// Does what [`enter`] does for a second stage that others see from its first instruction: all but what it
+/// has to do itself, which is [`be_inside`].
+pub(crate) fn enter_early(init: &mut Init<'_>, witness: &SingleThreaded) -> Result<(), StartError> {
+    let host = HostProc::open()?;
+    join_namespaces(init, witness)?;
+    make_namespaces(&init.container, &KINDS[1..], witness)?;
+    set_names(&init.container)?;
+    sysctl::apply(&host.sys, &init.container)?;
+    enter_root(init)?;
+    init.entered = true;
+    Ok(())
+}
+
+fn be_inside(
+    container: &Container,
+    mounts: Vec<Prepared>,
+    witness: &SingleThreaded,
+) -> Result<Inside, StartError> {
+    make_namespaces(container, &KINDS[..1], witness)?;
+    Ok(Inside {
+        own_proc: file_systems::own_proc()?,
+        mounts: file_systems::make(mounts, container)?,
+        visit: None,
+    })
+}
+
+fn enter_root(init: &Init<'_>) -> Result<(), StartError> {
+    match init.mounts_from {
+        Some(_) => root::cover(&init.root),
+        None => root::enter(&init.root),
+    }
 }
 
 /// The second stage of an exec'd process.
@@ -159,7 +227,7 @@ fn become_root_of(users: UserNamespace) -> Result<(), StartError> {
     }
 }
 
-fn enter_namespaces(init: &Init<'_>, witness: &SingleThreaded) -> Result<(), StartError> {
+fn join_namespaces(init: &Init<'_>, witness: &SingleThreaded) -> Result<(), StartError> {
     for (kind, fd) in init.joined.iter().filter(|(kind, _)| *kind != Kind::Pid) {
         let step = format!("enter the {} namespace", kind.file_name());
         namespace::setns(fd, kind.flag(), witness).step(step, "")?;
@@ -168,14 +236,26 @@ fn enter_namespaces(init: &Init<'_>, witness: &SingleThreaded) -> Result<(), Sta
         let step = "enter a mount namespace with few mounts";
         namespace::setns(process, Kind::Mount.flag(), witness).step(step, "")?;
     }
-    let own = [
-        Kind::Mount,
-        Kind::Network,
-        Kind::Ipc,
-        Kind::Uts,
-        Kind::Cgroup,
-    ];
-    let new = init.container.namespaces.new_among(&own);
+    Ok(())
+}
+
+/// What a container may have of its own besides users and pids. The first kind depends on the cgroup that its
+/// maker is in.
+const KINDS: [Kind; 5] = [
+    Kind::Cgroup,
+    Kind::Mount,
+    Kind::Network,
+    Kind::Ipc,
+    Kind::Uts,
+];
+
+/// Makes those of these kinds that are to be new.
+fn make_namespaces(
+    container: &Container,
+    kinds: &[Kind],
+    witness: &SingleThreaded,
+) -> Result<(), StartError> {
+    let new = container.namespaces.new_among(kinds);
     namespace::unshare(new, witness).step("make namespaces", "")
 }
 

@@ -3,6 +3,7 @@
 //! move at all (v2).
 
 use crate::error::{Context, StartError};
+use crisp_sys::mount::{Recursion, clone_mount_at};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
@@ -59,6 +60,14 @@ impl Cgroups {
             return open_directory(&dir).map(Some);
         }
         Ok(None)
+    }
+
+    /// Takes the directory of version 2 out of the host's, to which `..` would lead whoever gets hold of it.
+    pub(super) fn cut_off(&mut self) -> Result<(), StartError> {
+        if let Some(dir) = &mut self.unified {
+            *dir = clone_mount_at(&*dir, Recursion::This).step("cut off the cgroup", "")?;
+        }
+        Ok(())
     }
 
     /// Where a process is to be born.

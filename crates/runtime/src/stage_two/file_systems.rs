@@ -142,6 +142,18 @@ pub(super) fn is_late(plan: &MountPlan) -> bool {
     empty_at_first && plan.options.set.contains(Attributes::READ_ONLY)
 }
 
+/// The process in a procfs that shows nothing but the processes of its pid namespace.
+pub(super) fn own_proc() -> Result<OwnedFd, StartError> {
+    let make = || {
+        let context = FsContext::open("proc")?;
+        context.set_string("subset", "pid")?;
+        context.mount(Attributes::NO_SUID | Attributes::NO_DEV | Attributes::NO_EXEC)
+    };
+    let mount = make().step("for the process itself", "")?;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    openat(mount, "self", flags, Mode::empty()).step("open the process's own", "/proc")
+}
+
 /// Where the hierarchies of version 1 are put together. It is made read-only with them.
 fn cgroup_tmpfs(plan: &MountPlan, container: &Container) -> Result<OwnedFd, StartError> {
     let mode = [FsOption::Value("mode".into(), "755".into())];

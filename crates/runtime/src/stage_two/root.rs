@@ -15,21 +15,19 @@ use std::path::Path;
 /// The new root is attached on top of the old one, so that no directory of the host is needed for it.
 /// pivot_root(2) then exchanges the two, and the old one, which lies on top now, is detached with all
 /// that is mounted below.
-pub(super) fn enter(new_root: OwnedFd) -> Result<OwnedFd, StartError> {
+pub(super) fn enter(new_root: &OwnedFd) -> Result<(), StartError> {
     hide_from_host()?;
-    attach_at(&new_root, Path::new("/")).step("attach the root", "")?;
-    fchdir(&new_root).step("enter the root", "")?;
-    exchange()?;
-    Ok(new_root)
+    attach_at(new_root, Path::new("/")).step("attach the root", "")?;
+    fchdir(new_root).step("enter the root", "")?;
+    exchange()
 }
 
 /// Makes a detached mount the root where there is nothing of the host's to be detached: the empty root
 /// stays below. What is spared grows with the host: pivot_root(2) looks at every process for the old
 /// root, and umount2(2) waits until no cpu looks at what is unmounted.
-pub(super) fn cover(new_root: OwnedFd) -> Result<OwnedFd, StartError> {
-    attach_at(&new_root, Path::new("/")).step("attach the root", "")?;
-    change_root(&new_root).step("enter the root", "")?;
-    Ok(new_root)
+pub(super) fn cover(new_root: &OwnedFd) -> Result<(), StartError> {
+    attach_at(new_root, Path::new("/")).step("attach the root", "")?;
+    change_root(new_root).step("enter the root", "")
 }
 
 /// Makes the working directory the root, and detaches the old one.
