@@ -136,9 +136,10 @@ async fn in_turns(
 }
 
 /// The kernel's figures, which a process of its own measures, with one thread.
-fn floor(rounds: usize) -> Result<Vec<Row>> {
+fn floor(rounds: usize, settle: Duration) -> Result<Vec<Row>> {
     let mut floor = Command::new(std::env::current_exe()?);
     floor.args(["floor", "--rounds", &rounds.to_string()]);
+    floor.args(["--settle-ms", &settle.as_millis().to_string()]);
     let output = floor.stderr(Stdio::inherit()).output()?;
     serde_json::from_slice(&output.stdout).context("the kernel's floor")
 }

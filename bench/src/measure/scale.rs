@@ -1,6 +1,6 @@
 //! How long answers and starts take among many pods.
 
-use super::{CLIENTS, Effort, add_floor, end_pods, floor, start_pods};
+use super::{CLIENTS, Effort, SETTLE, add_floor, end_pods, floor, start_pods};
 use crate::figure::{Row, Samples, Unit};
 use crate::runtime::{Runtime, Started, timed};
 use anyhow::Result;
@@ -84,15 +84,17 @@ impl Scale<'_> {
         Ok(())
     }
 
+    /// One pod more at a time, when nothing is left to be done of the last one's end.
     async fn starts(&mut self, count: usize) -> Result<()> {
         let rounds = self.effort.rounds / 5;
         for _ in 0..rounds {
+            tokio::time::sleep(SETTLE).await;
             let (started, ms) = timed(self.runtime.start_pod()).await?;
             self.runtime.end_pod(&started).await?;
             self.add_among(START, count, ms);
         }
         if self.number == 0 {
-            let mut start = floor(rounds)?;
+            let mut start = floor(rounds, SETTLE)?;
             start.retain(|row| row.what == START);
             start
                 .iter_mut()

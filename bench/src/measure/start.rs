@@ -4,6 +4,7 @@ use super::{Effort, TURN, add_floor, floor, in_turns};
 use crate::figure::{Row, Samples, Unit};
 use crate::runtime::{Network, Pod, Runtime, timed};
 use anyhow::Result;
+use std::time::Duration;
 
 pub(super) async fn measure(runtimes: &[Runtime], effort: &Effort) -> Result<Vec<Row>> {
     let mut samples = Samples::new(runtimes.len());
@@ -22,7 +23,7 @@ pub(super) async fn measure(runtimes: &[Runtime], effort: &Effort) -> Result<Vec
     })
     .await?;
     let mut rows = samples.into_rows();
-    add_floor(&mut rows, &floor(effort.rounds)?);
+    add_floor(&mut rows, &floor(effort.rounds, Duration::ZERO)?);
     Ok(rows)
 }
 

@@ -24,6 +24,9 @@ pub(crate) fn create<'a>(
         if hierarchies.version() == Version::V2 {
             enable_controllers(hierarchies, &mount.dir, path, &mut made)?;
         }
+        if mount.carries(Controller::CpuSet) {
+            have_children_copy(&mount.dir, path.parent());
+        }
         make_dir(&mount.dir, path, &mut made)?;
         prepare(mount, path)
     });
@@ -69,22 +72,22 @@ fn prepare(mount: &Mount, path: &CgroupPath) -> Result<(), Error> {
     Ok(())
 }
 
+/// Has the children of a cpuset start with a copy of it: filling each takes the kernel longer with every
+/// cpuset that there is. The root's are not crisp's alone. What cannot be, as there is no such cpuset yet, or
+/// since one of the children is exclusive, is made up for by filling.
+fn have_children_copy(mount_point: &Path, parent: Option<CgroupPath>) {
+    if let Some(parent) = parent.filter(|parent| !parent.is_root()) {
+        _ = file::write(&parent.below(mount_point), "cgroup.clone_children", "1");
+    }
+}
+
 /// Gives an empty cpuset the cpus and memory nodes of its ancestors: the kernel lets no process into an
-/// empty one. Its children then start with a copy, which is cheaper than filling each.
+/// empty one.
 fn fill_cpuset(mount_point: &Path, path: &CgroupPath) -> Result<(), Error> {
-    let dir = path.below(mount_point);
-    let mut was_empty = false;
     for name in ["cpuset.cpus", "cpuset.mems"] {
-        if cpuset(&dir, name)?.is_empty() {
-            inherit(mount_point, path, name)?;
-            was_empty = true;
-        }
+        inherit(mount_point, path, name)?;
     }
-    match was_empty && !path.is_root() {
-        true => file::write(&dir, "cgroup.clone_children", "1")
-            .map_err(Error::io("set cgroup.clone_children in", &dir)),
-        false => Ok(()),
-    }
+    Ok(())
 }
 
 /// Fills a file of a cpuset, and of its ancestors as far as they are empty; returns the content.
@@ -222,12 +225,14 @@ mod tests {
             fs::write(dir.join("cgroup.clone_children"), "0\n").unwrap();
         }
         let path = CgroupPath::parse("/a/b").unwrap();
+        have_children_copy(&cpuset, path.parent());
+        have_children_copy(&cpuset, path.parent().and_then(|path| path.parent()));
         fill_cpuset(&cpuset, &path).unwrap();
         let filled = cpuset.join("a/b");
         assert_eq!(super::cpuset(&filled, "cpuset.cpus").unwrap(), "0-3");
         assert_eq!(super::cpuset(&filled, "cpuset.mems").unwrap(), "0-3");
         let flag = |dir: &Path| file::read(dir, "cgroup.clone_children").unwrap();
-        assert_eq!(flag(&filled).trim(), "1");
-        assert_eq!(flag(&cpuset.join("a")).trim(), "0");
+        assert_eq!(flag(&cpuset.join("a")).trim(), "1");
+        assert_eq!(flag(&cpuset).trim(), "0");
     }
 }

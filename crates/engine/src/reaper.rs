@@ -1,6 +1,6 @@
 //! Takes the end of the shims that this daemon started, so that none stays behind as a zombie.
 
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use std::collections::HashSet;
 use std::io;
@@ -24,8 +24,9 @@ impl Reaper {
 
     /// A child that may already have ended.
     pub(crate) fn expect(&self, child: Pid) {
-        self.locked().insert(child);
-        self.reap();
+        if is_alive(&child) {
+            self.locked().insert(child);
+        }
     }
 
     async fn work(self, mut ended: Signal) {
@@ -34,17 +35,27 @@ impl Reaper {
         }
     }
 
+    /// Asks for whoever has ended, of as many as there are pods. Another's child that has, and is left to its
+    /// parent, is in front of all that have after it: then each is asked for.
     fn reap(&self) {
-        let alive = |child: &Pid| {
-            matches!(
-                waitpid(*child, Some(WaitPidFlag::WNOHANG)),
-                Ok(WaitStatus::StillAlive)
-            )
-        };
-        self.locked().retain(alive);
+        let mut children = self.locked();
+        let any = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        while let Some(ended) = waitid(Id::All, any).ok().and_then(|status| status.pid()) {
+            if !children.remove(&ended) {
+                children.retain(is_alive);
+                return;
+            }
+            is_alive(&ended);
+        }
     }
 
     fn locked(&self) -> MutexGuard<'_, HashSet<Pid>> {
         self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether it is yet to end. One that has is reaped.
+fn is_alive(child: &Pid) -> bool {
+    let status = waitpid(*child, Some(WaitPidFlag::WNOHANG));
+    matches!(status, Ok(WaitStatus::StillAlive))
 }

@@ -55,7 +55,9 @@ fn leave_traces(slot: &Slot) -> Result<Child> {
         MsFlags::empty(),
         None::<&str>,
     )?;
-    fs::create_dir_all(format!("/sys/fs/cgroup/pids{}/pod", slot.cgroup()))?;
+    for place in leftovers::places_of_cgroup(&slot.cgroup()) {
+        fs::create_dir_all(place.join("pod"))?;
+    }
     fs::write(slot.dir().join("file"), "")?;
     // Known by the file that it holds open.
     let stdin = fs::File::open(slot.dir().join("file"))?;
@@ -82,11 +84,7 @@ fn privileged_audit_finds_every_kind_of_trace_and_sweeps_it() -> Result<()> {
         .output()?;
     ensure!(!chain.status.success(), "{chain:?}");
     ensure!(!dir.exists() && !Path::new("/sys/class/net").join(bridge).exists());
-    ensure!(
-        !Path::new("/sys/fs/cgroup/pids")
-            .join(cgroup.trim_start_matches('/'))
-            .exists()
-    );
+    ensure!(!leftovers::places_of_cgroup(&cgroup).any(|place| place.exists()));
     Ok(())
 }
 

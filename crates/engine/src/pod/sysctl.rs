@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crisp_model::{NamespaceMode, PodConfig, StringMap};
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// Parameters of the IPC namespace (Documentation/admin-guide/sysctl/kernel.rst, fs.rst).
 const IPC: [&str; 10] = [
@@ -29,8 +30,15 @@ const NETWORK_DEFAULTS: [(&str, &str); 2] = [
 /// (CVE-2020-10749). Its routes come from the node.
 const NO_ROUTER_ADVERTISEMENTS: (&str, &str) = ("net.ipv6.conf.default.accept_ra", "0");
 
-/// There when the kernel has IPv6.
-const IPV6_DIR: &str = "/proc/sys/net/ipv6";
+/// Whether the kernel has IPv6, which stays once it is loaded. The look is not repeated: the kernel goes
+/// through the directories of this name of all network namespaces for it.
+fn has_ipv6() -> bool {
+    static SEEN: OnceLock<()> = OnceLock::new();
+    if SEEN.get().is_none() && Path::new("/proc/sys/net/ipv6").exists() {
+        let _ = SEEN.set(());
+    }
+    SEEN.get().is_some()
+}
 
 /// The parameters to set in the pod's namespaces.
 ///
@@ -47,7 +55,7 @@ pub(super) fn of_pod(config: &PodConfig) -> Result<StringMap> {
             default(parameter);
         }
     }
-    if own_network && Path::new(IPV6_DIR).exists() {
+    if own_network && has_ipv6() {
         default(NO_ROUTER_ADVERTISEMENTS);
     }
     for (name, value) in &config.sysctls {

@@ -47,14 +47,16 @@ impl Engine {
     /// Ends and removes pods that no record speaks of, and what else is in the daemon's own directories.
     pub(super) async fn remove_orphans(&self) -> Result<()> {
         let mut ends = JoinSet::new();
-        for orphan in self.orphans().await? {
+        let orphans = self.orphans().await?;
+        let ids: HashSet<PodId> = orphans.iter().map(|orphan| orphan.id.clone()).collect();
+        for orphan in orphans {
             tracing::warn!(pod = %orphan.id, "a pod of which there is no record is taken down");
             let engine = self.this();
             ends.spawn(async move { engine.end_orphan_or_tell(&orphan).await });
         }
         wait_for(ends, PLUGINS_PATIENCE).await;
         point!("recover.orphans-removed");
-        self.name_strangers();
+        self.name_strangers(&ids);
         let pods = self.store.pods();
         let live = pods.iter().filter(|pod| pod.state() == PodState::Ready);
         let live = live.map(|pod| pod.id().clone()).collect();
@@ -172,10 +174,12 @@ impl Engine {
         remove_dir(&self.bundle_dir(pod.id(), id))
     }
 
-    /// Tells of what looks as if it were this daemon's and may be another's.
-    fn name_strangers(&self) {
+    /// Tells of what looks as if it were this daemon's and may be another's. Orphans may not be taken down
+    /// whole yet.
+    fn name_strangers(&self, orphans: &HashSet<PodId>) {
         let config = self.config();
-        let is_strange = |id: &PodId| matches!(self.store.pod_if_known(id.as_str()), Ok(None));
+        let is_unknown = |id: &PodId| matches!(self.store.pod_if_known(id.as_str()), Ok(None));
+        let is_strange = |id: &PodId| is_unknown(id) && !orphans.contains(id);
         let namespaces = names(&config.netns_dir).unwrap_or_default();
         let namespaces = namespaces
             .into_iter()

@@ -89,8 +89,10 @@ async fn privileged_process_in_a_cgroup_of_its_own_making_ends_with_the_containe
         })
         .await?;
     container.wait_log("ready").await?;
-    let hide = "for dir in /sys/fs/cgroup/*/cgroup.procs /sys/fs/cgroup/cgroup.procs; do \
-                dir=${dir%/cgroup.procs}; mkdir $dir/hidden && echo $$ >$dir/hidden/cgroup.procs; done 2>/dev/null; \
+    // On version 2 it sees all of the host's.
+    let hide = "set -- /sys/fs/cgroup/*; [ ! -e /sys/fs/cgroup/cgroup.controllers ] || \
+                set -- /sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup); \
+                for dir; do mkdir $dir/hidden && echo $$ >$dir/hidden/cgroup.procs; done 2>/dev/null; \
                 exec sleep 7650303";
     container
         .sh(&format!("setsid sh -c '{hide}' >/dev/null 2>&1 &"))

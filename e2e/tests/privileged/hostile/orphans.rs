@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use crisp_cri_api::v1::ContainerState;
-use crisp_e2e::{Container, Node, Pod, Process, until, with_host_port};
+use crisp_e2e::{Container, Node, Pod, Process, eventually, until, with_host_port};
 use std::fs::{self, File};
 
 /// A pod with a host port and a container, which nobody will know of.
@@ -22,7 +22,8 @@ async fn is_gone(
 ) -> Result<()> {
     ensure!(doomed.status().await.is_err(), "it is known");
     ensure!(!processes.iter().any(|process| process.runs()));
-    ensure!(!doomed.netns().exists());
+    // Plugins may be so slow that the daemon serves before.
+    eventually("its namespace is gone", || !doomed.netns().exists()).await?;
     node.audit_records().await?;
     ensure!(neighbour.sh("echo alive").await? == "alive");
     let config = doomed.config.clone();
