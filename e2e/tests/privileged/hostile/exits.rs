@@ -74,8 +74,8 @@ async fn privileged_ten_thousand_orphans_that_end_leave_no_zombie() -> Result<()
         let pod = node
             .run_pod(&format!("{mode:?}").to_lowercase(), pid_mode(mode))
             .await?;
-        // Where the first process is PID 1, it is one that reaps.
-        let command = format!("({script})");
+        // Where the first process is PID 1, it is one that reaps: a shell with something left to do.
+        let command = format!("({script}); exit 1");
         containers.push(
             pod.start("main", |config| config.command = sh(&command))
                 .await?,
