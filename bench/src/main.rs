@@ -37,15 +37,12 @@ use runtime::Runtime;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 fn main() -> ExitCode {
     let options = Options::parse();
     let result = match &options.command {
         // Before there is any other thread, which could not be cloned.
-        Some(Command::Floor { rounds, settle_ms }) => {
-            measure_floor(*rounds, Duration::from_millis(*settle_ms))
-        }
+        Some(Command::Floor { rounds }) => measure_floor(*rounds),
         Some(Command::Draw { json, svg }) => draw(json, svg),
         Some(Command::Table { json, page }) => renew_table(json, page),
         None => measure(&options),
@@ -59,9 +56,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure_floor(rounds: usize, settle: Duration) -> Result<()> {
-    let rows = floor::measure(rounds, settle)?;
-    println!("{}", serde_json::to_string(&rows)?);
+fn measure_floor(rounds: usize) -> Result<()> {
+    println!("{}", serde_json::to_string(&floor::measure(rounds)?)?);
     Ok(())
 }
 

@@ -53,9 +53,6 @@ pub(crate) enum Command {
     Floor {
         #[arg(long, default_value_t = 100)]
         rounds: usize,
-        /// How long the kernel may take after a round to have done what that leaves behind.
-        #[arg(long, value_name = "MS", default_value_t = 0)]
-        settle_ms: u64,
     },
     /// Draws figures that --json has kept.
     Draw { json: PathBuf, svg: PathBuf },

@@ -22,11 +22,10 @@ use nix::unistd::pause;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Measures in this process. After each round the kernel may take so long to have done what that leaves behind.
-pub(crate) fn measure(rounds: usize, settle: Duration) -> Result<Vec<Row>> {
+/// Measures in this process.
+pub(crate) fn measure(rounds: usize) -> Result<Vec<Row>> {
     let interrupts = hold_interrupts()?;
     let mut host = Host::prepare()?;
     let mut samples = Samples::new(1);
@@ -44,7 +43,6 @@ pub(crate) fn measure(rounds: usize, settle: Duration) -> Result<Vec<Row>> {
         host.end(pod, container)?;
         add("pod stop and remove", begin);
         ensure!(interrupts.read_signal()?.is_none(), "interrupted");
-        sleep(settle);
     }
     Ok(samples.into_rows())
 }

@@ -10,10 +10,9 @@ mod throughput;
 
 use crate::figure::Row;
 use crate::runtime::{Runtime, Started};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::ValueEnum;
 use futures_util::future::try_join_all;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// What belongs together.
@@ -133,23 +132,6 @@ async fn in_turns(
         }
     }
     Ok(())
-}
-
-/// The kernel's figures, which a process of its own measures, with one thread.
-fn floor(rounds: usize, settle: Duration) -> Result<Vec<Row>> {
-    let mut floor = Command::new(std::env::current_exe()?);
-    floor.args(["floor", "--rounds", &rounds.to_string()]);
-    floor.args(["--settle-ms", &settle.as_millis().to_string()]);
-    let output = floor.stderr(Stdio::inherit()).output()?;
-    serde_json::from_slice(&output.stdout).context("the kernel's floor")
-}
-
-/// Gives rows the kernel's figures, behind those of the runtimes.
-fn add_floor(rows: &mut [Row], floor: &[Row]) {
-    for row in rows {
-        let same = floor.iter().find(|floor| floor.what == row.what);
-        row.figures.extend(same.map(|floor| floor.figures[0]));
-    }
 }
 
 /// Clients that start and end many pods, where it is not measured how long that takes.

@@ -1,32 +1,26 @@
 //! How long answers and starts take among many pods.
 
-use super::{CLIENTS, Effort, SETTLE, add_floor, end_pods, floor, start_pods};
+use super::{CLIENTS, Effort, SETTLE, end_pods, start_pods};
 use crate::figure::{Row, Samples, Unit};
 use crate::runtime::{Runtime, Started, timed};
 use anyhow::Result;
 use crisp_cri_api::v1::*;
 
 const COUNTS: [usize; 4] = [10, 100, 500, 1000];
-/// What the kernel's floor calls it, too.
-const START: &str = "pod start";
 
 /// One runtime after the other: pods of one would be in the way of another's.
 pub(super) async fn measure(runtimes: &[Runtime], effort: &Effort) -> Result<Vec<Row>> {
     let mut samples = Samples::new(runtimes.len());
-    let mut floors = Vec::new();
     for (number, runtime) in runtimes.iter().enumerate() {
         let mut scale = Scale {
             runtime,
             effort,
             number,
             samples: &mut samples,
-            floors: &mut floors,
         };
         scale.grow().await?;
     }
-    let mut rows = samples.into_rows();
-    add_floor(&mut rows, &floors);
-    Ok(rows)
+    Ok(samples.into_rows())
 }
 
 struct Scale<'a> {
@@ -34,8 +28,6 @@ struct Scale<'a> {
     effort: &'a Effort,
     number: usize,
     samples: &'a mut Samples,
-    /// The kernel's figures among pods of the first runtime.
-    floors: &'a mut Vec<Row>,
 }
 
 impl Scale<'_> {
@@ -86,20 +78,11 @@ impl Scale<'_> {
 
     /// One pod more at a time, when nothing is left to be done of the last one's end.
     async fn starts(&mut self, count: usize) -> Result<()> {
-        let rounds = self.effort.rounds / 5;
-        for _ in 0..rounds {
+        for _ in 0..self.effort.rounds / 5 {
             tokio::time::sleep(SETTLE).await;
             let (started, ms) = timed(self.runtime.start_pod()).await?;
             self.runtime.end_pod(&started).await?;
-            self.add_among(START, count, ms);
-        }
-        if self.number == 0 {
-            let mut start = floor(rounds, SETTLE)?;
-            start.retain(|row| row.what == START);
-            start
-                .iter_mut()
-                .for_each(|row| row.what = among(START, count));
-            self.floors.extend(start);
+            self.add_among("pod start", count, ms);
         }
         Ok(())
     }
@@ -129,11 +112,7 @@ impl Scale<'_> {
     }
 
     fn add_among(&mut self, what: &str, pods: usize, ms: f64) {
-        let what = among(what, pods);
+        let what = format!("{what}, {pods} pods");
         self.samples.add(self.number, &what, Unit::Milliseconds, ms);
     }
-}
-
-fn among(what: &str, pods: usize) -> String {
-    format!("{what}, {pods} pods")
 }
