@@ -24,8 +24,10 @@ impl Reaper {
 
     /// A child that may already have ended.
     pub(crate) fn expect(&self, child: Pid) {
-        if is_alive(&child) {
-            self.locked().insert(child);
+        // Whoever hears of an end meanwhile waits until the child is known.
+        let mut children = self.locked();
+        if !reaped(child) {
+            children.insert(child);
         }
     }
 
@@ -41,11 +43,12 @@ impl Reaper {
         let mut children = self.locked();
         let any = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         while let Some(ended) = waitid(Id::All, any).ok().and_then(|status| status.pid()) {
-            if !children.remove(&ended) {
-                children.retain(is_alive);
-                return;
+            if !children.contains(&ended) {
+                return children.retain(|child| !reaped(*child));
             }
-            is_alive(&ended);
+            if reaped(ended) {
+                children.remove(&ended);
+            }
         }
     }
 
@@ -54,8 +57,8 @@ impl Reaper {
     }
 }
 
-/// Whether it is yet to end. One that has is reaped.
-fn is_alive(child: &Pid) -> bool {
-    let status = waitpid(*child, Some(WaitPidFlag::WNOHANG));
-    matches!(status, Ok(WaitStatus::StillAlive))
+/// Reaps a child if it has ended, and says whether it is gone.
+fn reaped(child: Pid) -> bool {
+    let status = waitpid(child, Some(WaitPidFlag::WNOHANG));
+    !matches!(status, Ok(WaitStatus::StillAlive))
 }
