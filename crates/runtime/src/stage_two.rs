@@ -110,10 +110,7 @@ fn enter(
     // While the host's procfs is the one at /proc.
     let host = HostProc::open()?;
     become_root_of(init.user_namespace)?;
-    join_namespaces(init, witness)?;
-    make_namespaces(container, &KINDS, witness)?;
-    set_names(container)?;
-    sysctl::apply(&host.sys, container)?;
+    enter_namespaces(init, &KINDS, &host, witness)?;
     // In the container's namespaces, which they show, and before the host's own procfs and sysfs are
     // out of sight: the kernel wants to see these before it gives others to a user namespace.
     let mounts = file_systems::make(mounts, container)?;
@@ -134,11 +131,7 @@ fn enter(
 /// Does what [`enter`] does for a second stage that others see from its first instruction: all but what it
 /// has to do itself, which is [`be_inside`].
 pub(crate) fn enter_early(init: &mut Init<'_>, witness: &SingleThreaded) -> Result<(), StartError> {
-    let host = HostProc::open()?;
-    join_namespaces(init, witness)?;
-    make_namespaces(&init.container, &KINDS[1..], witness)?;
-    set_names(&init.container)?;
-    sysctl::apply(&host.sys, &init.container)?;
+    enter_namespaces(init, &KINDS[1..], &HostProc::open()?, witness)?;
     enter_root(init)?;
     init.entered = true;
     Ok(())
@@ -227,7 +220,14 @@ fn become_root_of(users: UserNamespace) -> Result<(), StartError> {
     }
 }
 
-fn join_namespaces(init: &Init<'_>, witness: &SingleThreaded) -> Result<(), StartError> {
+/// Enters those that are joined and makes those of these kinds that are new, and sets what is kept in them.
+fn enter_namespaces(
+    init: &Init<'_>,
+    kinds: &[Kind],
+    host: &HostProc,
+    witness: &SingleThreaded,
+) -> Result<(), StartError> {
+    let container = &init.container;
     for (kind, fd) in init.joined.iter().filter(|(kind, _)| *kind != Kind::Pid) {
         let step = format!("enter the {} namespace", kind.file_name());
         namespace::setns(fd, kind.flag(), witness).step(step, "")?;
@@ -236,7 +236,9 @@ fn join_namespaces(init: &Init<'_>, witness: &SingleThreaded) -> Result<(), Star
         let step = "enter a mount namespace with few mounts";
         namespace::setns(process, Kind::Mount.flag(), witness).step(step, "")?;
     }
-    Ok(())
+    make_namespaces(container, kinds, witness)?;
+    set_names(container)?;
+    sysctl::apply(&host.sys, container)
 }
 
 /// What a container may have of its own besides users and pids. The first kind depends on the cgroup that its

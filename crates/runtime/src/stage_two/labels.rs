@@ -10,7 +10,7 @@ use nix::unistd::write;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-/// `self_proc`: the process in the host's procfs.
+/// `self_proc`: the process in a procfs that is out of the container's reach.
 pub(crate) fn apply(self_proc: &OwnedFd, process: &ProcessPlan) -> Result<(), StartError> {
     if let Some(profile) = &process.apparmor_profile {
         let value = format!("exec {profile}");
