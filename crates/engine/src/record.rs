@@ -316,7 +316,7 @@ pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     let replace = || {
         std::fs::write(&temporary, content).map_err(Error::io("write", &temporary))?;
         point!("record.written");
-        std::fs::rename(&temporary, path).map_err(Error::io("rename", path))?;
+        crisp_sys::file::replace(path, &temporary).map_err(Error::io("replace", path))?;
         point!("record.renamed");
         Ok(())
     };

@@ -1,8 +1,11 @@
-//! Files of the host that somebody else writes.
+//! Files of the host: those that somebody else writes, and those that are replaced.
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use std::fs::File;
+use std::ffi::CString;
+use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -18,10 +21,13 @@ pub fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
         .read(true)
         .custom_flags(flags.bits())
         .open(path)?;
-    if !file.metadata()?.is_file() {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
         return Err(io::Error::other("it is no file"));
     }
-    let mut bytes = Vec::new();
+    // One more, to see its end at once.
+    let size = metadata.len().min(max_bytes) + 1;
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
     file.take(max_bytes.saturating_add(1))
         .read_to_end(&mut bytes)?;
     match bytes.len() as u64 > max_bytes {
@@ -42,11 +48,63 @@ pub fn read_text_bounded(path: &Path, max_bytes: u64) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
+/// Puts a file that has been written in the place of another, if there is one: whoever opens `path` has
+/// the old one or the new one. A death in between leaves the old one, or it under the name of the new one.
+///
+/// A rename onto a file has ext4 allocate and write the new one at once, for the sake of programs that
+/// expect it to outlive the host's power (ext4(5), `auto_da_alloc`). Files that change places it writes as
+/// it does any other: one that is replaced or removed again soon never reaches the disk.
+///
+/// # Errors
+/// Those of rename(2) and unlink(2).
+pub fn replace(path: &Path, new: &Path) -> io::Result<()> {
+    match exchange(path, new) {
+        Ok(()) => fs::remove_file(new),
+        // There is none yet; or the file system has no such thing.
+        Err(Errno::ENOENT | Errno::EINVAL | Errno::ENOSYS) => fs::rename(new, path),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// renameat2(2), which nix has for the GNU library alone.
+fn exchange(one: &Path, other: &Path) -> nix::Result<()> {
+    let [one, other] =
+        [one, other].map(|path| CString::new(path.as_os_str().as_bytes()).or(Err(Errno::EINVAL)));
+    let (one, other) = (one?, other?);
+    // SAFETY: both paths are strings that live until it returns; it changes no memory.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            one.as_ptr(),
+            libc::AT_FDCWD,
+            other.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use nix::sys::stat::Mode;
     use nix::unistd::mkfifo;
+
+    #[test]
+    fn a_file_takes_the_place_of_another_or_of_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, new] = ["file", "file.new"].map(|name| dir.path().join(name));
+        for content in ["first", "second"] {
+            std::fs::write(&new, content).unwrap();
+            replace(&path, &new).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+            assert!(!new.exists());
+        }
+        let error = replace(&path, &new).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "second");
+    }
 
     #[test]
     fn files_are_read_up_to_a_bound_and_nothing_else_is() {
