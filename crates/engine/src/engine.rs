@@ -460,6 +460,7 @@ fn image_config(config: &Config) -> crisp_image::Config {
         images_dir: config.root_dir.join("images"),
         layers_dir: config.root_dir.join("layers"),
         containers_dir: config.root_dir.join("containers"),
+        mount_points_dir: config.root_dir.join("mount-points"),
         settings: config.image.clone(),
     }
 }

@@ -14,6 +14,8 @@ pub struct Config {
     pub layers_dir: PathBuf,
     /// What containers write.
     pub containers_dir: PathBuf,
+    /// What lies below the layers of every container; made anew whenever the store is opened.
+    pub mount_points_dir: PathBuf,
     pub settings: Settings,
 }
 

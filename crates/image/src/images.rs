@@ -370,6 +370,12 @@ impl Images {
         self.store.snapshots.get(container)
     }
 
+    /// What lies below the layers of every container: files and directories that all have something mounted upon.
+    #[must_use]
+    pub fn mount_points_dir(&self) -> &Path {
+        &self.store.mount_points_dir
+    }
+
     /// Writes an archive of what a container has made or changed in its root file system to `to`, and gives
     /// the paths that it has deleted, relative to the root. Of the paths in `left_out` it has neither.
     /// Blocks.

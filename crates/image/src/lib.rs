@@ -45,6 +45,7 @@ mod install;
 mod layers;
 mod locks;
 mod manifest;
+mod mount_points;
 mod names;
 mod pack;
 mod platform;

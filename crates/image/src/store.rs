@@ -10,7 +10,7 @@ use crate::locks::KeyedLocks;
 use crate::manifest::{Document, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Manifest};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::stack::{Directory, Node};
-use crate::{Config, Digest, Error, Image, ImageId, Settings, fixup};
+use crate::{Config, Digest, Error, Image, ImageId, Settings, fixup, mount_points};
 use crisp_crash::point;
 use crisp_model::ContainerId;
 use nix::unistd::syncfs;
@@ -28,6 +28,7 @@ pub(crate) struct Store {
     pub(crate) content: Content,
     pub(crate) layers: Arc<Layers>,
     pub(crate) snapshots: Snapshots,
+    pub(crate) mount_points_dir: PathBuf,
     /// Layers that may be fetched and unpacked at the same time.
     transfers: RwLock<Arc<Semaphore>>,
     /// One fetches a layer, and who else needs it waits.
@@ -55,9 +56,11 @@ impl Store {
         // First, because it takes the lock.
         let content = Content::open(&config.images_dir)?;
         let layers = Layers::open(&config.layers_dir)?;
+        mount_points::make(&config.mount_points_dir)?;
         let store = Arc::new(Self {
             content,
             snapshots: Snapshots::open(&config.containers_dir, layers.clone())?,
+            mount_points_dir: config.mount_points_dir,
             layers,
             transfers: RwLock::new(transfers(&config.settings)),
             layer_locks: KeyedLocks::default(),

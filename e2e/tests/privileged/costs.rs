@@ -1,7 +1,7 @@
 //! What the start of a pod costs, in what does not depend on how busy the machine is.
 
 use anyhow::{Context, Result, ensure};
-use crisp_e2e::{Node, Process, eventually};
+use crisp_e2e::{Node, Process, eventually, leftovers};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -90,5 +90,20 @@ async fn privileged_pod_start_makes_few_system_calls() -> Result<()> {
     let calls = counter.detach()?;
     let usual = SYSTEM_CALLS_MIN..=SYSTEM_CALLS_MAX;
     ensure!(usual.contains(&calls), "{calls} system calls");
+    node.finish().await
+}
+
+/// Else overlayfs copies directories of the image there, for each container anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_container_that_starts_writes_nothing_into_its_own_layer() -> Result<()> {
+    let node = Node::start().await?;
+    let pod = node.run_pod("untouched", |_| ()).await?;
+    let container = pod.start("main", |_| ()).await?;
+    container
+        .sh("test -s /etc/hosts && test -s /etc/resolv.conf")
+        .await?;
+    let layers = node.root_dir().join("containers").join(&container.id);
+    let made = leftovers::files(&layers.join("fs"));
+    ensure!(made.is_empty(), "{made:?}");
     node.finish().await
 }

@@ -41,6 +41,7 @@ impl TestStore {
             images_dir: self.path("images"),
             layers_dir: self.path("layers"),
             containers_dir: self.path("containers"),
+            mount_points_dir: self.path("mount-points"),
             settings: self.settings.clone(),
         };
         Images::open(config, crisp_metrics::Pulls::default()).unwrap()
