@@ -115,9 +115,8 @@ impl Audit<'_> {
         );
     }
 
-    /// One for each pod, its pause process and its containers, in every hierarchy; but for pause none of
-    /// version 1 for memory and cpus. Containers may make more below their own, and those of containers that
-    /// ended are taken away soon.
+    /// One for each pod and its containers, in every hierarchy, and for its pause process in some of version 1.
+    /// Containers may make more below their own, and those of containers that ended are taken away soon.
     fn cgroups(&mut self) {
         let mut recorded = BTreeSet::new();
         let mut of_pauses = BTreeSet::new();
@@ -149,8 +148,9 @@ impl Audit<'_> {
                 .to_string_lossy()
                 .trim_end_matches(parent.as_str())
                 .to_owned();
-            let of_version_1 = ["memory.limit_in_bytes", "cpuset.memory_migrate"];
-            let has_pauses = !of_version_1.iter().any(|file| root.join(file).exists());
+            let files = ["cgroup.controllers", "cpu.shares", "cpuacct.usage"];
+            let has_pauses = hierarchy.ends_with("/systemd")
+                || files.iter().any(|file| root.join(file).exists());
             let expected = recorded
                 .iter()
                 .chain(of_pauses.iter().filter(|_| has_pauses));

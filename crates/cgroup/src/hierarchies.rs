@@ -44,6 +44,15 @@ impl Mount {
     pub(crate) fn is_unified(&self) -> bool {
         self.kind == MountKind::Unified
     }
+
+    /// Whether what [`Hierarchies::create_idle`] makes is made here.
+    fn is_for_idle(&self) -> bool {
+        let looked_at = [Controller::Cpu, Controller::CpuAcct];
+        match &self.kind {
+            MountKind::Unified => true,
+            MountKind::Controllers(all) => all.iter().all(|one| looked_at.contains(one)),
+        }
+    }
 }
 
 impl Hierarchies {
@@ -149,18 +158,16 @@ impl Hierarchies {
     /// Makes a cgroup for a process that uses next to nothing, below one that exists, and gives the directory to
     /// join in each hierarchy.
     ///
-    /// On version 1 it has none of its own for memory and cpus, but joins its parent there: the end of every
-    /// such cgroup has the kernel walk through the lists of all file systems that are mounted, or through all
-    /// cpusets, while nobody can make another one.
+    /// On version 1 it has one of its own where cAdvisor looks for it, by its cpu time, and where systemd and
+    /// `cgroup.kill` look; elsewhere it joins its parent. Each that it has takes a tenth of a pod's start; and the end
+    /// of one for memory or for cpus has the kernel walk through the lists of all file systems that are mounted, or
+    /// through all cpusets, while nobody can make another one.
     pub fn create_idle(&self, path: &CgroupPath) -> Result<Vec<PathBuf>, Error> {
-        let costly =
-            |mount: &Mount| mount.carries(Controller::Memory) || mount.carries(Controller::CpuSet);
-        let own = self.mounts().iter().filter(|mount| !costly(mount));
-        create::create(self, own, path)?;
+        create::create(self, self.mounts().iter().filter(|m| m.is_for_idle()), path)?;
         let parent = path.parent().unwrap_or_else(CgroupPath::root);
-        let dirs = self.mounts().iter().map(|mount| match costly(mount) {
-            true => parent.below(&mount.dir),
-            false => path.below(&mount.dir),
+        let dirs = self.mounts().iter().map(|mount| match mount.is_for_idle() {
+            true => path.below(&mount.dir),
+            false => parent.below(&mount.dir),
         });
         Ok(dirs.collect())
     }
@@ -267,14 +274,26 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_cgroup_of_version_1_shares_what_is_costly_with_its_parent() {
+    fn an_idle_cgroup_of_version_1_shares_what_nobody_looks_at_with_its_parent() {
         let root = tempfile::tempdir().unwrap();
-        for dir in ["cpu/pod", "cpuset/pod", "memory/pod"] {
+        for dir in [
+            "cpu/pod",
+            "cpuset/pod",
+            "memory/pod",
+            "systemd/pod",
+            "unified/pod",
+        ] {
             fs::create_dir_all(root.path().join(dir)).unwrap();
         }
         let hierarchies = Hierarchies::at(root.path()).unwrap();
         let path = CgroupPath::parse("/pod/pause").unwrap();
-        let expected = ["cpu/pod/pause", "cpuset/pod", "memory/pod"];
+        let expected = [
+            "cpu/pod/pause",
+            "cpuset/pod",
+            "memory/pod",
+            "systemd/pod/pause",
+            "unified/pod/pause",
+        ];
         assert_eq!(
             hierarchies.create_idle(&path).unwrap(),
             expected.map(|dir| root.path().join(dir))
