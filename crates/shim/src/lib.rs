@@ -51,16 +51,18 @@ pub use shim::{ShimError, run};
 
 use crisp_shim_api::PodPaths;
 use journal::{Chain, journal};
-use std::process::ExitCode;
 
-/// The command `crisp-shim shim`: [`run`], with what went wrong in the shim's log.
+/// The exit status of a shim or a pause process that could not do its work.
+const FAILURE: u8 = 1;
+
+/// The command `crisp-shim shim`: [`run`], with what went wrong in the shim's log. Gives the exit status.
 #[must_use]
-pub fn main(paths: PodPaths) -> ExitCode {
+pub fn main(paths: PodPaths) -> u8 {
     match run(paths) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
             journal!("shim failed: {}", Chain(&error));
-            ExitCode::FAILURE
+            FAILURE
         }
     }
 }

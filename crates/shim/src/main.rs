@@ -1,30 +1,26 @@
 //! `crisp-shim shim DIR` is the shim of the pod with this runtime directory; `crisp-shim pause` is the
 //! pause process. The daemon and the shim start them; nobody else has reason to.
 
+#![no_main]
 #![forbid(unsafe_code)]
 
 use crisp_shim_api::PodPaths;
 use nix::sys::prctl::set_name;
-use std::ffi::CStr;
-use std::process::ExitCode;
+use std::ffi::{CStr, OsStr};
 
-fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    let command = arguments.next();
-    match (
-        command.as_deref().and_then(|c| c.to_str()),
-        arguments.next(),
-        arguments.next(),
-    ) {
-        (Some("pause"), None, None) => {
+crisp_sys::main!(run);
+
+fn run(arguments: &[&OsStr]) -> u8 {
+    match arguments {
+        [_, command] if *command == "pause" => {
             be_named(c"pause");
             crisp_shim::pause()
         }
-        (Some("shim"), Some(dir), None) => {
+        [_, command, dir] if *command == "shim" => {
             be_named(c"crisp-shim");
             crisp_shim::main(PodPaths::new(dir))
         }
-        _ => ExitCode::from(USAGE_ERROR),
+        _ => USAGE_ERROR,
     }
 }
 

@@ -16,6 +16,7 @@ pub mod mount;
 pub mod namespace;
 pub mod path;
 pub mod process;
+pub mod program;
 pub mod quota;
 pub mod security;
 mod segments;
