@@ -22,6 +22,7 @@ use crate::report::Reporter;
 use crate::spec::{Container, IdMaps, Namespaces, ProcessPlan};
 use crate::stage_two::{self, HostProc, labels};
 use crate::starting::conclude;
+use crisp_sys::memory;
 use crisp_sys::namespace::{self, Identity, Kind, identity, identity_at, open_namespace};
 use crisp_sys::process::{self, Child, Parent, SingleThreaded, Spawn, pidfd_send_signal};
 use crisp_sys::security::{join_new_session_keyring, set_dumpable};
@@ -33,6 +34,7 @@ use oci_spec::runtime::Spec;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::Read;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -82,9 +84,10 @@ pub(crate) fn start(
     plan: ContainerPlan<'_>,
     reporter: &Reporter,
     child: &Child,
-) -> Result<(), StartError> {
+) -> Result<Infallible, StartError> {
     let witness = child.witness();
     let others = [plan.shm, plan.mounts_from].into_iter().flatten();
+    memory::prefer_large_steps();
     isolate(child, &kept(reporter, &plan.stdio, others))?;
     let spec = load(plan.bundle)?;
     let container = Container::from_spec(&spec)?;
@@ -136,7 +139,7 @@ pub(crate) fn start(
         cgroup: born_in.as_ref().map(AsFd::as_fd),
         ..Spawn::default()
     };
-    spawn_second(&options, reporter, witness, |child| {
+    spawn_second(&options, reporter, child, |child| {
         stage_two::start(init, reporter, child.witness())
     })
 }
@@ -150,7 +153,7 @@ pub(crate) fn exec(
     plan: ExecPlan<'_>,
     reporter: &Reporter,
     child: &Child,
-) -> Result<(), StartError> {
+) -> Result<Infallible, StartError> {
     let witness = child.witness();
     isolate(child, &kept(reporter, &plan.stdio, [plan.init_pidfd]))?;
     let process = ProcessPlan::from_spec(plan.process, None)?;
@@ -177,7 +180,7 @@ pub(crate) fn exec(
         parent: Parent::Grandparent,
         ..Spawn::default()
     };
-    spawn_second(&options, reporter, witness, |child| {
+    spawn_second(&options, reporter, child, |child| {
         stage_two::exec(exec, reporter, child.witness())
     })
 }
@@ -229,7 +232,9 @@ pub(crate) fn load(bundle: &Path) -> Result<Spec, StartError> {
 
 /// `path` is for messages.
 pub(crate) fn read_spec(file: File, path: &Path) -> Result<Spec, StartError> {
-    let mut bytes = Vec::new();
+    let size = file.metadata().step("look at", path)?.len();
+    // One more, to see its end at once.
+    let mut bytes = Vec::with_capacity(size.min(SPEC_BYTES_MAX) as usize + 1);
     file.take(SPEC_BYTES_MAX + 1)
         .read_to_end(&mut bytes)
         .step("read", path)?;
@@ -358,13 +363,17 @@ fn namespace_of(process: &str, kind: Kind) -> Result<Identity, StartError> {
     identity_at(process, kind).step(step, process)
 }
 
+/// The end of the first stage.
 fn spawn_second(
     options: &Spawn<'_>,
     reporter: &Reporter,
-    witness: &SingleThreaded,
+    first: &Child,
     body: impl FnOnce(&Child) -> Result<Infallible, StartError>,
-) -> Result<(), StartError> {
-    let spawned = process::spawn(options, witness, |child| {
+) -> Result<Infallible, StartError> {
+    // What it holds is freed by neither stage.
+    let body = ManuallyDrop::new(body);
+    let spawned = process::spawn(options, first.witness(), |child| {
+        let body = ManuallyDrop::into_inner(body);
         conclude(body(child).map(|never| match never {}), reporter)
     })
     .step("spawn the process", "")?;
@@ -372,5 +381,5 @@ fn spawn_second(
     if reporter.spawned(&spawned).is_err() {
         process::kill(&spawned.pidfd);
     }
-    Ok(())
+    first.end(0)
 }

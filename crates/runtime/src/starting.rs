@@ -61,7 +61,7 @@ pub struct Started {
 /// When no child can be made.
 pub fn start(plan: ContainerPlan<'_>, witness: &SingleThreaded) -> Result<Starting, Error> {
     begin(witness, |reporter, child| {
-        stage_one::start(plan, reporter, child)
+        stage_one::start(plan, reporter, child).map(|never| match never {})
     })
 }
 
@@ -76,7 +76,7 @@ pub fn exec(plan: ExecPlan<'_>, witness: &SingleThreaded) -> Result<Starting, Er
         ..Spawn::default()
     };
     begin_with(&options, witness, |reporter, child| {
-        stage_one::exec(plan, reporter, child)
+        stage_one::exec(plan, reporter, child).map(|never| match never {})
     })
 }
 

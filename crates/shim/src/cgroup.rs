@@ -72,12 +72,13 @@ impl Cgroup {
 
     /// Whether the OOM killer has killed a process of it.
     pub(crate) fn was_oom_killed(&self) -> bool {
-        self.dirs.iter().any(|dir| {
-            ["memory.oom_control", "memory.events"]
-                .iter()
-                .filter_map(|file| read(dir, file))
-                .any(|text| oom_kills(&text) > 0)
-        })
+        let counts = |dir: &PathBuf| {
+            let mut files = ["memory.oom_control", "memory.events"].iter();
+            files.find_map(|file| read(dir, file))
+        };
+        // One of them counts memory.
+        let text = self.dirs.iter().find_map(counts).unwrap_or_default();
+        oom_kills(&text) > 0
     }
 
     /// `cgroup.kill` (v2 from Linux 5.14) also gets processes that are being forked.

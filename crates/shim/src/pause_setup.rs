@@ -9,7 +9,7 @@ use crate::shm;
 use crate::sysctl::Sysctl;
 use crisp_sys::mount::{self, Attributes, Change, FsContext, FsError, Propagation, Recursion};
 use crisp_sys::namespace::{Kind, setns};
-use crisp_sys::process::{Child, StdioNumber, install_stdio, reset_signals};
+use crisp_sys::process::{Child, StdioNumber, install_stdio};
 use crisp_sys::security;
 use crisp_sys::socket::{Wait, receive, send};
 use nix::errno::Errno;
@@ -234,20 +234,17 @@ fn make_empty_fs(access: Attributes) -> Result<OwnedFd, FsError> {
     tmpfs.mount(access | Attributes::NO_SUID | Attributes::NO_DEV | Attributes::NO_EXEC)
 }
 
-/// A session and signals of its own, no way to the shim's log, and the shim's death as its own.
+/// A session of its own, no way to the shim's log, and the shim's death as its own.
 fn detach_from_shim(null: BorrowedFd<'_>) -> Result<(), StepError> {
     install_stdio(null, StdioNumber::Output).step("close standard output")?;
     install_stdio(null, StdioNumber::Error).step("close standard error")?;
     setsid().step("setsid")?;
-    reset_signals();
     set_pdeathsig(Signal::SIGKILL).step("prctl(PR_SET_PDEATHSIG)")
 }
 
 /// With an empty bounding set, the execution gives root nothing back.
 fn give_up_privileges() -> Result<(), StepError> {
-    for number in security::Capabilities::known().numbers() {
-        security::drop_bounding(number).step("empty the bounding set")?;
-    }
+    security::limit_bounding(security::Capabilities::default()).step("empty the bounding set")?;
     security::clear_ambient().step("empty the ambient set")?;
     security::set_no_new_privs().step("prctl(PR_SET_NO_NEW_PRIVS)")?;
     security::set_capabilities(&security::CapabilitySets::default()).step("drop capabilities")

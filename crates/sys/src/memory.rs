@@ -21,6 +21,15 @@ pub fn prefer_small_heap() {
     }
 }
 
+/// The contrary, for a child that ends soon: the heap grows by steps that are worth a system call.
+pub fn prefer_large_steps() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes integers.
+    unsafe {
+        libc::mallopt(libc::M_TOP_PAD, 128 * 1024)
+    };
+}
+
 /// Has all threads take memory from two heaps at most, of which each has pages that it hands out again. By
 /// itself glibc makes eight for each cpu, and what many threads have done once is never all given back. To be
 /// called before there are threads.

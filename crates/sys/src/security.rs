@@ -115,12 +115,22 @@ pub fn set_capabilities(sets: &CapabilitySets) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-/// Takes a capability out of the bounding set.
+/// Takes all capabilities but these out of the bounding set.
 ///
 /// # Errors
-/// `EPERM` without CAP_SETPCAP, `EINVAL` for a number the kernel does not know.
-pub fn drop_bounding(number: u32) -> nix::Result<()> {
-    prctl(libc::PR_CAPBSET_DROP, number.into(), 0)
+/// `EPERM` without CAP_SETPCAP.
+pub fn limit_bounding(kept: Capabilities) -> nix::Result<()> {
+    for number in Capabilities::ALL.numbers() {
+        if kept.contains(number) {
+            continue;
+        }
+        match prctl(libc::PR_CAPBSET_DROP, number.into(), 0) {
+            // The kernel knows none from here on.
+            Err(Errno::EINVAL) => break,
+            done => done?,
+        }
+    }
+    Ok(())
 }
 
 /// Empties the ambient set.

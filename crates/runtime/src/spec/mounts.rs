@@ -56,11 +56,13 @@ pub(crate) struct Options {
 impl Options {
     /// The changes to a mount that make it so, but for the id mapping.
     pub(crate) fn changes(&self) -> impl Iterator<Item = (Change<'static>, Recursion)> {
-        let attributes = |set, clear| Change {
-            set,
-            clear,
-            ..Change::default()
-        };
+        let own = attributes(self.set, self.clear);
+        let own = Some((own, Recursion::This)).filter(|(change, _)| !change.is_empty());
+        own.into_iter().chain(self.further_changes())
+    }
+
+    /// Those that are left of a mount that was made with its own attributes.
+    pub(crate) fn further_changes(&self) -> impl Iterator<Item = (Change<'static>, Recursion)> {
         let propagation = self.propagation.map(|(kind, recursion)| {
             let change = Change {
                 propagation: Some(kind),
@@ -68,12 +70,17 @@ impl Options {
             };
             (change, recursion)
         });
-        let this = attributes(self.set, self.clear);
         let below = attributes(self.set_recursively, self.clear_recursively);
-        [(this, Recursion::This), (below, Recursion::WholeTree)]
-            .into_iter()
-            .filter(|(change, _)| !change.is_empty())
-            .chain(propagation)
+        let below = Some((below, Recursion::WholeTree)).filter(|(change, _)| !change.is_empty());
+        below.into_iter().chain(propagation)
+    }
+}
+
+fn attributes(set: Attributes, clear: Attributes) -> Change<'static> {
+    Change {
+        set,
+        clear,
+        ..Change::default()
     }
 }
 

@@ -123,7 +123,7 @@ fn open_one(
             sysfs(container)?
         }
         Source::FileSystem { .. } => Opened::FileSystem,
-        Source::Cgroup => cgroups(plan.cgroup_dirs)?,
+        Source::Cgroup => cgroups(plan.cgroup_dirs, &mount.options)?,
     })
 }
 
@@ -223,20 +223,21 @@ fn sysfs(container: &Container) -> Result<Opened, StartError> {
 
 /// On version 2 the container mounts the file system itself, in a cgroup namespace. On version 1 it
 /// sees its own directory of each hierarchy.
-fn cgroups(dirs: &[PathBuf]) -> Result<Opened, StartError> {
+fn cgroups(dirs: &[PathBuf], options: &Options) -> Result<Opened, StartError> {
     let host = Path::new("/sys/fs/cgroup");
     let fs_type = statfs(host).step("look at", host)?.filesystem_type();
     if fs_type == CGROUP2_SUPER_MAGIC {
         return Ok(Opened::FileSystem);
     }
+    let confined = Change {
+        set: options.set | Attributes::NO_SUID | Attributes::NO_DEV | Attributes::NO_EXEC,
+        propagation: Some(Propagation::Private),
+        ..Change::default()
+    };
     let own = dirs.iter().filter_map(|dir| Some((dir, hierarchy(dir)?)));
     own.map(|(dir, name)| {
         let mount = clone_mount(dir, Recursion::This).step("open cgroup", dir)?;
-        let private = Change {
-            propagation: Some(Propagation::Private),
-            ..Change::default()
-        };
-        change(&mount, &private, Recursion::This).step("make private", dir)?;
+        change(&mount, &confined, Recursion::This).step("set the options of", dir)?;
         Ok(CgroupDir { name, mount })
     })
     .collect::<Result<_, _>>()

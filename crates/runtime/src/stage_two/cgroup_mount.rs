@@ -3,27 +3,22 @@
 use super::file_systems::Ready;
 use crate::error::{Context, StartError};
 use crate::stage_one::CgroupDir;
-use crisp_sys::mount::{Attributes, Change, Recursion, attach, change};
+use crisp_sys::mount::{Change, Recursion, attach, change};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::symlinkat;
 use std::os::fd::OwnedFd;
 
-/// Attaches the hierarchies in the tmpfs, which is attached itself, with the options of the plan.
+/// Attaches the hierarchies in the tmpfs, which is attached itself, and becomes what the plan says.
 pub(super) fn fill(ready: &Ready, hierarchies: &[CgroupDir]) -> Result<(), StartError> {
-    let confined = Change {
-        set: ready.plan.options.set
-            | Attributes::NO_SUID
-            | Attributes::NO_DEV
-            | Attributes::NO_EXEC,
-        ..Change::default()
-    };
     for dir in hierarchies {
-        change(&dir.mount, &confined, Recursion::This)
-            .step("set the options of cgroup", &dir.name)?;
         attach_hierarchy(&ready.mount, dir).step("attach cgroup", &dir.name)?;
     }
-    change(&ready.mount, &confined, Recursion::This)
+    let complete = Change {
+        set: ready.plan.options.set,
+        ..Change::default()
+    };
+    change(&ready.mount, &complete, Recursion::This)
         .step("set the options of the mount at", &ready.plan.target)
 }
 

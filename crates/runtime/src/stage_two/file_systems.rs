@@ -3,7 +3,7 @@
 use crate::error::{Context, StartError};
 use crate::spec::{Container, FsOption, MountPlan, Source};
 use crate::stage_one::{CgroupDir, Opened, Prepared};
-use crisp_sys::mount::{Attributes, FsContext, FsError, change};
+use crisp_sys::mount::{Attributes, Change, FsContext, FsError, change};
 use crisp_sys::namespace::Kind;
 use crisp_sys::xattr;
 use nix::errno::Errno;
@@ -65,15 +65,12 @@ fn make_one(plan: &MountPlan, container: &Container) -> Result<OwnedFd, StartErr
     if fs_type == "mqueue" {
         label_queues(&mount, container).step("label the mount at", &plan.target)?;
     }
-    for (changes, recursion) in plan.options.changes() {
-        let now = crisp_sys::mount::Change {
-            set: changes.set.without(deferred(plan)),
-            ..changes
+    for (further, recursion) in plan.options.further_changes() {
+        let now = Change {
+            set: further.set.without(deferred(plan)),
+            ..further
         };
-        if !now.is_empty() {
-            change(&mount, &now, recursion)
-                .step("set the options of the mount at", &plan.target)?;
-        }
+        change(&mount, &now, recursion).step("set the options of the mount at", &plan.target)?;
     }
     Ok(mount)
 }

@@ -4,11 +4,9 @@ use crate::error::{Context, StartError};
 use crate::plan::SeccompFilter;
 use crate::spec::ProcessPlan;
 use crisp_sys::security::{
-    Capabilities, CapabilitySets, capabilities, clear_ambient, drop_bounding, load_seccomp,
-    raise_ambient, set_capabilities, set_identity, set_keep_capabilities, set_no_new_privs,
-    set_personality,
+    CapabilitySets, capabilities, clear_ambient, limit_bounding, load_seccomp, raise_ambient,
+    set_capabilities, set_identity, set_keep_capabilities, set_no_new_privs, set_personality,
 };
-use nix::errno::Errno;
 use nix::sys::resource::{getrlimit, setrlimit};
 
 /// Sets the limits, none above the hard limit that the first stage could get.
@@ -30,7 +28,7 @@ pub(super) fn limit_resources(process: &ProcessPlan) -> Result<(), StartError> {
 pub(super) fn assume(process: &ProcessPlan) -> Result<(), StartError> {
     let wanted = &process.capabilities;
     clear_ambient().step("clear the ambient capabilities", "")?;
-    limit_bounding(wanted.bounding)?;
+    limit_bounding(wanted.bounding).step("limit the bounding capabilities", "")?;
     set_keep_capabilities(true).step("keep capabilities", "")?;
     set_identity(process.uid, process.gid, &process.groups).step(
         format!("become user {} and group {}", process.uid, process.gid),
@@ -54,20 +52,6 @@ pub(super) fn assume(process: &ProcessPlan) -> Result<(), StartError> {
     }
     if process.no_new_privs {
         set_no_new_privs().step("forbid new privileges", "")?;
-    }
-    Ok(())
-}
-
-fn limit_bounding(wanted: Capabilities) -> Result<(), StartError> {
-    for number in Capabilities::ALL.numbers() {
-        if wanted.contains(number) {
-            continue;
-        }
-        match drop_bounding(number) {
-            // The kernel knows none from here on.
-            Err(Errno::EINVAL) => break,
-            done => done.step("limit the bounding capabilities", "")?,
-        }
     }
     Ok(())
 }
