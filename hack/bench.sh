@@ -2,7 +2,7 @@
 # Measures crisp by what a kubelet asks of it, and other runtimes beside it.
 #
 #   hack/bench.sh                             crisp, built from this tree, in directories of its own
-#   hack/bench.sh --containerd                Debian's containerd with runc and CNI plugins beside it
+#   hack/bench.sh --containerd                containerd with runc and CNI plugins beside it
 #   hack/bench.sh --endpoint unix:///PATH     whatever listens there beside it; may be repeated
 #   hack/bench.sh --crisp DIR                 another build of crisp beside it: DIR has crisp and crisp-shim
 #   hack/bench.sh --json FILE                 and keeps all figures…
@@ -70,7 +70,6 @@ esac
 need_node
 need_packages e2fsprogs
 cni_plugins
-oci_runtimes
 [[ " $* " != *" --containerd "* ]] || containerd
 make_disk
 TMPDIR=$work/disk bench "$@"

@@ -77,15 +77,22 @@ unpack_cni_plugins() {
     mv root/usr/lib/cni tool
 }
 
-# Debian's containerd, a peer that crisp is measured beside.
+# containerd and its runc, peers that crisp is measured beside: newer ones than those of this system's release.
+containerd_version=2.3.4
+runc_version=1.5.1
 containerd() {
-    make_tool containerd unpack_containerd
+    need_packages gcc libc6-dev libseccomp-dev pkg-config
+    need_go
+    make_tool containerd-and-runc build_containerd
 }
 
-unpack_containerd() {
-    unpack root containerd
+build_containerd() {
+    local module=github.com/containerd/containerd/v2
     mkdir tool
-    mv root/usr/bin/{containerd,containerd-shim-runc-v2} tool
+    export GOBIN=$PWD/tool
+    CGO_ENABLED=0 go install -trimpath -ldflags "-s -w -X $module/version.Version=$containerd_version" \
+        "$module/cmd/containerd@v$containerd_version" "$module/cmd/containerd-shim-runc-v2@v$containerd_version"
+    CGO_ENABLED=1 go install -trimpath -tags seccomp -ldflags '-s -w' "github.com/opencontainers/runc@v$runc_version"
 }
 
 # OCI runtimes that are driven by their command line. A library that crun needs, and nothing else of a

@@ -24,7 +24,7 @@ pub(crate) struct Options {
     /// Another build of crisp: a directory with crisp and crisp-shim; may be repeated.
     #[arg(long, value_name = "DIR")]
     crisp: Vec<PathBuf>,
-    /// Debian's containerd with runc and CNI plugins, in directories of its own.
+    /// containerd with runc and CNI plugins, in directories of its own.
     #[arg(long)]
     containerd: bool,
     /// Not the crisp of this tree, which is measured otherwise, and first.

@@ -1,4 +1,4 @@
-//! Debian's containerd with runc and CNI plugins: a peer that crisp is measured beside.
+//! containerd with runc and CNI plugins: a peer that crisp is measured beside.
 
 use crate::registry::Registry;
 use crate::slot::Slot;
@@ -85,8 +85,13 @@ impl Drop for Containerd {
     }
 }
 
+/// The directory of containerd, its shim and runc.
+fn programs() -> PathBuf {
+    tools::program("tools/containerd-and-runc")
+}
+
 fn spawn(dir: &Path) -> Result<Child> {
-    let programs = tools::program("tools/containerd");
+    let programs = programs();
     // It looks for its shim there.
     let path = format!(
         "{}:{}",
@@ -111,7 +116,7 @@ fn config(dir: &Path) -> Table {
     let (root, state, socket) = (path("root"), path("state"), path("containerd.sock"));
     let (conf_dir, certs_dir) = (path("net.d"), path("certs.d"));
     let bin_dir = tools::program("tools/cni").display().to_string();
-    let runc = tools::oci_runtime("runc").display().to_string();
+    let runc = programs().join("runc").display().to_string();
     let pause = Containerd::PAUSE;
     let cri = toml! {
         sandbox_image = pause
