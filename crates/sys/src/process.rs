@@ -159,9 +159,7 @@ impl Child {
         }
         close_range(next, c_uint::MAX, 0)
     }
-}
 
-impl Child {
     /// Ends the child without a word: nothing that it holds is freed, which would have the kernel copy every page
     /// that it shares with children of its own.
     pub fn end(&self, status: u8) -> ! {
