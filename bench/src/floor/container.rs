@@ -1,7 +1,7 @@
 //! A container's first process: in its namespaces and cgroups, on an overlay with the file systems
 //! that every container has.
 
-use super::join;
+use super::Membership;
 use anyhow::{Context, Result, ensure};
 use crisp_cgroup::Cgroup;
 use crisp_sys::mount::{
@@ -62,12 +62,11 @@ pub(super) fn start(
     witness: &SingleThreaded,
 ) -> Result<Spawned> {
     let root = layers.mount()?;
-    let dirs = cgroup.dirs();
+    let cgroups = Membership::of(&cgroup.dirs())?;
     let (mut executed, report) = std::io::pipe()?;
     let kinds = [Kind::Mount, Kind::Pid, Kind::Cgroup];
-    let spawned = super::spawn(&kinds, witness, |child| {
+    let spawned = super::spawn(&kinds, &cgroups, witness, |child| {
         let _closed_by_exec = report.as_fd();
-        join(&dirs)?;
         become_container(&root, pod, child).map(|never| match never {})
     })?;
     drop(report);

@@ -20,7 +20,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::waitpid;
 use nix::unistd::pause;
 use std::fs::{self, File};
-use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -77,7 +77,14 @@ struct Pod {
 struct Cgroups {
     pod: Cgroup,
     pause: Cgroup,
+    pause_dirs: Vec<PathBuf>,
     container: Cgroup,
+}
+
+/// The cgroups of a process: it is born in that of version 2, and moves into the others, as it need not wait there.
+struct Membership {
+    unified: Option<File>,
+    others: Vec<PathBuf>,
 }
 
 impl Host {
@@ -107,7 +114,7 @@ impl Host {
     fn start_pod(&mut self) -> Result<Pod> {
         let cgroups = self.make_cgroups()?;
         let pause = self
-            .spawn_pause(&cgroups.pause)
+            .spawn_pause(&cgroups.pause_dirs)
             .context("the pause process")?;
         let netns = self.netns();
         File::create(&netns)?;
@@ -138,6 +145,7 @@ impl Host {
             pod,
             pause,
             container,
+            ..
         } = pod.cgroups;
         for cgroup in [container, pause, pod] {
             cgroup.remove()?;
@@ -147,23 +155,22 @@ impl Host {
 
     fn make_cgroups(&self) -> Result<Cgroups> {
         let pod = self.cgroup.join("pod")?;
-        let make = |path: &CgroupPath| self.hierarchies.create(path);
+        let pause = pod.join("pause")?;
         Ok(Cgroups {
-            pod: make(&pod)?,
-            pause: make(&pod.join("pause")?)?,
-            container: make(&pod.join("container")?)?,
+            pod: self.hierarchies.create(&pod)?,
+            pause_dirs: self.hierarchies.create_idle(&pause)?,
+            pause: self.hierarchies.open(&pause),
+            container: self.hierarchies.create(&pod.join("container")?)?,
         })
     }
 
-    fn spawn_pause(&self, cgroup: &Cgroup) -> Result<Spawned> {
+    fn spawn_pause(&self, dirs: &[PathBuf]) -> Result<Spawned> {
         let kinds = [Kind::Network, Kind::Ipc, Kind::Uts, Kind::Pid];
-        let dirs = cgroup.dirs();
-        Ok(spawn(&kinds, &self.witness, |_| {
-            join(&dirs)?;
+        spawn(&kinds, &Membership::of(dirs)?, &self.witness, |_| {
             loop {
                 pause();
             }
-        })?)
+        })
     }
 }
 
@@ -182,38 +189,50 @@ impl Drop for Host {
 /// A child in new namespaces.
 fn spawn(
     kinds: &[Kind],
+    cgroups: &Membership,
     witness: &SingleThreaded,
     body: impl FnOnce(&Child) -> Result<()>,
-) -> nix::Result<Spawned> {
+) -> Result<Spawned> {
     let namespaces = kinds.iter().map(|kind| kind.flag());
     let options = Spawn {
         namespaces: Some(namespaces.fold(CloneFlags::empty(), CloneFlags::union)),
+        cgroup: cgroups.unified.as_ref().map(AsFd::as_fd),
         ..Spawn::default()
     };
-    process::spawn(&options, witness, |child| match body(child) {
-        Ok(()) => 0,
-        Err(error) => {
-            eprintln!("{error:#}");
-            1
+    let joined = |child: &Child| {
+        cgroups.join()?;
+        body(child)
+    };
+    Ok(process::spawn(&options, witness, |child| {
+        match joined(child) {
+            Ok(()) => 0,
+            Err(error) => {
+                eprintln!("{error:#}");
+                1
+            }
         }
-    })
+    })?)
 }
 
-/// Moves the caller into these directories of hierarchies.
-fn join(dirs: &[PathBuf]) -> io::Result<()> {
-    for dir in dirs {
-        // Version 2 has no such file.
-        match fs::write(dir.join("tasks"), "0") {
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound
-                    || error.raw_os_error() == Some(nix::libc::EACCES) =>
-            {
-                fs::write(dir.join("cgroup.procs"), "0")?;
-            }
-            done => done?,
-        }
+impl Membership {
+    /// Of a process that is to be in these directories of hierarchies.
+    fn of(dirs: &[PathBuf]) -> Result<Self> {
+        let is_unified = |dir: &&PathBuf| dir.join("cgroup.controllers").exists();
+        let unified = dirs.iter().find(is_unified);
+        let others = dirs.iter().filter(|dir| Some(*dir) != unified);
+        Ok(Self {
+            unified: unified.map(File::open).transpose()?,
+            others: others.cloned().collect(),
+        })
     }
-    Ok(())
+
+    /// Moves the caller.
+    fn join(&self) -> Result<()> {
+        for dir in &self.others {
+            fs::write(dir.join("tasks"), "0")?;
+        }
+        Ok(())
+    }
 }
 
 fn none() -> Option<&'static Path> {
