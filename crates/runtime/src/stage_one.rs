@@ -22,6 +22,7 @@ use crate::report::Reporter;
 use crate::spec::{Container, IdMaps, Namespaces, ProcessPlan};
 use crate::stage_two::{self, HostProc, labels};
 use crate::starting::conclude;
+use crisp_sys::file::read_open_bounded;
 use crisp_sys::memory;
 use crisp_sys::namespace::{self, Identity, Kind, identity, identity_at, open_namespace};
 use crisp_sys::process::{self, Child, Parent, SingleThreaded, Spawn, pidfd_send_signal};
@@ -33,7 +34,7 @@ use nix::unistd::{Pid, Uid, fchown};
 use oci_spec::runtime::Spec;
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::Read;
+use std::io::ErrorKind;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -232,18 +233,15 @@ pub(crate) fn load(bundle: &Path) -> Result<Spec, StartError> {
 
 /// `path` is for messages.
 pub(crate) fn read_spec(file: File, path: &Path) -> Result<Spec, StartError> {
-    let size = file.metadata().step("look at", path)?.len();
-    // One more, to see its end at once.
-    let mut bytes = Vec::with_capacity(size.min(SPEC_BYTES_MAX) as usize + 1);
-    file.take(SPEC_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .step("read", path)?;
-    if bytes.len() as u64 > SPEC_BYTES_MAX {
-        return Err(StartError::invalid(format!(
-            "{}: longer than {SPEC_BYTES_MAX} bytes",
-            path.display()
-        )));
-    }
+    let bytes = match read_open_bounded(file, SPEC_BYTES_MAX) {
+        Err(error) if error.kind() == ErrorKind::FileTooLarge => {
+            return Err(StartError::invalid(format!(
+                "{}: longer than {SPEC_BYTES_MAX} bytes",
+                path.display()
+            )));
+        }
+        read => read.step("read", path)?,
+    };
     serde_json::from_slice(&bytes)
         .map_err(|error| StartError::invalid(format!("{}: {error}", path.display())))
 }

@@ -21,12 +21,19 @@ pub fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
         .read(true)
         .custom_flags(flags.bits())
         .open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
+    if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is no file"));
     }
+    read_open_bounded(file, max_bytes)
+}
+
+/// The same of a file that is open, from where it is read next.
+///
+/// # Errors
+/// If it cannot be read, or is longer ([`io::ErrorKind::FileTooLarge`]).
+pub fn read_open_bounded(file: File, max_bytes: u64) -> io::Result<Vec<u8>> {
     // One more, to see its end at once.
-    let size = metadata.len().min(max_bytes) + 1;
+    let size = file.metadata()?.len().min(max_bytes).saturating_add(1);
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
     file.take(max_bytes.saturating_add(1))
         .read_to_end(&mut bytes)?;
