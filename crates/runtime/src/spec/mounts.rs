@@ -56,9 +56,13 @@ pub(crate) struct Options {
 impl Options {
     /// The changes to a mount that make it so, but for the id mapping.
     pub(crate) fn changes(&self) -> impl Iterator<Item = (Change<'static>, Recursion)> {
-        let own = attributes(self.set, self.clear);
-        let own = Some((own, Recursion::This)).filter(|(change, _)| !change.is_empty());
+        let own = attributes(self.set, self.clear, Recursion::This);
         own.into_iter().chain(self.further_changes())
+    }
+
+    /// Those of hierarchies of version 1, and of the tmpfs that holds them.
+    pub(crate) fn of_hierarchies(&self) -> Attributes {
+        self.set | Attributes::NO_SUID | Attributes::NO_DEV | Attributes::NO_EXEC
     }
 
     /// Those that are left of a mount that was made with its own attributes.
@@ -70,18 +74,24 @@ impl Options {
             };
             (change, recursion)
         });
-        let below = attributes(self.set_recursively, self.clear_recursively);
-        let below = Some((below, Recursion::WholeTree)).filter(|(change, _)| !change.is_empty());
+        let (set, clear) = (self.set_recursively, self.clear_recursively);
+        let below = attributes(set, clear, Recursion::WholeTree);
         below.into_iter().chain(propagation)
     }
 }
 
-fn attributes(set: Attributes, clear: Attributes) -> Change<'static> {
-    Change {
+/// None: nothing is to be changed.
+fn attributes(
+    set: Attributes,
+    clear: Attributes,
+    recursion: Recursion,
+) -> Option<(Change<'static>, Recursion)> {
+    let change = Change {
         set,
         clear,
         ..Change::default()
-    }
+    };
+    (!change.is_empty()).then_some((change, recursion))
 }
 
 /// How the owners of files are mapped.

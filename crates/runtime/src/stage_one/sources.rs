@@ -230,7 +230,7 @@ fn cgroups(dirs: &[PathBuf], options: &Options) -> Result<Opened, StartError> {
         return Ok(Opened::FileSystem);
     }
     let confined = Change {
-        set: options.set | Attributes::NO_SUID | Attributes::NO_DEV | Attributes::NO_EXEC,
+        set: options.of_hierarchies(),
         propagation: Some(Propagation::Private),
         ..Change::default()
     };

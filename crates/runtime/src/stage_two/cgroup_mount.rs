@@ -15,7 +15,7 @@ pub(super) fn fill(ready: &Ready, hierarchies: &[CgroupDir]) -> Result<(), Start
         attach_hierarchy(&ready.mount, dir).step("attach cgroup", &dir.name)?;
     }
     let complete = Change {
-        set: ready.plan.options.set,
+        set: ready.plan.options.of_hierarchies(),
         ..Change::default()
     };
     change(&ready.mount, &complete, Recursion::This)
