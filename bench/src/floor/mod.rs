@@ -199,19 +199,16 @@ fn spawn(
         cgroup: cgroups.unified.as_ref().map(AsFd::as_fd),
         ..Spawn::default()
     };
-    let joined = |child: &Child| {
-        cgroups.join()?;
-        body(child)
-    };
-    Ok(process::spawn(&options, witness, |child| {
-        match joined(child) {
+    let spawned = process::spawn(&options, witness, |child| {
+        match cgroups.join().and_then(|()| body(child)) {
             Ok(()) => 0,
             Err(error) => {
                 eprintln!("{error:#}");
                 1
             }
         }
-    })?)
+    })?;
+    Ok(spawned)
 }
 
 impl Membership {

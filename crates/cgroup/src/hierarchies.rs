@@ -159,7 +159,7 @@ impl Hierarchies {
     /// join in each hierarchy.
     ///
     /// On version 1 it has one of its own where cAdvisor looks for it, by its cpu time, and where systemd and
-    /// `cgroup.kill` look; elsewhere it joins its parent. Each that it has takes a tenth of a pod's start; and the end
+    /// `cgroup.kill` look; elsewhere it joins its parent. Each that it has takes a hundredth of a pod's start; and the end
     /// of one for memory or for cpus has the kernel walk through the lists of all file systems that are mounted, or
     /// through all cpusets, while nobody can make another one.
     pub fn create_idle(&self, path: &CgroupPath) -> Result<Vec<PathBuf>, Error> {

@@ -1,13 +1,12 @@
 //! What lies below the layers of every image: where runtimes mount something in any container.
 //!
 //! An image that lacks one of these would get it in the layer of each of its containers, and with it, by
-//! overlayfs, a copy of the directory around it: an eighth of the time that the start of a container takes.
+//! overlayfs, a copy of the directory around it: a twentieth of the time that the start of a container takes.
 //! What an image has there, or hides, comes first.
 
 use crate::Error;
 use crate::content::make_private_dir;
 use std::fs::{self, File, Permissions};
-use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -20,29 +19,21 @@ const FILE_MODE: u32 = 0o644;
 
 /// Makes them in a directory that becomes the lowest of overlay mounts, as far as they are missing.
 pub(crate) fn make(dir: &Path) -> Result<(), Error> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |error| Error::io("make the mount point", &path, error)
-    };
     make_private_dir(dir)?;
-    set_mode(dir, DIRECTORY_MODE).map_err(failed(dir))?;
-    for name in DIRECTORIES {
-        let path = dir.join(name);
-        make_directory(&path).map_err(failed(&path))?;
-    }
-    for name in FILES {
-        let path = dir.join(name);
-        let made = File::create(&path).and_then(|_| set_mode(&path, FILE_MODE));
-        made.map_err(failed(&path))?;
-    }
-    Ok(())
+    fill(dir).map_err(|error| Error::io("make mount points in", dir, error))
 }
 
-fn make_directory(path: &Path) -> std::io::Result<()> {
-    match fs::create_dir(path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
-        _ => set_mode(path, DIRECTORY_MODE),
+fn fill(dir: &Path) -> std::io::Result<()> {
+    set_mode(dir, DIRECTORY_MODE)?;
+    for path in DIRECTORIES.map(|name| dir.join(name)) {
+        fs::create_dir_all(&path)?;
+        set_mode(&path, DIRECTORY_MODE)?;
     }
+    for path in FILES.map(|name| dir.join(name)) {
+        File::create(&path)?;
+        set_mode(&path, FILE_MODE)?;
+    }
+    Ok(())
 }
 
 /// Whatever the umask is.

@@ -142,9 +142,8 @@ impl Engine {
         let bundle = self.bundle_dir(&record.pod, &record.id);
         let filter = Confinement::read(&bundle)?;
         let config = &record.config;
-        let lower_dirs = snapshot.lower_dirs.iter();
-        let lower_dirs = lower_dirs.map(PathBuf::as_path);
-        let lower_dirs = lower_dirs.chain([self.images.mount_points_dir()]);
+        let layers = snapshot.lower_dirs.iter().map(PathBuf::as_path);
+        let lower_dirs = layers.chain([self.images.mount_points_dir()]);
         Ok(StartContainer {
             container_id: record.id.to_string(),
             bundle_dir: text(&bundle),
