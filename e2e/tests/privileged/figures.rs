@@ -46,11 +46,12 @@ fn total(metrics: &[Metric], name: &str, label: &str) -> u64 {
         .sum()
 }
 
-/// Works until its process has used 200 hundredths of a second: fields 14 and 15 of proc_pid_stat(5).
+/// Works until its process has used 200 hundredths of a second, fields 14 and 15 of proc_pid_stat(5), and says how
+/// many they are: on a machine that is held up they may be more.
 const BURN: &str =
     "until read -r line < /proc/self/stat; set -- $line; [ $((${14} + ${15})) -ge 200 ]; do
   i=0; while [ $i -lt 2000 ]; do i=$((i + 1)); done
-done; echo burnt; exec sleep 1000000";
+done; echo burnt $((${14} + ${15})); exec sleep 1000000";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_two_seconds_of_cpu_are_told_as_two() -> Result<()> {
@@ -59,9 +60,11 @@ async fn privileged_two_seconds_of_cpu_are_told_as_two() -> Result<()> {
     let container = pod
         .start("burn", |config| config.command = sh(BURN))
         .await?;
-    container.wait_log("burnt").await?;
+    let said = container.wait_log("burnt").await?;
+    let hundredths: u64 = said.text.trim_start_matches("burnt ").parse()?;
     let kernel = container.cgroup("cpuacct").await?;
-    let near_two = Duration::from_millis(1950)..Duration::from_millis(2300);
+    let burnt = Duration::from_millis(hundredths * 10);
+    let near = burnt - Duration::from_millis(50)..burnt + Duration::from_millis(300);
 
     let before = kernel.cpu_usage()?;
     let cpu = container.stats().await?.cpu;
@@ -73,13 +76,16 @@ async fn privileged_two_seconds_of_cpu_are_told_as_two() -> Result<()> {
         given(cpu.usage_core_nano_seconds).map(Duration::from_nanos)
     };
     let (told, of_pod) = (usage(cpu)?, usage(of_pod)?);
-    ensure!(near_two.contains(&told), "{told:?}");
+    ensure!(near.contains(&told), "{told:?} of {burnt:?}");
     ensure!(
         (before..=after).contains(&told),
         "{before:?} {told:?} {after:?}"
     );
     // The pod's has its pause process in it too.
-    ensure!(of_pod >= told && near_two.contains(&of_pod), "{of_pod:?}");
+    ensure!(
+        of_pod >= told && near.contains(&of_pod),
+        "{of_pod:?} of {burnt:?}"
+    );
     let seconds = |name, label| total(&metrics.container, name, label);
     let all = seconds("container_cpu_usage_seconds_total", "total");
     ensure!(
@@ -89,7 +95,10 @@ async fn privileged_two_seconds_of_cpu_are_told_as_two() -> Result<()> {
     // A loop of a shell calls no kernel.
     let user = seconds("container_cpu_user_seconds_total", "");
     let system = seconds("container_cpu_system_seconds_total", "");
-    ensure!(user >= 1 && user + system <= 2, "{user} s and {system} s");
+    ensure!(
+        user >= 1 && user + system <= all,
+        "{user} s and {system} s of {all} s"
+    );
     node.finish().await
 }
 
