@@ -11,7 +11,6 @@ pub const POINTS: &[&str] = &[
     "run-pod.files-written",
     "run-pod.cgroup-made",
     "run-pod.pause-cgroup-made",
-    "run-pod.shim-welcomed",
     "run-pod.pause-started",
     "run-pod.netns-file-made",
     "run-pod.netns-pinned",

@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
 
 /// How long the shim may take to answer. It never waits for a container but while one starts, whose
 /// mounts may take their time.
@@ -73,6 +74,14 @@ struct Waiting {
 struct Pending {
     answer: oneshot::Sender<Answer>,
     hook: Option<Hook>,
+}
+
+/// A request that was sent.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    id: u64,
+    answered: oneshot::Receiver<Answer>,
+    deadline: Instant,
 }
 
 impl Shim {
@@ -129,12 +138,20 @@ impl Shim {
     }
 
     /// The first exchange on a connection.
-    pub(crate) async fn hello(&self) -> Result<message::Welcome> {
+    async fn hello(&self) -> Result<message::Welcome> {
+        self.welcome(self.greet().await?).await
+    }
+
+    /// Begins the first exchange. What is asked next need not wait for its answer.
+    pub(crate) async fn greet(&self) -> Result<Asked> {
         let version = crisp_shim_api::VERSION;
-        match self
-            .call(request::Body::Hello(message::Hello { version }))
-            .await?
-        {
+        let hello = request::Body::Hello(message::Hello { version });
+        self.ask(hello, &[], None).await
+    }
+
+    /// The answer to [`Shim::greet`].
+    pub(crate) async fn welcome(&self, greeting: Asked) -> Result<message::Welcome> {
+        match self.answer(greeting).await? {
             (reply::Body::Welcome(welcome), _) => Ok(welcome),
             (other, _) => Err(unexpected(&other)),
         }
@@ -153,6 +170,11 @@ impl Shim {
         fds: &[OwnedFd],
         hook: Option<Hook>,
     ) -> Result<Answer> {
+        let asked = self.ask(body, fds, hook).await?;
+        self.answer(asked).await
+    }
+
+    async fn ask(&self, body: request::Body, fds: &[OwnedFd], hook: Option<Hook>) -> Result<Asked> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         {
@@ -168,19 +190,26 @@ impl Shim {
             }
             waiting.replies.insert(id, Pending { answer, hook });
         }
-        let answered = async {
-            self.send(&crisp_shim_api::request(id, body), fds).await?;
-            answered.await.map_err(|_| gone())
+        let asked = Asked {
+            id,
+            answered,
+            deadline: Instant::now() + ANSWER_TIMEOUT,
         };
-        let result = tokio::time::timeout(ANSWER_TIMEOUT, answered).await;
-        let (body, fds) = match result {
-            Ok(answer) => answer?,
-            Err(_) => {
-                self.forget_reply(id);
-                return Err(Error::Shim(format!(
-                    "did not answer within {ANSWER_TIMEOUT:?}"
-                )));
+        let packet = crisp_shim_api::request(id, body);
+        match timeout_at(asked.deadline, self.send(&packet, fds)).await {
+            Ok(Ok(())) => Ok(asked),
+            Ok(Err(error)) => {
+                self.waiting().replies.remove(&asked.id);
+                Err(error)
             }
+            Err(_) => Err(self.give_up(asked.id)),
+        }
+    }
+
+    async fn answer(&self, asked: Asked) -> Result<Answer> {
+        let (body, fds) = match timeout_at(asked.deadline, asked.answered).await {
+            Ok(answer) => answer.map_err(|_| gone())?,
+            Err(_) => return Err(self.give_up(asked.id)),
         };
         match body {
             reply::Body::Failure(failure) => Err(reported(failure)),
@@ -188,13 +217,14 @@ impl Shim {
         }
     }
 
-    /// What a late reply changes in memory holds all the same.
-    fn forget_reply(&self, id: u64) {
+    /// Waits no longer. What a late reply changes in memory holds all the same.
+    fn give_up(&self, id: u64) -> Error {
         let mut waiting = self.waiting();
         let changes_nothing = |pending: &Pending| pending.hook.is_none();
         if waiting.replies.get(&id).is_some_and(changes_nothing) {
             waiting.replies.remove(&id);
         }
+        Error::Shim(format!("did not answer within {ANSWER_TIMEOUT:?}"))
     }
 
     /// Announces that the exit of an exec'd process is waited for; before the process is started.
@@ -213,7 +243,14 @@ impl Shim {
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         let send =
             || crisp_shim_api::try_send(self.socket.as_fd(), packet, &fds).map_err(io::Error::from);
-        match self.socket.async_io(Interest::WRITABLE, send).await {
+        let sent = match send() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.socket.async_io(Interest::WRITABLE, send).await
+            }
+            // Without a look at whether there is room, of which a new socket does not know at first.
+            sent => sent,
+        };
+        match sent {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 Err(Error::invalid("request", error.to_string()))

@@ -106,18 +106,14 @@ impl Engine {
         let files = async { files::make(&run_dir, &config, &hostname, labels.as_ref()) };
         let files = self.phase(Phase::PodFiles, files).await;
         point!("run-pod.files-written");
-        let welcome = async {
-            let shim = shim?;
-            let welcome = shim.hello().await?;
-            Ok::<_, Error>((shim, welcome))
-        };
         // They come to their ends whatever became of the others: nothing is made while it is taken down.
-        let (cgroup_dirs, welcomed) = tokio::join!(cgroups, welcome);
-        let ((), cgroup_dirs, (shim, welcome)) = (files?, cgroup_dirs?, welcomed?);
-        point!("run-pod.shim-welcomed");
+        let cgroup_dirs = cgroups.await;
+        let ((), cgroup_dirs, shim) = (files?, cgroup_dirs?, shim?);
         let request = start_request(&config, hostname, cgroup_dirs, labels)?;
-        let pause = self.start_pause(&shim, request);
-        let (started, fds) = self.phase(Phase::Namespaces, pause).await?;
+        let greeting = shim.greet().await?;
+        let pause = self.phase(Phase::Namespaces, self.start_pause(&shim, request));
+        let (welcome, started) = tokio::join!(shim.welcome(greeting), pause);
+        let (welcome, (started, fds)) = (welcome?, started?);
         point!("run-pod.pause-started");
         self.phase(Phase::Network, self.wire(pod, fds)).await?;
         point!("run-pod.wired");
