@@ -24,6 +24,7 @@ pub const POINTS: &[&str] = &[
     // Records of pods and containers.
     "record.written",
     "record.renamed",
+    "record.overwritten",
     // The built-in network.
     "network.pair-made",
     "network.pod-configured",

@@ -10,9 +10,10 @@
 //! <root>/pods/<pod id>/containers/<container id>.json
 //! <root>/pod-cidrs.json
 //! ```
-//! Each file is one JSON object with a `version`; it appears by rename, so that a reader sees a whole
-//! one. Fields are only ever added. The version goes up when an older release would take a record for
-//! something else than it is: such a release leaves it, and what it speaks of, alone.
+//! Each file is one JSON object with a `version`, maybe with blanks behind it. It appears by rename, and is
+//! written over in one step, so that a daemon that is killed leaves a whole one. Fields are only ever added.
+//! The version goes up when an older release would take a record for something else than it is: such a
+//! release leaves it, and what it speaks of, alone.
 
 use crate::error::{Error, Result};
 use crate::handlers::RuntimeCommand;
@@ -243,10 +244,12 @@ impl Records {
         let dir = self.pod_dir(&record.id);
         make_private_dir(&dir.join("containers"))?;
         let path = dir.join("pod.json");
-        write(&path, record)?;
         match record.network.as_ref().and_then(Wiring::plugins) {
-            Some(_) => sync([path.as_path(), &dir, &self.pods_dir]),
-            None => Ok(()),
+            Some(_) => {
+                replace_file(&path, &text(&path, record)?)?;
+                sync([path.as_path(), &dir, &self.pods_dir])
+            }
+            None => write(&path, record),
         }
     }
 
@@ -339,11 +342,22 @@ pub(crate) fn remove_file(path: &Path) -> Result<()> {
     }
 }
 
-/// Writes a record.
+/// Writes a record, over the one that is there if that takes one step.
 pub(crate) fn write<T: Serialize>(path: &Path, record: &T) -> Result<()> {
-    let text = serde_json::to_vec(record)
-        .map_err(|e| Error::Internal(format!("record {}: {e}", path.display())))?;
-    replace_file(path, &text)
+    let text = text(path, record)?;
+    match crisp_sys::file::overwrite(path, &text).map_err(Error::io("write", path))? {
+        Some(()) => {
+            point!("record.overwritten");
+            Ok(())
+        }
+        None => replace_file(path, &text),
+    }
+}
+
+/// `path` is for messages.
+fn text<T: Serialize>(path: &Path, record: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(record)
+        .map_err(|e| Error::Internal(format!("record {}: {e}", path.display())))
 }
 
 /// Has files and directories outlive the host's power.
@@ -481,6 +495,27 @@ mod tests {
         records.remove_pod(&pod.id).unwrap();
         records.remove_pod(&pod.id).unwrap();
         assert!(records.read().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_record_that_changes_is_whole_whether_it_grows_or_shrinks() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        let pod = pod();
+        for length in [10, 1000, 10, 10_000, 100] {
+            let changed = PodRecord {
+                cgroup: "/x".repeat(length),
+                ..pod.clone()
+            };
+            records.write_pod(&changed).unwrap();
+            assert_eq!(records.read().unwrap(), [(changed, Vec::new())]);
+        }
+        let left = names(&records.pod_dir(&pod.id)).unwrap();
+        let left = BTreeSet::from_iter(left);
+        assert_eq!(
+            left,
+            BTreeSet::from(["containers", "pod.json"].map(str::to_owned))
+        );
     }
 
     #[test]

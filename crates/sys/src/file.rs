@@ -6,7 +6,7 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Reads a file of at most so many bytes. What is no regular file is refused before anything is
@@ -53,6 +53,37 @@ pub fn read_open_bounded(file: File, max_bytes: u64) -> io::Result<Vec<u8>> {
 pub fn read_text_bounded(path: &Path, max_bytes: u64) -> io::Result<String> {
     let bytes = read_bounded(path, max_bytes)?;
     String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// The bytes of a file that one write(2) changes all at once for whoever is killed: those of one page, on every
+/// architecture.
+const WHOLE_BYTES: usize = 4096;
+
+/// Writes a text over that of a file, where blanks at its end mean nothing: the old one, if it is longer, is
+/// made up for by them. Whoever is killed meanwhile leaves the old text or the new one. The file does not get
+/// room anew, and so is never without for lack of it. A power cut may leave a mixture.
+///
+/// None: nothing was done, as there is no such file, or it would be more than one page; that is for
+/// [`replace`].
+///
+/// # Errors
+/// Those of open(2) and pwrite(2), with the old text in place.
+pub fn overwrite(path: &Path, text: &[u8]) -> io::Result<Option<()>> {
+    let file = match File::options().write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let old_bytes = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    let length = text.len().max(old_bytes);
+    if length > WHOLE_BYTES {
+        return Ok(None);
+    }
+    let mut page = [b' '; WHOLE_BYTES];
+    page[..text.len()].copy_from_slice(text);
+    match file.write_at(&page[..length], 0)? {
+        written if written == length => Ok(Some(())),
+        _ => Err(io::ErrorKind::WriteZero.into()),
+    }
 }
 
 /// Puts a file that has been written in the place of another, if there is one: whoever opens `path` has
@@ -111,6 +142,27 @@ mod tests {
         let error = replace(&path, &new).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "second");
+    }
+
+    #[test]
+    fn a_text_is_written_over_another_in_its_page() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let long = "x".repeat(WHOLE_BYTES);
+        assert_eq!(overwrite(&path, b"none").unwrap(), None);
+        std::fs::write(&path, "first").unwrap();
+        let read = || std::fs::read_to_string(&path).unwrap();
+        for (text, expected) in [("2nd", "2nd  "), ("the third", "the third"), (&long, &long)] {
+            assert_eq!(overwrite(&path, text.as_bytes()).unwrap(), Some(()));
+            assert_eq!(read(), expected);
+        }
+        assert_eq!(
+            overwrite(&path, format!("{long}x").as_bytes()).unwrap(),
+            None
+        );
+        assert_eq!(read(), long);
+        std::fs::write(&path, format!("{long}x")).unwrap();
+        assert_eq!(overwrite(&path, b"short").unwrap(), None);
     }
 
     #[test]

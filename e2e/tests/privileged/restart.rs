@@ -1,7 +1,7 @@
 //! The daemon dies by SIGKILL: containers do not notice, and a new daemon knows them all.
 
 use anyhow::{Context, Result, ensure};
-use crisp_cri_api::v1::{ContainerState, Mount, PodSandboxState};
+use crisp_cri_api::v1::{ContainerConfig, ContainerState, Mount, PodSandboxState};
 use crisp_e2e::tools::program;
 use crisp_e2e::{Container, Node, Pod, edit_record, eventually, sh, until};
 use nix::sys::signal::{Signal, kill};
@@ -203,12 +203,23 @@ async fn privileged_stop_of_a_pod_goes_on_after_restart_and_tells_how_containers
     node.finish().await
 }
 
-/// Has the daemon fail to write the record of a container until this is removed again, as a full disk has:
-/// its name is that of the file that is written first.
-fn block_record(node: &Node, pod: &Pod<'_>, container: &Container<'_>) -> Result<PathBuf> {
+/// A container whose record is longer than what is written over in one step.
+fn with_long_record(config: &mut ContainerConfig) {
+    config.command = sh("exit 7");
+    let annotation = "x".repeat(4096);
+    config.annotations.insert("long".to_owned(), annotation);
+}
+
+/// Runs such a container to its end while the daemon fails to write its record, as on a full disk. It does until
+/// what is returned is removed, whose name is that of the file that is written first.
+async fn run_unrecorded(node: &Node, pod: &Pod<'_>, container: &Container<'_>) -> Result<PathBuf> {
     let record = node.container_record(&pod.id, &container.id);
     let blocker = record.with_extension("new");
     fs::create_dir(&blocker)?;
+    container.start().await?;
+    container.wait_exit().await?;
+    let text = fs::read_to_string(&record)?;
+    ensure!(text.contains(r#""state":"Created""#), "{text}");
     Ok(blocker)
 }
 
@@ -217,12 +228,8 @@ async fn privileged_exit_that_could_not_be_recorded_is_known_after_the_stop_of_t
 -> Result<()> {
     let node = Node::start().await?;
     let pod = node.run_pod("unrecorded", |_| ()).await?;
-    let container = pod
-        .create("main", |config| config.command = sh("exit 7"))
-        .await?;
-    let blocker = block_record(&node, &pod, &container)?;
-    container.start().await?;
-    container.wait_exit().await?;
+    let container = pod.create("main", with_long_record).await?;
+    let blocker = run_unrecorded(&node, &pod, &container).await?;
     fs::remove_dir(blocker)?;
     pod.stop().await?;
     node.kill()?;
@@ -237,12 +244,8 @@ async fn privileged_exit_that_could_not_be_recorded_is_known_after_the_death_of_
 -> Result<()> {
     let node = Node::start().await?;
     let pod = node.run_pod("unrecorded", |_| ()).await?;
-    let container = pod
-        .create("main", |config| config.command = sh("exit 7"))
-        .await?;
-    let blocker = block_record(&node, &pod, &container)?;
-    container.start().await?;
-    container.wait_exit().await?;
+    let container = pod.create("main", with_long_record).await?;
+    let blocker = run_unrecorded(&node, &pod, &container).await?;
     node.kill()?;
     kill(Pid::from_raw(node.shim(&pod.id)?.0), Signal::SIGKILL)?;
     fs::remove_dir(blocker)?;
