@@ -1,7 +1,8 @@
 //! The phases of a start.
 
 /// A part of what is done until a container runs, in the order in which they begin. The shim is started
-/// beside the making of the pod's cgroups.
+/// beside the making of the pod's cgroups; a container's snapshot, the host's files and its cgroup are seen to
+/// beside each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// The pod's place in the network is chosen and its record written.
@@ -21,12 +22,14 @@ pub enum Phase {
     Snapshot,
     /// The sources of its mounts, and its devices.
     HostFiles,
+    /// Its cgroup.
+    ContainerCgroup,
     /// The volumes that its image declares, and images that it mounts.
     Volumes,
     /// Its seccomp filter and its OCI runtime spec.
     Spec,
-    /// Its cgroup with its limits.
-    ContainerCgroup,
+    /// The limits of its cgroup.
+    ContainerLimits,
     /// The files that its shim starts it from.
     Bundle,
     /// From the order to the shim to the container's own program, or to what an OCI runtime answers.
@@ -49,6 +52,7 @@ impl Phase {
             Self::Volumes => "volumes",
             Self::Spec => "spec",
             Self::ContainerCgroup => "container_cgroup",
+            Self::ContainerLimits => "container_limits",
             Self::Bundle => "bundle",
             Self::RuntimeStart => "runtime_start",
         }

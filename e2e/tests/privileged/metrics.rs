@@ -6,7 +6,7 @@ use crisp_e2e::{Node, Process, Scrape, http_get, until};
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 
-const PHASES: [&str; 13] = [
+const PHASES: [&str; 14] = [
     "pod_record",
     "pod_files",
     "shim",
@@ -18,6 +18,7 @@ const PHASES: [&str; 13] = [
     "volumes",
     "spec",
     "container_cgroup",
+    "container_limits",
     "bundle",
     "runtime_start",
 ];

@@ -11,7 +11,7 @@ use crate::making::Making;
 use crate::pod::Pod;
 use crate::record::ContainerRecord;
 use crate::store::Reserved;
-use crisp_cgroup::CgroupPath;
+use crisp_cgroup::{Cgroup, CgroupPath};
 use crisp_crash::point;
 use crisp_image::Image;
 use crisp_metrics::Phase;
@@ -88,12 +88,14 @@ impl Engine {
         container.save(&self.records)?;
         point!("create.recorded");
         let disk_limit = config.container_disk_limit(&pod.record().handler);
+        let cgroup = self.make_container_cgroup(&record);
         let snapshot = self.images.prepare(&record.id, &image.id, disk_limit);
         let snapshot = self.phase(Phase::Snapshot, snapshot);
         let host = host_files(&record, config.cdi_dirs.clone(), &self.looks);
         let host = self.phase(Phase::HostFiles, host);
-        let (snapshot, host) = tokio::join!(snapshot, host);
-        let (_, HostFiles { devices, edits }) = (snapshot?, host?);
+        // They come to their ends whatever became of the others: nothing is made while it is taken away.
+        let (snapshot, host, cgroup) = tokio::join!(snapshot, host, cgroup);
+        let (_, HostFiles { devices, edits }, cgroup) = (snapshot?, host?, cgroup?);
         point!("create.snapshot-made");
         let borrowed = async {
             let volumes = self.make_volumes(&record).await?;
@@ -119,8 +121,8 @@ impl Engine {
             Ok::<_, Error>((spec, parts.confinement))
         };
         let (spec, confinement) = self.phase(Phase::Spec, described).await?;
-        let cgroup = self.make_container_cgroup(&record, &spec);
-        self.phase(Phase::ContainerCgroup, cgroup).await?;
+        let limited = limit(cgroup, &spec);
+        self.phase(Phase::ContainerLimits, limited).await?;
         point!("create.limited");
         let bundle = async { self.write_bundle(&record, &spec, &confinement) };
         self.phase(Phase::Bundle, bundle).await?;
@@ -141,17 +143,23 @@ impl Engine {
         })
     }
 
-    async fn make_container_cgroup(&self, record: &ContainerRecord, spec: &Spec) -> Result<()> {
-        let hierarchies = self.hierarchies.clone();
-        let path = CgroupPath::parse(&record.cgroup)?;
-        let resources = spec.linux().as_ref().and_then(|l| l.resources().clone());
-        blocking(move || {
-            let cgroup = hierarchies.create(&path)?;
+    /// Makes the container's cgroup in a thread.
+    fn make_container_cgroup(
+        &self,
+        record: &ContainerRecord,
+    ) -> impl Future<Output = Result<Cgroup>> + use<> {
+        let (hierarchies, path) = (self.hierarchies.clone(), record.cgroup.clone());
+        self.phase_beside(Phase::ContainerCgroup, move || {
+            let cgroup = hierarchies.create(&CgroupPath::parse(&path)?)?;
             point!("create.cgroup-made");
-            cgroup.apply(&resources.unwrap_or_default())
+            Ok(cgroup)
         })
-        .await
     }
+}
+
+async fn limit(cgroup: Cgroup, spec: &Spec) -> Result<()> {
+    let resources = spec.linux().as_ref().and_then(|l| l.resources().clone());
+    blocking(move || cgroup.apply(&resources.unwrap_or_default())).await
 }
 
 /// The container that has a name already may be given to a client that asks for it again.
