@@ -166,7 +166,9 @@ pub(crate) fn exec(
     own_pipes(&plan.stdio, process.uid, &maps)?;
     limits::prepare(&process)?;
     join_keyring(&process)?;
-    labels::apply(&HostProc::open()?.process, &process)?;
+    if process.is_labelled() {
+        labels::apply(&HostProc::open()?.process, &process)?;
+    }
     // From outside of the container's cgroup namespace: from inside, where this process comes from
     // does not exist, and nothing can be moved from there.
     Cgroups::open_tasks(plan.cgroup_dirs)?.join()?;

@@ -12,7 +12,9 @@ use crisp_model::spec::{
     effective_capabilities, linux_resources,
 };
 use crisp_model::{ContainerConfig, ContainerId, NamespaceMode};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -199,6 +201,19 @@ impl Engine {
 
     /// The OCI runtime spec of a container, as it was written last.
     pub(crate) fn read_spec(&self, record: &ContainerRecord) -> Result<Spec> {
+        self.read_of_spec(record)
+    }
+
+    /// What the spec says of the container's process. The rest, which is most of it, is passed over.
+    pub(crate) fn read_process(&self, record: &ContainerRecord) -> Result<Process> {
+        #[derive(Deserialize)]
+        struct OfSpec {
+            process: Process,
+        }
+        self.read_of_spec::<OfSpec>(record).map(|of| of.process)
+    }
+
+    fn read_of_spec<T: DeserializeOwned>(&self, record: &ContainerRecord) -> Result<T> {
         let path = self.spec_path(record);
         let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
         serde_json::from_slice(&text)

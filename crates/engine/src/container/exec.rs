@@ -84,10 +84,7 @@ impl Engine {
         if command.first().is_none_or(String::is_empty) {
             return Err(Error::invalid("cmd", "is empty"));
         }
-        let spec = self.read_spec(record)?;
-        let first = spec.process().as_ref();
-        let first =
-            first.ok_or_else(|| Error::Internal("the OCI spec has no process".to_owned()))?;
+        let first = self.read_process(record)?;
         let process = exec_process(first, command, wanted.terminal);
         let json = serde_json::to_vec(&process).map_err(|e| Error::Internal(e.to_string()))?;
         let (process_json, process) = match json.len() {

@@ -127,8 +127,8 @@ fn user(user: &ResolvedUser) -> Result<User, SpecError> {
 
 /// A process exec'd into a container: as its first process, with other arguments.
 #[must_use]
-pub fn exec_process(first: &Process, command: Vec<String>, terminal: bool) -> Process {
-    let mut process = first.clone();
+pub fn exec_process(first: Process, command: Vec<String>, terminal: bool) -> Process {
+    let mut process = first;
     process.set_args(Some(command));
     process.set_terminal(Some(terminal));
     process.set_console_size(None);

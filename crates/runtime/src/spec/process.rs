@@ -50,6 +50,11 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 const DEFAULT_UMASK: u32 = 0o022;
 
 impl ProcessPlan {
+    /// Whether security modules are told of it.
+    pub(crate) fn is_labelled(&self) -> bool {
+        self.apparmor_profile.is_some() || self.selinux_label.is_some()
+    }
+
     pub(crate) fn from_spec(
         process: &Process,
         personality: Option<&LinuxPersonality>,
