@@ -17,6 +17,7 @@ use crisp_model::{
 use crisp_shim_api::message::{
     OciRuntime, Overlay, RemoveContainer, StartContainer, reply, request,
 };
+use crisp_sys::path::is_known_directory;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -90,6 +91,9 @@ impl Engine {
         let Some(dir) = log.and_then(Path::parent).map(Path::to_owned) else {
             return Ok(());
         };
+        if is_known_directory(&dir) {
+            return Ok(());
+        }
         let place = text(&dir);
         let make = move |look: &Look| {
             look.at(&text(&dir));
