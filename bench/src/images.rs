@@ -52,7 +52,7 @@ pub(crate) fn publish() {
     registry.publish("bench/big", "1", &Image::new(layers));
 }
 
-fn lines() -> Vec<u8> {
+pub(crate) fn lines() -> Vec<u8> {
     let line = |number| format!("{number:<width$}\n", width = LINE_BYTES - 1).into_bytes();
     (0..LINES_COUNT).flat_map(line).collect()
 }

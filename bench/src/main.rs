@@ -5,7 +5,7 @@
 //! * [`measure`] has a module for each group of measurements. Several runtimes take turns of a few
 //!   samples, so that whatever else the machine does meets all alike, and what one of them leaves behind to
 //!   be done falls on itself.
-//! * [`floor`] does the bare system calls that no runtime can do without.
+//! * [`floor`] does the bare system calls that no runtime can do without; [`conmon`] logs what others have it log.
 //! * [`figure`] makes figures of samples, [`report`] shows and keeps them, [`chart`] draws them, and
 //!   [`table`] has those of a page.
 
@@ -17,6 +17,7 @@
 )]
 
 mod chart;
+mod conmon;
 mod figure;
 mod floor;
 mod images;
@@ -30,6 +31,7 @@ mod websocket;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use conmon::Conmon;
 use crisp_e2e::unless_interrupted;
 use options::{Command, Options};
 use report::Report;
@@ -82,8 +84,10 @@ fn read_report(json: &Path) -> Result<Report> {
 async fn measure(options: &Options) -> Result<()> {
     images::publish();
     let _mirror = options.mirror()?;
+    let conmon = options.conmon.then(Conmon::prepare).transpose()?;
     let runtimes = unless_interrupted(options.start_runtimes()).await??;
-    let measured = unless_interrupted(measure_all(options, &runtimes)).await;
+    let measured = measure_all(options, &runtimes, conmon.as_ref());
+    let measured = unless_interrupted(measured).await;
     let mut result = measured.and_then(|done| done);
     for runtime in runtimes {
         let ended = match &result {
@@ -95,11 +99,15 @@ async fn measure(options: &Options) -> Result<()> {
     result
 }
 
-async fn measure_all(options: &Options, runtimes: &[Runtime]) -> Result<()> {
-    let mut report = Report::new(runtimes)?;
+async fn measure_all(
+    options: &Options,
+    runtimes: &[Runtime],
+    conmon: Option<&Conmon>,
+) -> Result<()> {
+    let mut report = Report::new(runtimes, conmon)?;
     println!("{}", report.head());
     for group in options.groups() {
-        let rows = measure::group(group, runtimes, &options.effort()).await;
+        let rows = measure::group(group, runtimes, conmon, &options.effort()).await;
         report.add(rows.with_context(|| format!("{group:?}"))?);
         println!("{}", report.table_of_last());
         if let Some(path) = &options.json {

@@ -27,6 +27,9 @@ pub(crate) struct Options {
     /// containerd with runc and CNI plugins, in directories of its own.
     #[arg(long)]
     containerd: bool,
+    /// conmon with runc: of what it does, its logs.
+    #[arg(long)]
+    pub(crate) conmon: bool,
     /// Not the crisp of this tree, which is measured otherwise, and first.
     #[arg(long)]
     others_only: bool,

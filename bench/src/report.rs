@@ -1,5 +1,6 @@
 //! All figures of a run, with what they depend on: as a table and as JSON.
 
+use crate::conmon::Conmon;
 use crate::figure::{Figure, Row, three_digits};
 use crate::runtime::Runtime;
 use anyhow::Result;
@@ -36,7 +37,7 @@ pub(crate) struct Named {
 }
 
 impl Report {
-    pub(crate) fn new(runtimes: &[Runtime]) -> Result<Self> {
+    pub(crate) fn new(runtimes: &[Runtime], conmon: Option<&Conmon>) -> Result<Self> {
         let named = |runtime: &Runtime| Named {
             name: runtime.name.clone(),
             version: runtime.version.clone(),
@@ -46,9 +47,15 @@ impl Report {
             name: "kernel".to_owned(),
             version: "bare system calls".to_owned(),
         };
+        // And what only logs have.
+        let conmon = conmon.map(|conmon| Named {
+            name: "conmon".to_owned(),
+            version: conmon.version.clone(),
+        });
+        let named = runtimes.iter().map(named).chain([kernel]).chain(conmon);
         Ok(Self {
             machine: Machine::this()?,
-            runtimes: runtimes.iter().map(named).chain([kernel]).collect(),
+            runtimes: named.collect(),
             groups: Vec::new(),
         })
     }

@@ -3,7 +3,7 @@
 use crate::registry::Registry;
 use crate::slot::Slot;
 use crate::wait::until;
-use crate::{child, cni, tools};
+use crate::{child, cni, disk, tools};
 use anyhow::{Context, Result};
 use crisp_cri_api::v1::VersionRequest;
 use std::env;
@@ -34,6 +34,7 @@ impl Containerd {
         let slot = Slot::take();
         let dir = slot.dir();
         fs::create_dir_all(dir.join("net.d"))?;
+        disk::mount_run(&dir.join("state"))?;
         let network = cni::network(&slot, slot.wide_cidrs(), &[]);
         fs::write(dir.join("net.d/10-pods.conflist"), network.to_string())?;
         Registry::shared().mirror(&dir.join("certs.d"))?;

@@ -1,4 +1,4 @@
-//! Disks: one without room, and one with quotas.
+//! Disks: one without room, one with quotas, and one in memory.
 
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
@@ -50,6 +50,14 @@ pub(crate) fn mount_small(at: &Path, size_mib: u32) -> Result<()> {
     let (none, size) = (MsFlags::empty(), format!("size={size_mib}m"));
     mount(Some("e2e"), at, Some("tmpfs"), none, Some(size.as_str()))
         .with_context(|| format!("mounting a tmpfs at {}", at.display()))
+}
+
+/// Room in memory for what belongs to some thousand running pods.
+const RUN_MIB: u32 = 1024;
+
+/// Mounts a file system for what belongs to running pods: one in memory, as /run is on every node.
+pub(crate) fn mount_run(at: &Path) -> Result<()> {
+    mount_small(at, RUN_MIB)
 }
 
 /// Mounts a new ext4 of so many MiB; its image is beside it, and takes the room that is in use.

@@ -24,6 +24,9 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+/// A file system in memory, as runtimes have for what belongs to running pods.
+const MEMORY_DIR: &str = "/dev/shm";
+
 /// Measures in this process.
 pub(crate) fn measure(rounds: usize) -> Result<Vec<Row>> {
     let interrupts = hold_interrupts()?;
@@ -126,7 +129,7 @@ impl Host {
 
     /// Where the pod's network namespace is mounted.
     fn netns(&self) -> PathBuf {
-        self.dir.join("netns")
+        Path::new(MEMORY_DIR).join(self.cgroup.name())
     }
 
     fn start_container(&self, pod: &Pod) -> Result<Spawned> {
@@ -180,6 +183,7 @@ impl Drop for Host {
         let cgroup = self.hierarchies.open(&self.cgroup);
         let _ = cgroup.kill();
         let _ = umount2(&self.netns(), MntFlags::MNT_DETACH);
+        let _ = fs::remove_file(self.netns());
         let _ = self.network.remove();
         let _ = cgroup.remove();
         let _ = fs::remove_dir_all(&self.dir);

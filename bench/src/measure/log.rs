@@ -1,6 +1,7 @@
 //! A container that writes as fast as it can.
 
-use super::{Effort, in_turns};
+use super::{BOUND, Effort, in_turns};
+use crate::conmon::{Conmon, Ended};
 use crate::figure::{Row, Samples, Unit};
 use crate::images::{LINES, LINES_BYTES};
 use crate::processes::cpu_time;
@@ -17,35 +18,55 @@ use std::time::Duration;
 const TIMES: usize = 32;
 /// What it writes then.
 const LAST: &str = "no more of them";
-/// As long as a runtime may take for all of it, and for what is left when the container has ended.
-const BOUND: Duration = Duration::from_secs(300);
+/// Before it writes, when all who have to do with its start are at rest.
+const REST: Duration = Duration::from_millis(200);
 const STEP: Duration = Duration::from_millis(50);
 
-pub(super) async fn measure(runtimes: &[Runtime], effort: &Effort) -> Result<Vec<Row>> {
-    let mut samples = Samples::new(runtimes.len());
-    in_turns(runtimes, effort.long_rounds, 1, async |number, runtime| {
-        let (seconds, cpu) = write(runtime).await?;
-        let written_mb = (TIMES * LINES_BYTES) as f64 / 1e6;
-        let (speed, cost) = (written_mb / seconds, cpu.as_secs_f64() * 1e3 / written_mb);
-        let mut add = |what: &str, unit, value| samples.add(number, what, unit, value);
-        add("log of one container", Unit::MegabytesPerSecond, speed);
-        add(
-            "the runtime's cpu for it",
-            Unit::MillisecondsPerMegabyte,
-            cost,
-        );
-        Ok(())
-    })
-    .await?;
+pub(super) async fn measure(
+    runtimes: &[Runtime],
+    conmon: Option<&Conmon>,
+    effort: &Effort,
+) -> Result<Vec<Row>> {
+    // The kernel's column is between them.
+    let of_conmon = runtimes.len() + 1;
+    let mut samples = Samples::new(of_conmon + usize::from(conmon.is_some()));
+    let mut add = |number, Written { time, cpu }| {
+        let mb = (TIMES * LINES_BYTES) as f64 / 1e6;
+        let (speed, unit) = (mb / time.as_secs_f64(), Unit::MegabytesPerSecond);
+        samples.add(number, "log of one container", unit, speed);
+        let (cost, unit) = (cpu.as_secs_f64() * 1e3 / mb, Unit::MillisecondsPerMegabyte);
+        samples.add(number, "the runtime's cpu for it", unit, cost);
+    };
+    for _ in 0..effort.long_rounds {
+        in_turns(runtimes, 1, 1, async |number, runtime| {
+            add(number, write(runtime).await?);
+            Ok(())
+        })
+        .await?;
+        if let Some(conmon) = conmon {
+            add(of_conmon, write_by(conmon).await?);
+        }
+    }
     Ok(samples.into_rows())
 }
 
-/// How long the container took, in seconds, and what the runtime used of the cpus meanwhile.
-async fn write(runtime: &Runtime) -> Result<(f64, Duration)> {
+/// A log.
+struct Written {
+    /// How long the container took.
+    time: Duration,
+    /// What those who wrote it used of the cpus meanwhile.
+    cpu: Duration,
+}
+
+fn script() -> String {
+    let rest = REST.as_secs_f64();
+    format!("sleep {rest}; for i in $(seq {TIMES}); do cat {LINES}; done; echo {LAST}")
+}
+
+async fn write(runtime: &Runtime) -> Result<Written> {
     let pod = runtime.run_pod(runtime.new_pod(Network::Own)?).await?;
-    let script = format!("sleep 0.2; for i in $(seq {TIMES}); do cat {LINES}; done; echo {LAST}");
     let container = runtime
-        .create_with(&pod, &["/bin/sh", "-c", &script])
+        .create_with(&pod, &["/bin/sh", "-c", &script()])
         .await?;
     runtime.start(&container).await?;
     let started = Started { pod, container };
@@ -57,14 +78,27 @@ async fn write(runtime: &Runtime) -> Result<(f64, Duration)> {
     let before = cpu_time(&processes);
     let status = ended(runtime, &started.container).await?;
     let log = runtime.log_path(&started.pod);
-    // What is in pipes when the container ends is written a little later.
-    let whole = async || ends_with(&log, LAST).unwrap_or(false).then_some(());
-    until_within(BOUND, STEP, "the log is whole", whole).await?;
+    finish(&log).await?;
     let cpu = cpu_time(&processes).saturating_sub(before);
     runtime.end_pod(&started).await?;
-    fs::remove_file(log)?;
-    let seconds = (status.finished_at - status.started_at) as f64 / 1e9 - 0.2;
-    Ok((seconds, cpu))
+    let nanoseconds = u64::try_from(status.finished_at - status.started_at)?;
+    let time = Duration::from_nanos(nanoseconds).saturating_sub(REST);
+    Ok(Written { time, cpu })
+}
+
+async fn write_by(conmon: &Conmon) -> Result<Written> {
+    let Ended { after, cpu } = conmon.run(&script()).await?;
+    finish(&conmon.log_path()).await?;
+    let time = after.saturating_sub(REST);
+    Ok(Written { time, cpu })
+}
+
+/// Waits until the log is whole, as what is in pipes when the container ends is written a little later, and
+/// removes it.
+async fn finish(log: &Path) -> Result<()> {
+    let whole = async || ends_with(log, LAST).unwrap_or(false).then_some(());
+    until_within(BOUND, STEP, "the log is whole", whole).await?;
+    Ok(fs::remove_file(log)?)
 }
 
 async fn ended(runtime: &Runtime, container: &str) -> Result<ContainerStatus> {

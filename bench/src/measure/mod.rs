@@ -8,6 +8,7 @@ mod scale;
 mod start;
 mod throughput;
 
+use crate::conmon::Conmon;
 use crate::figure::Row;
 use crate::runtime::{Runtime, Started};
 use anyhow::Result;
@@ -98,7 +99,13 @@ impl Effort {
     }
 }
 
-pub(crate) async fn group(group: Group, runtimes: &[Runtime], effort: &Effort) -> Result<Vec<Row>> {
+/// `conmon` is for what it is measured by, too.
+pub(crate) async fn group(
+    group: Group,
+    runtimes: &[Runtime],
+    conmon: Option<&Conmon>,
+    effort: &Effort,
+) -> Result<Vec<Row>> {
     match group {
         Group::Idle => idle::measure(runtimes, effort).await,
         Group::Start => start::measure(runtimes, effort).await,
@@ -106,9 +113,12 @@ pub(crate) async fn group(group: Group, runtimes: &[Runtime], effort: &Effort) -
         Group::Throughput => throughput::measure(runtimes, effort).await,
         Group::Scale => scale::measure(runtimes, effort).await,
         Group::Pull => pull::measure(runtimes, effort).await,
-        Group::Log => log::measure(runtimes, effort).await,
+        Group::Log => log::measure(runtimes, conmon, effort).await,
     }
 }
+
+/// As long as anything may take that is waited for.
+pub(crate) const BOUND: Duration = Duration::from_secs(300);
 
 /// Samples of milliseconds that are taken of one runtime in a row. What it leaves behind to be done falls on
 /// its own samples so.

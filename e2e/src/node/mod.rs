@@ -139,12 +139,16 @@ impl Node {
         .await
     }
 
-    /// Any build of the daemon, without any image, but with addresses for thousands of pods.
+    /// Any build of the daemon, without any image, but with addresses for thousands of pods, and what belongs to
+    /// running ones in memory.
     ///
     /// # Errors
-    /// It does not come up.
+    /// There is no root; it does not come up.
     pub async fn start_wide(program: PathBuf) -> Result<Self> {
         let slot = Slot::take();
+        for dir in [slot.run_dir(), slot.dir().join("netns")] {
+            disk::mount_run(&dir)?;
+        }
         let cidrs = slot.wide_cidrs().map(Value::from).to_vec();
         Self::start_program(program, slot, |config| {
             config["network"]["pod_cidrs"] = cidrs.into();
