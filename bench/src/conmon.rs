@@ -128,7 +128,10 @@ impl Conmon {
                 "cwd": "/",
             },
             "root": { "path": "rootfs" },
-            "mounts": [{ "destination": "/proc", "type": "proc", "source": "proc" }],
+            "mounts": [
+                { "destination": "/proc", "type": "proc", "source": "proc" },
+                { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"] },
+            ],
             "linux": {
                 "cgroupsPath": format!("{}/{NAME}", self.slot.cgroup()),
                 "namespaces": namespaces.map(|kind| json!({ "type": kind })),
