@@ -40,22 +40,29 @@ pub(crate) fn draw(report: &Report) -> String {
     let rows: Vec<&Row> = all
         .filter(|row| DRAWN.contains(&row.what.as_str()))
         .collect();
-    let row_height = report.runtimes.len() * BAR_HEIGHT + GAP;
-    let height = HEAD + rows.len() * row_height;
+    let height = HEAD + rows.iter().map(|row| height_of(row)).sum::<usize>();
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
     svg += &legend(report);
-    for (number, row) in rows.iter().enumerate() {
-        svg += &bars(row, HEAD + number * row_height);
+    let mut top = HEAD;
+    for row in rows {
+        svg += &bars(row, top);
+        top += height_of(row);
     }
     svg + "</svg>\n"
 }
 
+/// Of a bar for each runtime that has a figure.
+fn height_of(row: &Row) -> usize {
+    row.figures.iter().flatten().count() * BAR_HEIGHT + GAP
+}
+
 fn legend(report: &Report) -> String {
     let mut svg = String::new();
+    let width = WIDTH / report.runtimes.len().max(1);
     for (number, runtime) in report.runtimes.iter().enumerate() {
-        let x = 10 + number * 260;
+        let x = 10 + number * width;
         svg += &format!(
             "<rect x=\"{x}\" y=\"12\" width=\"12\" height=\"12\" fill=\"{}\"/>\n",
             color(number)
@@ -74,9 +81,10 @@ fn bars(row: &Row, top: usize) -> String {
     let mut svg = text(10, top + BAR_HEIGHT - 3, &format!("{}, {unit}", row.what));
     let medians = row.figures.iter().flatten().map(|figure| figure.median);
     let longest = medians.fold(f64::MIN_POSITIVE, f64::max);
-    for (number, figure) in row.figures.iter().enumerate() {
-        let Some(figure) = figure else { continue };
-        let y = top + number * BAR_HEIGHT;
+    let figures = row.figures.iter().enumerate();
+    let figures = figures.filter_map(|(number, figure)| Some((number, (*figure)?)));
+    for (place, (number, figure)) in figures.enumerate() {
+        let y = top + place * BAR_HEIGHT;
         let width = (figure.median / longest * BAR_WIDTH).max(1.0);
         svg += &format!(
             "<rect x=\"{LABEL_WIDTH}\" y=\"{y}\" width=\"{width:.1}\" height=\"{}\" fill=\"{}\"/>\n",
