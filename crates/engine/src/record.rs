@@ -24,6 +24,7 @@ use crisp_model::{
     ContainerConfig, ContainerId, ContainerState, PodConfig, PodId, PodState, ResolvedUser,
     Resources,
 };
+use crisp_sys::file::overwrite;
 use ipnet::IpNet;
 use nix::errno::Errno;
 use serde::de::DeserializeOwned;
@@ -345,13 +346,11 @@ pub(crate) fn remove_file(path: &Path) -> Result<()> {
 /// Writes a record, over the one that is there if that takes one step.
 pub(crate) fn write<T: Serialize>(path: &Path, record: &T) -> Result<()> {
     let text = text(path, record)?;
-    match crisp_sys::file::overwrite(path, &text).map_err(Error::io("write", path))? {
-        Some(()) => {
-            point!("record.overwritten");
-            Ok(())
-        }
-        None => replace_file(path, &text),
+    if !overwrite(path, &text).map_err(Error::io("write", path))? {
+        return replace_file(path, &text);
     }
+    point!("record.overwritten");
+    Ok(())
 }
 
 /// `path` is for messages.

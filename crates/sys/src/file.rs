@@ -63,27 +63,24 @@ const WHOLE_BYTES: usize = 4096;
 /// made up for by them. Whoever is killed meanwhile leaves the old text or the new one. The file does not get
 /// room anew, and so is never without for lack of it. A power cut may leave a mixture.
 ///
-/// None: nothing was done, as there is no such file, or it would be more than one page; that is for
-/// [`replace`].
+/// Tells whether it is done. What is not is for [`replace`]: there is no such file, it would be more than one
+/// page, or the kernel took a part only.
 ///
 /// # Errors
 /// Those of open(2) and pwrite(2), with the old text in place.
-pub fn overwrite(path: &Path, text: &[u8]) -> io::Result<Option<()>> {
+pub fn overwrite(path: &Path, text: &[u8]) -> io::Result<bool> {
     let file = match File::options().write(true).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         opened => opened?,
     };
     let old_bytes = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     let length = text.len().max(old_bytes);
     if length > WHOLE_BYTES {
-        return Ok(None);
+        return Ok(false);
     }
     let mut page = [b' '; WHOLE_BYTES];
     page[..text.len()].copy_from_slice(text);
-    match file.write_at(&page[..length], 0)? {
-        written if written == length => Ok(Some(())),
-        _ => Err(io::ErrorKind::WriteZero.into()),
-    }
+    Ok(file.write_at(&page[..length], 0)? == length)
 }
 
 /// Puts a file that has been written in the place of another, if there is one: whoever opens `path` has
@@ -149,20 +146,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         let long = "x".repeat(WHOLE_BYTES);
-        assert_eq!(overwrite(&path, b"none").unwrap(), None);
+        assert!(!overwrite(&path, b"none").unwrap());
         std::fs::write(&path, "first").unwrap();
         let read = || std::fs::read_to_string(&path).unwrap();
         for (text, expected) in [("2nd", "2nd  "), ("the third", "the third"), (&long, &long)] {
-            assert_eq!(overwrite(&path, text.as_bytes()).unwrap(), Some(()));
+            assert!(overwrite(&path, text.as_bytes()).unwrap());
             assert_eq!(read(), expected);
         }
-        assert_eq!(
-            overwrite(&path, format!("{long}x").as_bytes()).unwrap(),
-            None
-        );
+        assert!(!overwrite(&path, format!("{long}x").as_bytes()).unwrap());
         assert_eq!(read(), long);
         std::fs::write(&path, format!("{long}x")).unwrap();
-        assert_eq!(overwrite(&path, b"short").unwrap(), None);
+        assert!(!overwrite(&path, b"short").unwrap());
     }
 
     #[test]
