@@ -17,7 +17,7 @@
 # Nothing is taken from public registries: images are made here, and a registry on loopback serves them
 # under public names. A runtime of --endpoint has to look for <registry>/hosts.toml in the directory that
 # --mirrors names. What the runtimes write is on a file system of its own, ext4 with a journal, which is
-# gone in the end; what belongs to running pods is in memory, as /run is. All of it takes some 20 minutes
+# gone in the end; what belongs to running pods is in memory, as /run is. All of it takes some 25 minutes
 # with one peer; --quick, --only and --pods take less.
 set -euo pipefail
 # shellcheck source=hack/tools.sh
