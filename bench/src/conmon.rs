@@ -5,14 +5,16 @@ use crate::images::{LINES, lines};
 use crate::measure::BOUND;
 use crate::processes::cpu_time;
 use anyhow::{Context, Result, ensure};
+use crisp_e2e::tools::run;
 use crisp_e2e::{Slot, catalog, tools, until, until_within};
 use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+/// What each container is called.
+const NAME: &str = "writer";
 /// What containers have of busybox.
 const APPLETS: [&str; 4] = ["cat", "seq", "sh", "sleep"];
 /// How often it is looked at what conmon has used of the cpus, which nobody can tell when it has ended.
@@ -45,16 +47,12 @@ impl Conmon {
             runc: tools::program("tools/containerd-and-runc/runc"),
             slot: Slot::take(),
         };
-        let bin = conmon.path("bundle/rootfs/bin");
-        for dir in [&bin, &conmon.path("exits"), &conmon.path("sockets")] {
-            fs::create_dir_all(dir)?;
+        for dir in ["exits", "sockets"] {
+            fs::create_dir_all(conmon.path(dir))?;
         }
-        fs::copy(catalog::busybox(), bin.join("busybox"))?;
-        for applet in APPLETS {
-            symlink("busybox", bin.join(applet))?;
-        }
-        let in_root = LINES.trim_start_matches('/');
-        fs::write(conmon.path("bundle/rootfs").join(in_root), lines())?;
+        let root = conmon.path("bundle/rootfs");
+        catalog::install_busybox(&root, &APPLETS)?;
+        fs::write(root.join(LINES.trim_start_matches('/')), lines())?;
         Ok(conmon)
     }
 
@@ -138,23 +136,6 @@ impl Conmon {
             },
         })
     }
-}
-
-/// Of the container.
-const NAME: &str = "writer";
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command
-        .output()
-        .with_context(|| format!("{:?}", command.get_program()))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "{:?}: {}: {said}",
-        command.get_program(),
-        output.status
-    );
-    Ok(())
 }
 
 /// Waits for what a monitor writes when its container, which has just been started, has ended.

@@ -1,7 +1,8 @@
 //! Programs that share less with their host.
 
+use crate::tools::run;
 use crate::wait::unless_interrupted;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use std::fs;
@@ -49,8 +50,7 @@ pub fn make_network() -> Result<()> {
         route add default via 10.10.0.254 dev eth0"
     );
     for line in lines.lines().map(str::trim) {
-        let output = Command::new("ip").args(line.split(' ')).output()?;
-        ensure!(output.status.success(), "ip {line}: {output:?}");
+        run(Command::new("ip").args(line.split(' ')))?;
     }
     Ok(())
 }

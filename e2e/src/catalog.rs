@@ -7,6 +7,8 @@ use crate::tools;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -60,6 +62,19 @@ pub fn busybox_layer() -> PackedLayer {
 #[must_use]
 pub fn busybox() -> PathBuf {
     tools::debian("bin/busybox")
+}
+
+/// Puts busybox into a root directory, with links by the names of these applets.
+///
+/// # Errors
+/// It is there already, or cannot be copied.
+pub fn install_busybox(root: &Path, applets: &[&str]) -> io::Result<()> {
+    let bin = root.join("bin");
+    fs::create_dir_all(&bin)?;
+    fs::copy(busybox(), bin.join("busybox"))?;
+    applets
+        .iter()
+        .try_for_each(|applet| symlink("busybox", bin.join(applet)))
 }
 
 /// A root file system whose programs are all the applets of one busybox.

@@ -1,6 +1,7 @@
 //! Disks: one without room, one with quotas, and one in memory.
 
-use anyhow::{Context, Result, ensure};
+use crate::tools::run;
+use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use std::fs::{self, File};
 use std::io::Write;
@@ -85,10 +86,4 @@ fn mount_ext4(at: &Path, size_mib: u32, features: &[&str], options: &str) -> Res
     run(Command::new("mount")
         .args(["-o", options])
         .args([image.as_path(), at]))
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("{command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {output:?}");
-    Ok(())
 }

@@ -1,6 +1,8 @@
 //! Where the programs are that the tests run.
 
+use anyhow::{Context, Result, ensure};
 use std::path::PathBuf;
+use std::process::Command;
 
 /// A program that `hack/` put into cargo's target directory, which this program is somewhere below of.
 ///
@@ -13,6 +15,16 @@ pub fn program(path: &str) -> PathBuf {
         .map(|dir| dir.join(path))
         .find(|program| program.exists())
         .unwrap_or_else(|| panic!("target/{path} is missing: run hack/test.sh --prepare"))
+}
+
+/// Runs a program to its end.
+///
+/// # Errors
+/// It cannot be started, or fails; the message has what it printed.
+pub fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {output:?}");
+    Ok(())
 }
 
 /// A program of a Debian package that was unpacked, not installed.

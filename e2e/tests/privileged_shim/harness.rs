@@ -1,5 +1,6 @@
 //! A pod with a shim of its own, a connection to it, and what the kernel says about both.
 
+use crisp_e2e::catalog::install_busybox;
 use crisp_e2e::cgroups_are_v2;
 use crisp_shim_api::message::{
     Attach, Done, Exec, Exit, Failure, Hello, Shutdown, StartContainer, StartPod, event, packet,
@@ -415,16 +416,14 @@ pub(crate) fn zombies(pod: &Pod) -> Vec<i32> {
 
 /// A bundle whose root has busybox, in the namespaces of a pause process.
 pub(crate) fn make_bundle(bundle: &Path, pause: u32, args: &[&str], terminal: bool) {
-    let bin = bundle.join("rootfs/bin");
-    for dir in ["bin", "proc", "dev", "tmp"] {
-        fs::create_dir_all(bundle.join("rootfs").join(dir)).unwrap();
+    let root = bundle.join("rootfs");
+    for dir in ["proc", "dev", "tmp"] {
+        fs::create_dir_all(root.join(dir)).unwrap();
     }
-    fs::copy(crisp_e2e::catalog::busybox(), bin.join("busybox")).unwrap();
-    for applet in [
+    let applets = [
         "sh", "echo", "cat", "sleep", "hostname", "stty", "yes", "head", "setsid", "ps",
-    ] {
-        std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
-    }
+    ];
+    install_busybox(&root, &applets).unwrap();
     let namespace =
         |kind: &str, file: &str| json!({"type": kind, "path": format!("/proc/{pause}/ns/{file}")});
     let config = json!({

@@ -4,9 +4,9 @@
 #![allow(dead_code, reason = "each test binary uses some of it")]
 #![allow(clippy::unwrap_used, reason = "all of it runs in tests")]
 
+use crisp_e2e::catalog::install_busybox;
 use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -116,22 +116,11 @@ impl Bundle {
             "the privileged tests need root: run 'sudo hack/test.sh'"
         );
         let dir = tempfile::tempdir().unwrap();
-        for name in [
-            "rootfs/bin",
-            "rootfs/etc",
-            "rootfs/tmp",
-            "upper",
-            "work",
-            "volume",
-        ] {
+        for name in ["rootfs/etc", "rootfs/tmp", "upper", "work", "volume"] {
             fs::create_dir_all(dir.path().join(name)).unwrap();
         }
-        let bin = dir.path().join("rootfs/bin");
-        fs::copy(crisp_e2e::catalog::busybox(), bin.join("busybox"))
+        install_busybox(&dir.path().join("rootfs"), &APPLETS)
             .expect("the busybox of the tests can be copied");
-        for applet in APPLETS {
-            symlink("busybox", bin.join(applet)).unwrap();
-        }
         let job = json!({
             "bundle": dir.path(),
             "overlay": {
