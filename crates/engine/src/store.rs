@@ -3,7 +3,8 @@
 use crate::container::Container;
 use crate::error::{Error, Kind, Result};
 use crate::pod::Pod;
-use crisp_model::{ContainerId, ContainerMetadata, PodId, PodMetadata};
+use crisp_model::{ContainerMetadata, PodId, PodMetadata};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -18,7 +19,8 @@ struct Tables {
     pods: BTreeMap<String, Arc<Pod>>,
     pod_names: HashMap<PodMetadata, PodId>,
     containers: BTreeMap<String, Arc<Container>>,
-    container_names: HashMap<(PodId, ContainerMetadata), ContainerId>,
+    /// Of each pod that has any, by name.
+    of_pods: HashMap<PodId, BTreeMap<ContainerMetadata, Arc<Container>>>,
 }
 
 /// What came of putting something under a name.
@@ -48,12 +50,11 @@ impl Store {
     /// Adds a container unless its name is taken in its pod.
     pub(crate) fn insert_container(&self, container: &Arc<Container>) -> Reserved<Container> {
         let mut tables = self.write();
-        let name = container.name();
-        let holder = tables.container_names.get(&name);
-        if let Some(holder) = holder.and_then(|id| tables.containers.get(id.as_str())) {
-            return Reserved::Taken(holder.clone());
-        }
-        tables.container_names.insert(name, container.id().clone());
+        let of_pod = tables.of_pods.entry(container.pod().clone()).or_default();
+        match of_pod.entry(container.metadata()) {
+            Entry::Occupied(holder) => return Reserved::Taken(holder.get().clone()),
+            Entry::Vacant(free) => free.insert(container.clone()),
+        };
         tables
             .containers
             .insert(container.id().to_string(), container.clone());
@@ -69,7 +70,13 @@ impl Store {
     pub(crate) fn remove_container(&self, container: &Container) {
         let mut tables = self.write();
         tables.containers.remove(container.id().as_str());
-        tables.container_names.remove(&container.name());
+        let Some(of_pod) = tables.of_pods.get_mut(container.pod()) else {
+            return;
+        };
+        of_pod.remove(&container.metadata());
+        if of_pod.is_empty() {
+            tables.of_pods.remove(container.pod());
+        }
     }
 
     pub(crate) fn pods(&self) -> Vec<Arc<Pod>> {
@@ -80,10 +87,11 @@ impl Store {
         self.read().containers.values().cloned().collect()
     }
 
+    /// Those of one pod, by name.
     pub(crate) fn containers_of(&self, pod: &PodId) -> Vec<Arc<Container>> {
         let tables = self.read();
-        let of_pod = tables.containers.values().filter(|c| c.pod() == pod);
-        of_pod.cloned().collect()
+        let of_pod = tables.of_pods.get(pod);
+        of_pod.map_or_else(Vec::new, |of_pod| of_pod.values().cloned().collect())
     }
 
     /// A pod by id or unique prefix.

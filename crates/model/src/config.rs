@@ -183,7 +183,7 @@ pub struct HugepageLimit {
 }
 
 /// What names a container within its pod.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct ContainerMetadata {
     pub name: String,
     pub attempt: u32,

@@ -69,8 +69,8 @@ impl Container {
         &self.pod
     }
 
-    pub(crate) fn name(&self) -> (PodId, ContainerMetadata) {
-        (self.pod.clone(), self.locked().config.metadata.clone())
+    pub(crate) fn metadata(&self) -> ContainerMetadata {
+        self.locked().config.metadata.clone()
     }
 
     pub(crate) fn record(&self) -> ContainerRecord {
