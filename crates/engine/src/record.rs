@@ -31,6 +31,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -217,6 +218,9 @@ pub(crate) fn current_version() -> u32 {
 pub(crate) struct Records {
     pods_dir: PathBuf,
     pod_cidrs: PathBuf,
+    /// Writes of pods that failed so far, and up to which of them nothing is left to be written again.
+    failed: AtomicU64,
+    made_good: AtomicU64,
 }
 
 /// A pod as it is found on disk, with its containers.
@@ -229,6 +233,8 @@ impl Records {
         Ok(Self {
             pods_dir,
             pod_cidrs: root_dir.join("pod-cidrs.json"),
+            failed: AtomicU64::default(),
+            made_good: AtomicU64::default(),
         })
     }
 
@@ -242,6 +248,23 @@ impl Records {
     }
 
     pub(crate) fn write_pod(&self, record: &PodRecord) -> Result<()> {
+        self.put_pod(record).inspect_err(|_| {
+            self.failed.fetch_add(1, Ordering::AcqRel);
+        })
+    }
+
+    /// Has `write_again` write what could not be written of pods, if there may be any.
+    pub(crate) fn make_good(&self, write_again: impl FnOnce() -> Result<()>) -> Result<()> {
+        let failed = self.failed.load(Ordering::Acquire);
+        if self.made_good.load(Ordering::Acquire) == failed {
+            return Ok(());
+        }
+        write_again()?;
+        self.made_good.fetch_max(failed, Ordering::AcqRel);
+        Ok(())
+    }
+
+    fn put_pod(&self, record: &PodRecord) -> Result<()> {
         let dir = self.pod_dir(&record.id);
         make_private_dir(&dir.join("containers"))?;
         let path = dir.join("pod.json");
@@ -560,6 +583,22 @@ mod tests {
         assert!(file.write(full).is_err() && is_stale() && is_stale());
         file.write_if_stale(|| Ok(())).unwrap();
         assert!(!is_stale());
+    }
+
+    #[test]
+    fn pods_are_written_again_from_a_failure_until_all_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        let full = || Err(Error::Internal("the disk is full".into()));
+        let is_due = || records.make_good(full).is_err();
+        assert!(!is_due());
+        let pod = pod();
+        let in_the_way = records.pod_dir(&pod.id);
+        std::fs::write(&in_the_way, "").unwrap();
+        assert!(records.write_pod(&pod).is_err() && is_due() && is_due());
+        std::fs::remove_file(&in_the_way).unwrap();
+        records.make_good(|| records.write_pod(&pod)).unwrap();
+        assert!(!is_due());
     }
 
     #[test]

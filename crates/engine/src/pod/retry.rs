@@ -63,9 +63,11 @@ impl Engine {
 
     /// Puts on disk what is not there yet of pods. Tries all, and gives the first error.
     pub(super) fn save_pods(&self) -> Result<()> {
-        let pods = self.store.pods();
-        let saved = pods.iter().map(|pod| pod.save_if_stale(&self.records));
-        saved.fold(Ok(()), Result::and)
+        self.records.make_good(|| {
+            let pods = self.store.pods();
+            let saved = pods.iter().map(|pod| pod.save_if_stale(&self.records));
+            saved.fold(Ok(()), Result::and)
+        })
     }
 
     /// The same of containers.
