@@ -15,7 +15,7 @@ const INOTIFY_WATCHES_MIN: u64 = 65_536;
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let number = |path: &str| read(path).trim().parse().unwrap_or(0);
     let pids = number("/proc/sys/kernel/pid_max").min(number("/proc/sys/kernel/threads-max"));
-    let own_files = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard);
+    let own_files = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
     let instances = number("/proc/sys/fs/inotify/max_user_instances");
     let watches = number("/proc/sys/fs/inotify/max_user_watches");
     vec![
