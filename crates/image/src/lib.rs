@@ -34,6 +34,7 @@ mod config;
 mod content;
 mod copy_up;
 mod digest;
+mod empty;
 mod error;
 mod export;
 mod fixup;

@@ -13,6 +13,7 @@
 //! container writes does not outlive a power cut, nor do its processes.
 
 use crate::content::make_empty_dir;
+use crate::empty::{self, EmptySince};
 use crate::layers::{Layer, Layers};
 use crate::unpack::RootAttributes;
 use crate::{Error, ImageId, quota, tree};
@@ -48,6 +49,9 @@ struct Record {
     /// Images that the container mounts beside its own.
     #[serde(default)]
     lent: Vec<Lent>,
+    /// What is known of the upper directory.
+    #[serde(skip)]
+    empty: Option<EmptySince>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,6 +158,7 @@ impl Snapshots {
             image: image.clone(),
             layers: numbers(stack),
             lent: Vec::new(),
+            empty: None,
         };
         {
             let mut records = self.records();
@@ -287,24 +292,31 @@ impl Snapshots {
 
     /// What a container has written, and what its volumes hold.
     pub(crate) fn size(&self, container: &ContainerId) -> Result<tree::Size, Error> {
-        if !self.records().contains_key(container) {
-            return Err(Error::not_found(container.as_str()));
-        }
         let dir = self.snapshot_dir(container);
-        let measure = |path: PathBuf| match tree::measure(&path) {
-            Err(Errno::ENOENT) => Ok(None),
-            measured => measured
-                .map(Some)
-                .map_err(|errno| Error::io("measure", &path, errno)),
+        let (upper, volumes) = (dir.join("fs"), dir.join("volumes"));
+        let mut size = self.upper_size(container, &upper)?;
+        match tree::measure(&volumes) {
+            // The image declares none.
+            Err(Errno::ENOENT) => {}
+            measured => size += measured.map_err(|errno| Error::io("measure", &volumes, errno))?,
+        }
+        Ok(size)
+    }
+
+    fn upper_size(&self, container: &ContainerId, upper: &Path) -> Result<tree::Size, Error> {
+        let not_found = || Error::not_found(container.as_str());
+        let known = self.records().get(container).ok_or_else(not_found)?.empty;
+        let (size, found) = match empty::measure(upper, known) {
+            // It is just being removed.
+            Err(Errno::ENOENT) => return Err(not_found()),
+            measured => measured.map_err(|errno| Error::io("measure", upper, errno))?,
         };
-        let volumes = measure(dir.join("volumes"))?.unwrap_or_default();
-        // Without it, it is just being removed.
-        let upper = measure(dir.join("fs"))?;
-        let upper = upper.ok_or_else(|| Error::not_found(container.as_str()))?;
-        Ok(tree::Size {
-            bytes: upper.bytes + volumes.bytes,
-            inodes: upper.inodes + volumes.inodes,
-        })
+        if found != known
+            && let Some(record) = self.records().get_mut(container)
+        {
+            record.empty = found;
+        }
+        Ok(size)
     }
 
     fn discard(&self, container: &ContainerId) -> Result<(), Error> {

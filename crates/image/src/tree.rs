@@ -10,7 +10,7 @@ use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fsta
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr};
-use std::ops::ControlFlow;
+use std::ops::{AddAssign, ControlFlow};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,24 @@ pub(crate) fn kind_of(stat: &FileStat) -> SFlag {
 pub(crate) struct Size {
     pub(crate) bytes: u64,
     pub(crate) inodes: u64,
+}
+
+impl Size {
+    /// Of one thing, whatever is in it.
+    pub(crate) fn of(stat: &FileStat) -> Self {
+        Self {
+            // st_blocks counts 512 bytes whatever the file system's block size is (stat(2)).
+            bytes: u64::try_from(stat.st_blocks).unwrap_or(0) * 512,
+            inodes: 1,
+        }
+    }
+}
+
+impl AddAssign for Size {
+    fn add_assign(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.inodes += other.inodes;
+    }
 }
 
 /// An open directory that is being listed.
@@ -276,9 +294,7 @@ impl Tally {
         if remembers && !self.seen.insert((stat.st_dev, stat.st_ino)) {
             return;
         }
-        self.size.inodes += 1;
-        // st_blocks counts 512 bytes whatever the file system's block size is (stat(2)).
-        self.size.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+        self.size += Size::of(stat);
     }
 }
 
