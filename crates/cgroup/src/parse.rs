@@ -14,11 +14,13 @@ pub(crate) fn number(text: &str) -> Option<u64> {
 pub(crate) fn limit(text: &str) -> Option<Option<u64>> {
     match text.trim() {
         "max" | "-1" => Some(None),
-        text => {
-            let value = text.parse().ok()?;
-            Some(Some(value).filter(|value| *value < V1_UNLIMITED_FROM))
-        }
+        text => Some(finite(text.parse().ok()?)),
     }
+}
+
+/// A limit, unless it is version 1's number for none.
+pub(crate) fn finite(limit: u64) -> Option<u64> {
+    Some(limit).filter(|limit| *limit < V1_UNLIMITED_FROM)
 }
 
 /// `quota period` of version 2's `cpu.max`.

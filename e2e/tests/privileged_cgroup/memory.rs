@@ -40,3 +40,16 @@ fn privileged_memory_that_is_held_shows_in_the_figures() {
     let pod = stats(&scratch.cgroup).memory.expect("memory figures");
     assert!(pod.rss_bytes >= 24 * MIB, "{pod:?}");
 }
+
+#[test]
+fn privileged_a_limit_above_is_not_the_cgroups_own() {
+    let scratch = Scratch::on_this_host();
+    let container = scratch.child("container");
+    let limit = |cgroup| stats(cgroup).memory.expect("memory figures").limit_bytes;
+    assert_eq!(limit(&container), None);
+    apply(&scratch.cgroup, r#"{"memory": {"limit": 33554432}}"#).unwrap();
+    assert_eq!(limit(&scratch.cgroup), Some(32 * MIB));
+    assert_eq!(limit(&container), None);
+    apply(&container, r#"{"memory": {"limit": 16777216}}"#).unwrap();
+    assert_eq!(limit(&container), Some(16 * MIB));
+}

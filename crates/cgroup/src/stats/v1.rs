@@ -46,10 +46,10 @@ pub(super) fn memory(cgroup: &Cgroup, extent: Extent) -> Result<Option<MemorySta
         return Ok(None);
     };
     let stat = cgroup.content(MEMORY, "memory.stat")?.unwrap_or_default();
-    let usage = MemoryStats {
-        limit_bytes: cgroup.limit(MEMORY, "memory.limit_in_bytes")?,
-        ..memory_stats(usage_bytes, FlatKeyed(&stat))
-    };
+    let mut usage = memory_stats(usage_bytes, FlatKeyed(&stat));
+    if usage.limit_bytes.is_some() {
+        usage.limit_bytes = cgroup.limit(MEMORY, "memory.limit_in_bytes")?;
+    }
     if extent == Extent::Usage {
         return Ok(Some(usage));
     }
@@ -72,9 +72,21 @@ fn limit_hits(cgroup: &Cgroup) -> Result<u64, Error> {
     Ok(hits("memory.failcnt")? + hits("memory.memsw.failcnt")?)
 }
 
-/// The keys with `total_` count the cgroups below as well. The one of swap is there where swap is accounted.
+/// The keys with `total_` count the cgroups below as well. The one of swap is there where swap is accounted. The
+/// limit is the lowest of its own and those of the cgroups above: where that is none, it has none.
 fn memory_stats(usage_bytes: u64, stat: FlatKeyed<'_>) -> MemoryStats {
-    let [rss, cache, mapped, active, inactive, swap, faults, major] = stat.each([
+    let [
+        limit,
+        rss,
+        cache,
+        mapped,
+        active,
+        inactive,
+        swap,
+        faults,
+        major,
+    ] = stat.each([
+        "hierarchical_memory_limit",
         "total_rss",
         "total_cache",
         "total_mapped_file",
@@ -87,6 +99,7 @@ fn memory_stats(usage_bytes: u64, stat: FlatKeyed<'_>) -> MemoryStats {
     let inactive_file_bytes = inactive.unwrap_or(0);
     MemoryStats {
         usage_bytes,
+        limit_bytes: limit.and_then(parse::finite),
         working_set_bytes: usage_bytes.saturating_sub(inactive_file_bytes),
         rss_bytes: rss.unwrap_or(0),
         cache_bytes: cache.unwrap_or(0),
@@ -202,7 +215,7 @@ mod tests {
 
     #[test]
     fn memory_counts_the_whole_subtree() {
-        let stat = "cache 1\nrss 2\ntotal_cache 8192\ntotal_rss 4096\ntotal_mapped_file 12\n\
+        let stat = "cache 1\nrss 2\nhierarchical_memory_limit 30000\ntotal_cache 8192\ntotal_rss 4096\ntotal_mapped_file 12\n\
                     total_swap 7\ntotal_pgfault 9\ntotal_pgmajfault 3\ntotal_inactive_file 4000\n\
                     total_active_file 4192\n";
         let stats = memory_stats(20_000, FlatKeyed(stat));
@@ -210,6 +223,7 @@ mod tests {
             stats,
             MemoryStats {
                 usage_bytes: 20_000,
+                limit_bytes: Some(30_000),
                 working_set_bytes: 16_000,
                 rss_bytes: 4096,
                 cache_bytes: 8192,
@@ -223,6 +237,8 @@ mod tests {
             }
         );
         assert_eq!(memory_stats(1, FlatKeyed(stat)).working_set_bytes, 0);
+        let unlimited = stat.replace("30000", "9223372036854771712");
+        assert_eq!(memory_stats(1, FlatKeyed(&unlimited)).limit_bytes, None);
         let unaccounted = stat.replace("total_swap 7\n", "");
         assert_eq!(memory_stats(1, FlatKeyed(&unaccounted)).swap_bytes, None);
     }
