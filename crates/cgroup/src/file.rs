@@ -19,7 +19,11 @@ const MAX_DESCENDANTS: usize = 65_536;
 /// A file that tells one thing, as all do but lists of processes: of it, one `read(2)` gives as much as
 /// there is room for (seq_file in the kernel), so that less is all.
 pub(crate) fn read(dir: &Path, name: &str) -> io::Result<String> {
-    let mut file = File::open(dir.join(name))?;
+    content(&File::open(dir.join(name))?)
+}
+
+/// The same of one that was just opened.
+pub(crate) fn content(mut file: &File) -> io::Result<String> {
     let mut content = Vec::new();
     let mut buffer = [0; BUFFER_BYTES];
     loop {

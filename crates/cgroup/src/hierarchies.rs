@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::controller::{Controller, Version};
+use crate::kept::{Allowance, KeptDirs};
 use crate::{Cgroup, CgroupPath, Error, create, file, mountinfo};
 
 /// The control group hierarchies of a host, found once and cheap to clone.
@@ -18,6 +19,7 @@ struct Found {
     mounts: Vec<Mount>,
     /// Of the unified hierarchy on version 2, of all others together on version 1.
     controllers: Vec<Controller>,
+    kept_open: Arc<Allowance>,
 }
 
 /// One hierarchy.
@@ -100,6 +102,7 @@ impl Hierarchies {
                 version: Version::V1,
                 mounts,
                 controllers: on_v1,
+                kept_open: Arc::new(Allowance::of_process()),
             })));
         }
         let unified = mounts
@@ -115,6 +118,7 @@ impl Hierarchies {
             version: Version::V2,
             mounts: vec![unified],
             controllers,
+            kept_open: Arc::new(Allowance::of_process()),
         })))
     }
 
@@ -201,6 +205,17 @@ impl Hierarchies {
 
     pub(crate) fn mounts(&self) -> &[Mount] {
         &self.0.mounts
+    }
+
+    /// For the directories of one cgroup.
+    pub(crate) fn new_kept(&self) -> KeptDirs {
+        KeptDirs::new(self.mounts().len(), &self.0.kept_open)
+    }
+
+    /// Which of [`Self::mounts`] it is.
+    pub(crate) fn index_of(&self, mount: &Mount) -> Option<usize> {
+        let mut mounts = self.mounts().iter();
+        mounts.position(|one| std::ptr::eq(one, mount))
     }
 
     /// Where the controller's files are.

@@ -47,6 +47,7 @@ mod devices;
 mod error;
 mod file;
 mod hierarchies;
+mod kept;
 mod limits;
 mod mountinfo;
 mod parse;

@@ -3,12 +3,7 @@
 //! Documentation/accounting/psi.rst. A file has one line for `some` (at least one process waited) and one
 //! for `full` (all that could have run waited): `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`.
 
-use std::path::Path;
-
-use nix::errno::Errno;
 use serde::Serialize;
-
-use crate::{Error, file};
 
 /// What one resource kept processes waiting.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -33,31 +28,19 @@ pub struct Stall {
 }
 
 impl Pressure {
-    /// None: the kernel has no such file, or pressure is switched off for the host or the cgroup.
-    pub(crate) fn read(dir: &Path, name: &str) -> Result<Option<Self>, Error> {
-        match file::read(dir, name) {
-            Ok(text) => parse(&text).map(Some).ok_or_else(|| Error::Malformed {
-                path: dir.join(name),
-                text,
-            }),
-            Err(error) if file::is_gone(&error) || file::is(&error, Errno::EOPNOTSUPP) => Ok(None),
-            Err(error) => Err(Error::io("read the pressure in", dir)(error)),
+    /// Kernels before 5.13 have no `full` line for the cpu.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut pressure = Self::default();
+        for line in text.lines() {
+            let (kind, fields) = line.split_once(' ')?;
+            match kind {
+                "some" => pressure.some = stall(fields)?,
+                "full" => pressure.full = stall(fields)?,
+                _ => return None,
+            }
         }
+        Some(pressure)
     }
-}
-
-/// Kernels before 5.13 have no `full` line for the cpu.
-fn parse(text: &str) -> Option<Pressure> {
-    let mut pressure = Pressure::default();
-    for line in text.lines() {
-        let (kind, fields) = line.split_once(' ')?;
-        match kind {
-            "some" => pressure.some = stall(fields)?,
-            "full" => pressure.full = stall(fields)?,
-            _ => return None,
-        }
-    }
-    Some(pressure)
 }
 
 fn stall(fields: &str) -> Option<Stall> {
@@ -82,7 +65,7 @@ mod tests {
     fn pressure_has_two_lines() {
         let text = "some avg10=1.50 avg60=0.20 avg300=0.03 total=12345\n\
                     full avg10=0.00 avg60=0.00 avg300=0.00 total=7\n";
-        let pressure = parse(text).unwrap();
+        let pressure = Pressure::parse(text).unwrap();
         assert_eq!(
             pressure.some,
             Stall {
@@ -94,13 +77,13 @@ mod tests {
         );
         assert_eq!(pressure.full.total_us, 7);
         let only_some = "some avg10=0.00 avg60=0.00 avg300=0.00 total=1\n";
-        assert_eq!(parse(only_some).unwrap().full, Stall::default());
+        assert_eq!(Pressure::parse(only_some).unwrap().full, Stall::default());
     }
 
     #[test]
     fn other_content_is_not_understood() {
         for text in ["none avg10=0.00", "some avg10", "some avg10=x total=1"] {
-            assert_eq!(parse(text), None, "{text:?}");
+            assert_eq!(Pressure::parse(text), None, "{text:?}");
         }
     }
 }

@@ -12,6 +12,7 @@ use nix::libc::SIGKILL;
 use nix::unistd::Pid;
 
 use crate::controller::Controller;
+use crate::hierarchies::Mount;
 use crate::{Cgroup, Error, file, parse};
 
 /// How long `kill` waits for killed processes to be gone: those that wait for a disk or a network file
@@ -180,24 +181,24 @@ impl Cgroup {
     }
 
     fn freezer(&self, wanted: Freezer) -> Result<(), Error> {
-        if let Some(dir) = self.dir_of(Controller::Freezer) {
-            let (write, done) = match wanted {
-                Freezer::Frozen => ("FROZEN", "FROZEN"),
-                Freezer::Thawed => ("THAWED", "THAWED"),
+        if let Some(mount) = self.hierarchies().mount_of(Controller::Freezer) {
+            let state = match wanted {
+                Freezer::Frozen => "FROZEN",
+                Freezer::Thawed => "THAWED",
             };
-            return self.set_freezer(&dir, "freezer.state", write, wanted, |dir| {
-                Ok(self.text(dir, "freezer.state")?.as_deref().map(str::trim) == Some(done))
+            return self.set_freezer(mount, "freezer.state", state, wanted, || {
+                Ok(self.text(mount, "freezer.state")?.as_deref().map(str::trim) == Some(state))
             });
         }
-        let Some(dir) = self.unified_dir() else {
+        let Some(mount) = self.hierarchies().unified() else {
             return Err(Error::unsupported("freezing", "this host has no freezer"));
         };
         let (write, done) = match wanted {
             Freezer::Frozen => ("1", 1),
             Freezer::Thawed => ("0", 0),
         };
-        self.set_freezer(&dir, "cgroup.freeze", write, wanted, |dir| {
-            let events = self.text(dir, "cgroup.events")?.unwrap_or_default();
+        self.set_freezer(mount, "cgroup.freeze", write, wanted, || {
+            let events = self.text(mount, "cgroup.events")?.unwrap_or_default();
             Ok(parse::FlatKeyed(&events).get("frozen") == Some(done))
         })
     }
@@ -205,17 +206,18 @@ impl Cgroup {
     /// Writes again at each look: version 1 may miss processes that were just made.
     fn set_freezer(
         &self,
-        dir: &Path,
+        mount: &Mount,
         file: &str,
         value: &str,
         wanted: Freezer,
-        is_done: impl Fn(&Path) -> Result<bool, Error>,
+        is_done: impl Fn() -> Result<bool, Error>,
     ) -> Result<(), Error> {
+        let dir = self.dir_in(mount);
         let deadline = Instant::now() + FREEZE_BOUND;
         let mut pause = FIRST_PAUSE;
         loop {
-            file::write(dir, file, value).map_err(|error| self.unreadable(dir, error))?;
-            if is_done(dir)? {
+            file::write(&dir, file, value).map_err(|error| self.unreadable(&dir, error))?;
+            if is_done()? {
                 return Ok(());
             }
             if Instant::now() >= deadline {

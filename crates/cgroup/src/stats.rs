@@ -11,9 +11,11 @@ pub use bfq::IoTimes;
 
 use std::time::SystemTime;
 
+use nix::errno::Errno;
 use serde::Serialize;
 
 use crate::controller::{Controller, Version};
+use crate::hierarchies::Mount;
 use crate::pressure::Pressure;
 use crate::{Cgroup, Error, file, parse};
 
@@ -254,10 +256,10 @@ impl Cgroup {
 
     /// Pressure is kept in the version 2 hierarchy, which a hybrid host has too.
     fn pressure(&self) -> Result<Option<PressureStats>, Error> {
-        let Some(dir) = self.unified_dir() else {
+        let Some(unified) = self.hierarchies().unified() else {
             return Ok(None);
         };
-        let read = |file| Pressure::read(&dir, file);
+        let read = |file| self.pressure_of(unified, file);
         let (Some(cpu), Some(memory), Some(io)) = (
             read("cpu.pressure")?,
             read("memory.pressure")?,
@@ -266,5 +268,19 @@ impl Cgroup {
             return Ok(None);
         };
         Ok(Some(PressureStats { cpu, memory, io }))
+    }
+    /// None: the kernel has no such file, or pressure is switched off for the host or the cgroup.
+    fn pressure_of(&self, unified: &Mount, file: &str) -> Result<Option<Pressure>, Error> {
+        let dir = || self.dir_in(unified);
+        match self.read(unified, file) {
+            Ok(text) => Pressure::parse(&text)
+                .map(Some)
+                .ok_or_else(|| Error::Malformed {
+                    path: dir().join(file),
+                    text,
+                }),
+            Err(error) if file::is_gone(&error) || file::is(&error, Errno::EOPNOTSUPP) => Ok(None),
+            Err(error) => Err(Error::io("read the pressure in", &dir())(error)),
+        }
     }
 }

@@ -15,7 +15,6 @@ use crate::record::{Records, make_private_dir};
 use crate::seccomp::Profiles;
 use crate::selinux::Selinux;
 use crate::shim::{Listener, ShimEvent};
-use crate::stats::CpuRates;
 use crate::store::Store;
 use crate::users::Users;
 use crate::view::{CgroupDriver, CniStatus, ContainerView, NodeStatus, PodView};
@@ -61,7 +60,6 @@ pub struct Engine {
     pub(crate) profiles: Profiles,
     pub(crate) selinux: Selinux,
     pub(crate) users: Users,
-    pub(crate) cpu_rates: CpuRates,
     pub(crate) looks: Looks,
     pub(crate) events: Events,
     pub(crate) metrics: Metrics,
@@ -113,7 +111,6 @@ impl Engine {
             profiles: Profiles::default(),
             selinux,
             users: Users::default(),
-            cpu_rates: CpuRates::default(),
             looks: Looks::default(),
             events: Events::default(),
             metrics,

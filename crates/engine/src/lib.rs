@@ -14,6 +14,7 @@ mod details;
 mod engine;
 mod error;
 mod events;
+mod gauge;
 mod handlers;
 mod host;
 mod info;

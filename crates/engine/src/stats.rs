@@ -1,73 +1,19 @@
 //! Figures of containers and pods, read from the kernel when they are asked for.
 
 use crate::engine::Engine;
-use crate::error::chain;
+use crate::gauge::{Gauge, Reading};
 use crate::view::{ContainerStats, ContainerView, DiskUsage, PodStats, PodView};
-use crisp_cgroup::{CgroupPath, Extent, Stats};
+use crisp_cgroup::{Extent, Stats};
 use crisp_model::{ContainerState, PodId, PodState};
 use crisp_network::{InterfaceStatistics, Traffic};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
-
-/// Two looks that are closer than this give no rate of their own: the last one is told again.
-const RATE_INTERVAL_MIN: Duration = Duration::from_millis(100);
+use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Threads that read figures at a time, for one request.
 const THREADS_MAX: usize = 4;
 /// For fewer it takes no further thread.
 const SHARE_MIN: usize = 16;
-
-/// The rates at which cgroups use cpu time, from look to look.
-#[derive(Debug, Default)]
-pub(crate) struct CpuRates {
-    samples: Mutex<HashMap<String, Sample>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Sample {
-    at: SystemTime,
-    usage_ns: u64,
-    nano_cores: Option<u64>,
-}
-
-impl CpuRates {
-    /// Nanoseconds of cpu time per second since the last look; none at the first.
-    fn rate(&self, cgroup: &str, at: SystemTime, usage_ns: u64) -> Option<u64> {
-        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = samples.get(cgroup).copied();
-        let interval = last.and_then(|last| at.duration_since(last.at).ok());
-        let nano_cores = match (last, interval) {
-            (Some(last), Some(interval)) if interval < RATE_INTERVAL_MIN => return last.nano_cores,
-            (Some(last), Some(interval)) => {
-                Some(nano_cores(usage_ns.saturating_sub(last.usage_ns), interval))
-            }
-            _ => None,
-        };
-        samples.insert(
-            cgroup.to_owned(),
-            Sample {
-                at,
-                usage_ns,
-                nano_cores,
-            },
-        );
-        nano_cores
-    }
-
-    /// For a cgroup that is removed.
-    pub(crate) fn forget(&self, cgroup: &str) {
-        self.samples
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(cgroup);
-    }
-}
-
-fn nano_cores(used_ns: u64, interval: Duration) -> u64 {
-    let per_second = u128::from(used_ns) * 1_000_000_000 / interval.as_nanos().max(1);
-    u64::try_from(per_second).unwrap_or(u64::MAX)
-}
 
 impl Engine {
     /// Figures of containers, in the order given.
@@ -144,16 +90,17 @@ impl Engine {
         extent: Extent,
     ) -> PodStats {
         let at = SystemTime::now();
-        let cgroup = match pod.state {
-            PodState::Ready => self.cgroup_stats(&pod.cgroup, extent),
-            _ => None,
-        };
+        let reading = self.store.pod(pod.id.as_str()).ok().and_then(|known| {
+            let is_ready = pod.state == PodState::Ready;
+            self.read(&known.gauge, &pod.cgroup, is_ready, extent)
+        });
+        let (cgroup, cpu_nano_cores) = parts(reading);
         let running = containers
             .into_iter()
             .filter(|c| matches!(c.state, ContainerState::Running(_)));
         PodStats {
             at,
-            cpu_nano_cores: self.cpu_rate(&pod.cgroup, cgroup.as_ref()),
+            cpu_nano_cores,
             process_count: cgroup
                 .as_ref()
                 .and_then(|c| c.pids)
@@ -168,10 +115,12 @@ impl Engine {
     }
 
     fn stats_of_container(&self, container: ContainerView, extent: Extent) -> ContainerStats {
-        let cgroup = match container.state {
-            ContainerState::Running(_) => self.cgroup_stats(&container.cgroup, extent),
-            _ => None,
-        };
+        let known = self.store.container(container.id.as_str()).ok();
+        let reading = known.and_then(|known| {
+            let is_running = matches!(container.state, ContainerState::Running(_));
+            self.read(&known.gauge, &container.cgroup, is_running, extent)
+        });
+        let (cgroup, cpu_nano_cores) = parts(reading);
         let writable_layer =
             self.images
                 .snapshot_usage(&container.id)
@@ -183,30 +132,27 @@ impl Engine {
                 });
         ContainerStats {
             at: SystemTime::now(),
-            cpu_nano_cores: self.cpu_rate(&container.cgroup, cgroup.as_ref()),
+            cpu_nano_cores,
             cgroup,
             writable_layer,
             container,
         }
     }
 
-    /// None while the cgroup goes.
-    fn cgroup_stats(&self, path: &str, extent: Extent) -> Option<Stats> {
-        let path = CgroupPath::parse(path).ok()?;
-        match self.hierarchies.open(&path).stats(extent) {
-            Ok(stats) => Some(stats),
-            Err(error) => {
-                tracing::debug!(cgroup = path.as_str(), error = chain(&error), "no figures");
-                None
-            }
+    /// None where nothing runs, and while the cgroup goes.
+    fn read(&self, gauge: &Gauge, path: &str, is_used: bool, extent: Extent) -> Option<Reading> {
+        if !is_used {
+            gauge.close();
+            return None;
         }
+        gauge.read(&self.hierarchies, path, extent)
     }
+}
 
-    fn cpu_rate(&self, cgroup: &str, stats: Option<&Stats>) -> Option<u64> {
-        let stats = stats?;
-        self.cpu_rates
-            .rate(cgroup, stats.read_at, stats.cpu?.usage_ns)
-    }
+fn parts(reading: Option<Reading>) -> (Option<Stats>, Option<u64>) {
+    reading.map_or((None, None), |reading| {
+        (Some(reading.stats), reading.cpu_nano_cores)
+    })
 }
 
 /// Looks at each, in several threads if there are many; what was seen is in the order given. The work is
@@ -272,20 +218,5 @@ mod tests {
             let doubled: Vec<usize> = all.iter().map(|number| number * 2).collect();
             assert_eq!(in_threads(all, |number| number * 2).await, doubled);
         }
-    }
-
-    #[test]
-    fn a_rate_is_what_was_used_from_look_to_look() {
-        let rates = CpuRates::default();
-        let at = |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
-        assert_eq!(rates.rate("c", at(0), 0), None);
-        assert_eq!(rates.rate("c", at(2000), 1_000_000_000), Some(500_000_000));
-        assert_eq!(rates.rate("c", at(2001), 2_000_000_000), Some(500_000_000));
-        assert_eq!(rates.rate("c", at(3000), 1_000_000_000), Some(0));
-        // After the clock was set back, or a counter began anew, it takes two looks again.
-        assert_eq!(rates.rate("c", at(1000), 1_000_000_000), None);
-        assert_eq!(rates.rate("c", at(2000), 0), Some(0));
-        rates.forget("c");
-        assert_eq!(rates.rate("c", at(4000), 0), None);
     }
 }

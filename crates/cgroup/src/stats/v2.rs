@@ -9,10 +9,10 @@ const USEC_NS: u64 = 1000;
 
 /// The file is there without the cpu controller too, only the lines on the quota are then not.
 pub(super) fn cpu(cgroup: &Cgroup) -> Result<Option<CpuStats>, Error> {
-    let Some(dir) = cgroup.unified_dir() else {
+    let Some(unified) = cgroup.hierarchies().unified() else {
         return Ok(None);
     };
-    let stat = cgroup.text(&dir, "cpu.stat")?;
+    let stat = cgroup.text(unified, "cpu.stat")?;
     Ok(stat.map(|stat| cpu_stats(FlatKeyed(&stat))))
 }
 

@@ -20,6 +20,7 @@ pub(crate) use looks::Looks;
 pub(crate) use start::{has_pod_shm, started_event};
 
 use crate::error::Result;
+use crate::gauge::Gauge;
 use crate::making::Making;
 use crate::record::{ContainerRecord, RecordFile, Records};
 use crate::view::ContainerView;
@@ -40,6 +41,7 @@ pub(crate) struct Container {
     /// Held by whoever creates, starts, updates or removes it.
     pub(crate) operation: tokio::sync::Mutex<()>,
     pub(crate) making: Making,
+    pub(crate) gauge: Gauge,
     stopping: stop::Stopping,
     /// Held while it is checkpointed.
     checkpoint: Arc<tokio::sync::Mutex<()>>,
@@ -56,6 +58,7 @@ impl Container {
             file: RecordFile::default(),
             operation: tokio::sync::Mutex::default(),
             making,
+            gauge: Gauge::default(),
             stopping: stop::Stopping::default(),
             checkpoint: Arc::default(),
         })

@@ -61,7 +61,6 @@ impl Engine {
         point!("remove.snapshot-removed");
         remove_dir(&self.bundle_dir(&record.pod, &record.id))?;
         point!("remove.bundle-removed");
-        self.cpu_rates.forget(&record.cgroup);
         container.erase(&self.records)?;
         point!("remove.record-removed");
         self.store.remove_container(container);

@@ -16,6 +16,7 @@ pub(crate) use start::hostname;
 pub(crate) use stop::kill_shim;
 
 use crate::error::{Error, Result};
+use crate::gauge::Gauge;
 use crate::making::Making;
 use crate::record::{PodRecord, RecordFile, Records};
 use crate::shim::Shim;
@@ -37,6 +38,7 @@ pub(crate) struct Pod {
     /// Held by whoever starts, stops or removes it, or adds a container.
     pub(crate) operation: tokio::sync::Mutex<()>,
     pub(crate) making: Making,
+    pub(crate) gauge: Gauge,
 }
 
 impl Pod {
@@ -50,6 +52,7 @@ impl Pod {
             pause_ended: AtomicBool::default(),
             operation: tokio::sync::Mutex::default(),
             making,
+            gauge: Gauge::default(),
         })
     }
 
