@@ -206,11 +206,24 @@ impl Host {
         allocations: &Allocations,
     ) -> Result<(), Error> {
         let changes = ruleset.rebuild(&allocations.gateways(), allocations.bridged());
-        Ok(self.netfilter.transact(changes.into_batch())?)
+        self.netfilter.transact(changes.into_batch())?;
+        let bridged = ruleset.rebuild_bridged().into_batch();
+        if let Err(refusal) = self.netfilter.transact(bridged) {
+            tracing::info!(
+                error = %refusal.source,
+                "nftables has no rules for bridges here: pods hear of each other's multicast groups, which takes their time"
+            );
+        }
+        Ok(())
     }
 
     pub(crate) fn remove_table(&mut self, ruleset: &Ruleset) -> Result<(), Error> {
-        Ok(self.netfilter.transact(ruleset.remove().into_batch())?)
+        self.netfilter.transact(ruleset.remove().into_batch())?;
+        // Where nftables has none for bridges, there is none to remove.
+        let _ = self
+            .netfilter
+            .transact(ruleset.remove_bridged().into_batch());
+        Ok(())
     }
 
     /// Whether nobody took the packet table away.

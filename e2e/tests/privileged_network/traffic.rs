@@ -1,9 +1,18 @@
 //! Who reaches whom, under which address, and what is counted.
 
-use crate::harness::{NODE_OUTSIDE, Node, OUTSIDE, SILENCE, mapping, parse, reach, settings};
+use crate::harness::{
+    NODE_OUTSIDE, Namespace, Node, OUTSIDE, PATIENCE, SILENCE, mapping, parse, reach, settings,
+};
 use crisp_model::Protocol;
 use crisp_network::{Settings, Traffic};
-use std::net::{SocketAddr, UdpSocket};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockProtocol, SockType, recv, setsockopt, sockopt,
+};
+use nix::sys::socket::{MsgFlags, socket};
+use nix::sys::time::{TimeVal, TimeValLike};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Instant;
 
 #[test]
 fn privileged_pods_reach_each_other_the_node_and_the_outside() {
@@ -140,4 +149,82 @@ fn privileged_forwarding_keeps_routes_from_router_advertisements() {
         .namespace
         .run(|| std::fs::read_to_string("/proc/sys/net/ipv6/conf/up0/accept_ra").unwrap());
     assert_eq!(accept_ra.trim(), "2");
+}
+
+/// Every frame that comes to a namespace from now on.
+struct Ears(OwnedFd);
+
+impl Ears {
+    fn open(namespace: &Namespace) -> Self {
+        let open = || {
+            let flags = SockFlag::SOCK_CLOEXEC;
+            socket(
+                AddressFamily::Packet,
+                SockType::Raw,
+                flags,
+                SockProtocol::EthAll,
+            )
+            .unwrap()
+        };
+        let socket = namespace.run(open);
+        let patience = TimeVal::milliseconds(i64::try_from(PATIENCE.as_millis()).unwrap());
+        setsockopt(&socket, sockopt::ReceiveTimeout, &patience).unwrap();
+        Self(socket)
+    }
+
+    /// Where the next frame from this hardware address goes.
+    fn next_from(&self, source: [u8; 6]) -> [u8; 6] {
+        let mut frame = [0; 2048];
+        loop {
+            recv(self.0.as_raw_fd(), &mut frame, MsgFlags::empty()).expect("a frame comes");
+            if frame[6..12] == source {
+                return frame[..6].try_into().unwrap();
+            }
+        }
+    }
+}
+
+/// The hardware address for packets to ff02::<group>.
+fn to_group(group: u8) -> [u8; 6] {
+    [0x33, 0x33, 0, 0, 0, group]
+}
+
+/// How many reports of its multicast groups a namespace has sent (MLDv2).
+fn reports_of(namespace: &Namespace) -> u64 {
+    let counters = || std::fs::read_to_string("/proc/thread-self/net/snmp6").unwrap();
+    let counters = namespace.run(counters);
+    let line = counters
+        .lines()
+        .find(|line| line.starts_with("Icmp6OutMLDv2Reports"));
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
+        .unwrap_or(0)
+}
+
+#[test]
+fn privileged_pods_hear_multicast_of_each_other_but_no_reports_of_groups() {
+    let node = Node::new(settings());
+    let listener = node.start_pod(&[]);
+    let ears = Ears::open(&listener.namespace);
+    let speaker = node.start_pod(&[]);
+    let begin = Instant::now();
+    while reports_of(&speaker.namespace) < 2 {
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "the pod does not report its groups"
+        );
+        std::thread::sleep(SILENCE);
+    }
+    speaker.namespace.run(|| {
+        let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+        let of_eth0 = nix::net::if_::if_nametoindex("eth0").unwrap();
+        let socket = UdpSocket::bind("[::]:0").unwrap();
+        socket
+            .send_to(b"hear", SocketAddrV6::new(all_nodes, 9, 0, of_eth0))
+            .unwrap();
+    });
+    let mut heard = Vec::new();
+    while heard.last() != Some(&to_group(1)) {
+        heard.push(ears.next_from(speaker.attachment.mac.0));
+    }
+    assert!(!heard.contains(&to_group(0x16)), "{heard:x?}");
 }

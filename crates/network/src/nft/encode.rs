@@ -17,6 +17,7 @@ pub(crate) enum Family {
     Unspec = 0,
     Inet = 1,
     Ipv4 = 2,
+    Bridge = 7,
     Ipv6 = 10,
 }
 

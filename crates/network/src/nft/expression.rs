@@ -28,6 +28,7 @@ impl Register {
 #[derive(Debug, Clone, Copy)]
 #[repr(u32)]
 pub(super) enum Meta {
+    Protocol = 1,
     InputName = 6,
     OutputName = 7,
     Family = 15,

@@ -1,4 +1,5 @@
-//! The packet rules: one nftables table per daemon, made and changed over nfnetlink.
+//! The packet rules: one nftables table per daemon, made and changed over nfnetlink, and one of the same name for
+//! what is bridged ([`reports`]).
 //!
 //! ```text
 //! table inet crisp {
@@ -27,7 +28,9 @@ mod encode;
 mod expression;
 mod host_port;
 mod map;
+mod reports;
 mod ruleset;
+mod table;
 
 pub(crate) use conntrack::forget_udp;
 pub(crate) use host_port::{add_host_ports, remove_host_ports};

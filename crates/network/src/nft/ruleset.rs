@@ -1,13 +1,15 @@
 //! What the table holds, as transactions. Nothing here does I/O.
 
 use super::address::{Field, of_family, within};
-use super::encode::{Attribute, Family, Kind, Message, Transaction, bytes, nested, number, text};
+use super::encode::{Attribute, Family, Kind, Transaction};
 use super::expression::{
     Comparison, Connection, Header, Meta, Register, Verdict, compare, destination_type, mask,
     masquerade, meta, original, payload, verdict,
 };
 use super::host_port::{Change, append_host_ports};
 use super::map::MAPS;
+use super::reports;
+use super::table::{Chain, Table};
 use crate::attachment::Attachment;
 use ipnet::IpNet;
 use netlink_packet_core::NLM_F_ACK;
@@ -45,17 +47,17 @@ impl Ruleset {
         networks: &[IpNet],
         attachments: impl Iterator<Item = &'a Attachment>,
     ) -> Transaction {
+        let table = self.table();
         let mut changes = Transaction::default();
-        self.clear(&mut changes);
-        changes.create("make the packet table", self.table_message(Kind::NewTable));
+        table.make_anew(&mut changes);
         for (id, map) in (1..).zip(&MAPS) {
             changes.create("make a map of host ports", map.declaration(&self.table, id));
         }
         for chain in &CHAINS {
-            changes.create("make a packet chain", chain.declaration(&self.table));
+            chain.make(&mut changes, table);
         }
         for (chain, expressions) in self.rules(networks) {
-            changes.append("make a packet rule", self.rule(chain, &expressions));
+            table.append_rule(&mut changes, chain, &expressions);
         }
         for attachment in attachments {
             append_host_ports(&mut changes, &self.table, attachment, Change::Add);
@@ -66,8 +68,18 @@ impl Ruleset {
     /// Removes the table, if it is there.
     pub(crate) fn remove(&self) -> Transaction {
         let mut changes = Transaction::default();
-        self.clear(&mut changes);
+        self.table().remove(&mut changes);
         changes
+    }
+
+    /// The same table of the bridge family: see [`reports`].
+    pub(crate) fn rebuild_bridged(&self) -> Transaction {
+        reports::rebuild(&self.table)
+    }
+
+    /// Removes that one, if it is there.
+    pub(crate) fn remove_bridged(&self) -> Transaction {
+        reports::remove(&self.table)
     }
 
     /// Fails with `ENOENT` where the table is not there.
@@ -76,38 +88,16 @@ impl Ruleset {
         batch.push(
             "find the packet table",
             NLM_F_ACK,
-            self.table_message(Kind::GetTable),
+            self.table().message(Kind::GetTable),
         );
         batch
     }
 
-    /// Deleting what is not there would fail, hence it is made first.
-    fn clear(&self, changes: &mut Transaction) {
-        changes.create("make the packet table", self.table_message(Kind::NewTable));
-        changes.change(
-            "clear the packet table",
-            self.table_message(Kind::DeleteTable),
-        );
-    }
-
-    fn table_message(&self, kind: Kind) -> Message {
-        const NAME: u16 = 1;
-        Message::new(kind, Family::Inet, vec![text(NAME, &self.table)])
-    }
-
-    fn rule(&self, chain: &str, expressions: &[Attribute]) -> Message {
-        const TABLE: u16 = 1;
-        const CHAIN: u16 = 2;
-        const EXPRESSIONS: u16 = 4;
-        Message::new(
-            Kind::NewRule,
-            Family::Inet,
-            vec![
-                text(TABLE, &self.table),
-                text(CHAIN, chain),
-                nested(EXPRESSIONS, expressions),
-            ],
-        )
+    fn table(&self) -> Table<'_> {
+        Table {
+            family: Family::Inet,
+            name: &self.table,
+        }
     }
 
     /// All rules, in their chains' order.
@@ -220,12 +210,6 @@ fn to_host_ports() -> Vec<Attribute> {
     ]
 }
 
-/// A chain, with where it is hooked in (hook, priority, type).
-struct Chain {
-    name: &'static str,
-    hook: Option<(u32, i32, &'static str)>,
-}
-
 /// `NF_INET_*` and the priorities of netfilter's `raw`, `dstnat` and `srcnat`.
 const CHAINS: [Chain; 6] = [
     Chain {
@@ -253,23 +237,3 @@ const CHAINS: [Chain; 6] = [
         hook: Some((4, 100, "nat")),
     },
 ];
-
-impl Chain {
-    fn declaration(&self, table: &str) -> Message {
-        const TABLE: u16 = 1;
-        const NAME: u16 = 3;
-        const HOOK: u16 = 4;
-        const TYPE: u16 = 7;
-        const NUMBER: u16 = 1;
-        const PRIORITY: u16 = 2;
-        let mut attributes = vec![text(TABLE, table), text(NAME, self.name)];
-        if let Some((hook, priority, kind)) = self.hook {
-            let place = [
-                number(NUMBER, hook),
-                bytes(PRIORITY, &priority.to_be_bytes()),
-            ];
-            attributes.extend([nested(HOOK, &place), text(TYPE, kind)]);
-        }
-        Message::new(Kind::NewChain, Family::Inet, attributes)
-    }
-}
