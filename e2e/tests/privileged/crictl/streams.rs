@@ -108,8 +108,9 @@ async fn privileged_crictl_exec_on_a_terminal_is_one_with_its_size_and_keys() ->
             "until [ \"$(stty size)\" = '22 77' ]; do sleep 0.05; done; echo size-$((3+1))\r",
         )?;
         terminal.wait_for("size-4").await?;
-        // Ctrl-C ends what runs on the terminal, not the shell.
-        terminal.enter("echo begin-$((4+1)); sleep 7650302\r")?;
+        // Ctrl-C ends what runs on the terminal, not the shell. What runs there says itself that it does: the shell
+        // would say so before.
+        terminal.enter("sh -c 'echo begin-$((4+1)); exec sleep 7650302'\r")?;
         terminal.wait_for("begin-5").await?;
         terminal.enter("\x03")?;
         terminal.enter("echo after-$((5+1))\r")?;
