@@ -2,11 +2,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use crate::controller::Controller;
 use crate::hierarchies::{Hierarchies, Mount};
-use crate::kept::KeptDirs;
 use crate::{CgroupPath, Error, file, parse};
 
 /// A cgroup that may or may not exist: a name, not a handle. Cheap to make and to clone.
@@ -16,30 +14,11 @@ use crate::{CgroupPath, Error, file, parse};
 pub struct Cgroup {
     hierarchies: Hierarchies,
     path: CgroupPath,
-    kept: Option<Arc<KeptDirs>>,
 }
 
 impl Cgroup {
     pub(crate) fn new(hierarchies: Hierarchies, path: CgroupPath) -> Self {
-        Self {
-            hierarchies,
-            path,
-            kept: None,
-        }
-    }
-
-    /// The same, for figures that are asked for again and again: directories stay open from the first look on,
-    /// until it and all its clones are dropped. When the cgroup is removed, it and what is made in its place
-    /// later are gone for this one.
-    ///
-    /// Beyond a quarter of the files that the process may have open, none stay so.
-    #[must_use]
-    pub fn kept_open(self) -> Self {
-        let kept = self.hierarchies.new_kept();
-        Self {
-            kept: Some(Arc::new(kept)),
-            ..self
-        }
+        Self { hierarchies, path }
     }
 
     /// Its path in every hierarchy.
@@ -113,35 +92,19 @@ impl Cgroup {
     pub(crate) fn text(&self, mount: &Mount, file: &str) -> Result<Option<String>, Error> {
         match self.read(mount, file) {
             Ok(text) => Ok(Some(text)),
-            Err(error) if file::is_gone(&error) && self.is_there(mount) => Ok(None),
-            Err(error) => Err(self.unreadable(&self.dir_in(mount), error)),
+            Err(error) => {
+                let dir = self.dir_in(mount);
+                match file::is_gone(&error) && dir.is_dir() {
+                    true => Ok(None),
+                    false => Err(self.unreadable(&dir, error)),
+                }
+            }
         }
     }
 
     /// A file of its directory in a hierarchy.
     pub(crate) fn read(&self, mount: &Mount, file: &str) -> io::Result<String> {
-        match self.kept_in(mount) {
-            Some((kept, index)) => {
-                let dir = || self.dir_in(mount);
-                file::content(&kept.open(index, dir, file)?)
-            }
-            None => file::read(&self.dir_in(mount), file),
-        }
-    }
-
-    /// Whether it exists in a hierarchy. One that is kept open has to have what all have: another may be in its place.
-    fn is_there(&self, mount: &Mount) -> bool {
-        match self.kept_in(mount) {
-            Some((kept, index)) => kept
-                .open(index, || self.dir_in(mount), "cgroup.procs")
-                .is_ok(),
-            None => self.dir_in(mount).is_dir(),
-        }
-    }
-
-    fn kept_in(&self, mount: &Mount) -> Option<(&KeptDirs, usize)> {
-        let kept = self.kept.as_deref()?;
-        Some((kept, self.hierarchies.index_of(mount)?))
+        file::content(&self.hierarchies.open_file(mount, &self.path, file)?)
     }
 
     pub(crate) fn unreadable(&self, dir: &Path, error: io::Error) -> Error {

@@ -1,12 +1,16 @@
 //! What this host has: its hierarchies, and which controllers they carry.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
+
 use crate::controller::{Controller, Version};
-use crate::kept::{Allowance, KeptDirs};
 use crate::{Cgroup, CgroupPath, Error, create, file, mountinfo};
 
 /// The control group hierarchies of a host, found once and cheap to clone.
@@ -19,7 +23,8 @@ struct Found {
     mounts: Vec<Mount>,
     /// Of the unified hierarchy on version 2, of all others together on version 1.
     controllers: Vec<Controller>,
-    kept_open: Arc<Allowance>,
+    /// The top of each, open: the way there from `/` is a third of what it takes to open a file.
+    tops: Vec<OwnedFd>,
 }
 
 /// One hierarchy.
@@ -98,11 +103,12 @@ impl Hierarchies {
             .filter(|controller| mounts.iter().any(|mount| mount.carries(*controller)))
             .collect();
         if !on_v1.is_empty() {
+            let tops = mounts.iter().map(open_top).collect::<Result<_, _>>()?;
             return Ok(Self(Arc::new(Found {
                 version: Version::V1,
                 mounts,
                 controllers: on_v1,
-                kept_open: Arc::new(Allowance::of_process()),
+                tops,
             })));
         }
         let unified = mounts
@@ -114,11 +120,12 @@ impl Hierarchies {
             .split_whitespace()
             .filter_map(|name| Controller::from_name(name, Version::V2))
             .collect();
+        let tops = vec![open_top(&unified)?];
         Ok(Self(Arc::new(Found {
             version: Version::V2,
             mounts: vec![unified],
             controllers,
-            kept_open: Arc::new(Allowance::of_process()),
+            tops,
         })))
     }
 
@@ -207,15 +214,20 @@ impl Hierarchies {
         &self.0.mounts
     }
 
-    /// For the directories of one cgroup.
-    pub(crate) fn new_kept(&self) -> KeptDirs {
-        KeptDirs::new(self.mounts().len(), &self.0.kept_open)
-    }
-
-    /// Which of [`Self::mounts`] it is.
-    pub(crate) fn index_of(&self, mount: &Mount) -> Option<usize> {
-        let mut mounts = self.mounts().iter();
-        mounts.position(|one| std::ptr::eq(one, mount))
+    /// A file of a cgroup in one of the hierarchies, open for reading.
+    pub(crate) fn open_file(
+        &self,
+        mount: &Mount,
+        path: &CgroupPath,
+        name: &str,
+    ) -> io::Result<File> {
+        let mut all = self.mounts().iter().zip(&self.0.tops);
+        let Some((_, top)) = all.find(|(one, _)| std::ptr::eq(*one, mount)) else {
+            return File::open(path.below(&mount.dir).join(name));
+        };
+        let below = format!("{}/{name}", path.relative());
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        Ok(openat(top, below.as_str(), flags, Mode::empty())?.into())
     }
 
     /// Where the controller's files are.
@@ -236,6 +248,12 @@ impl Hierarchies {
     pub(crate) fn unified(&self) -> Option<&Mount> {
         self.0.mounts.iter().find(|mount| mount.is_unified())
     }
+}
+
+fn open_top(mount: &Mount) -> Result<OwnedFd, Error> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let top = open(&mount.dir, flags, Mode::empty());
+    top.map_err(|errno| Error::io("open", &mount.dir)(errno.into()))
 }
 
 #[cfg(test)]

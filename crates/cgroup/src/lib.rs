@@ -47,7 +47,6 @@ mod devices;
 mod error;
 mod file;
 mod hierarchies;
-mod kept;
 mod limits;
 mod mountinfo;
 mod parse;

@@ -119,7 +119,12 @@ impl CgroupPath {
         if self.is_root() {
             return mount_point.to_path_buf();
         }
-        mount_point.join(&self.0[1..])
+        mount_point.join(self.relative())
+    }
+
+    /// From the top of a hierarchy.
+    pub(crate) fn relative(&self) -> &str {
+        if self.is_root() { "." } else { &self.0[1..] }
     }
 }
 

@@ -1,22 +1,16 @@
 //! Figures of one cgroup, read again and again.
 
 use crate::error::chain;
-use crisp_cgroup::{Cgroup, CgroupPath, Extent, Hierarchies, Stats};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crisp_cgroup::{CgroupPath, Extent, Hierarchies, Stats};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// Two looks that are closer than this give no rate of their own: the last one is told again.
 const RATE_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// What is kept of a cgroup from one look to the next: its open directories, and its cpu time.
+/// The cpu time that a cgroup had used at the last look.
 #[derive(Debug, Default)]
-pub(crate) struct Gauge(Mutex<Kept>);
-
-#[derive(Debug, Default)]
-struct Kept {
-    cgroup: Option<Cgroup>,
-    sample: Option<Sample>,
-}
+pub(crate) struct Gauge(Mutex<Option<Sample>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Sample {
@@ -34,15 +28,15 @@ pub(crate) struct Reading {
 }
 
 impl Gauge {
-    /// Looks at the cgroup, which is always the same one. None while it goes. Blocks.
+    /// Looks at the cgroup, always the same one. None while it goes. Blocks.
     pub(crate) fn read(
         &self,
         hierarchies: &Hierarchies,
         path: &str,
         extent: Extent,
     ) -> Option<Reading> {
-        let cgroup = self.cgroup(hierarchies, path)?;
-        match cgroup.stats(extent) {
+        let parsed = CgroupPath::parse(path).ok()?;
+        match hierarchies.open(&parsed).stats(extent) {
             Ok(stats) => Some(Reading {
                 cpu_nano_cores: stats
                     .cpu
@@ -51,29 +45,14 @@ impl Gauge {
             }),
             Err(error) => {
                 tracing::debug!(cgroup = path, error = chain(&error), "no figures");
-                self.close();
                 None
             }
         }
     }
 
-    /// Lets go of a cgroup in which nothing runs any more.
-    pub(crate) fn close(&self) {
-        *self.kept() = Kept::default();
-    }
-
-    fn cgroup(&self, hierarchies: &Hierarchies, path: &str) -> Option<Cgroup> {
-        let mut kept = self.kept();
-        if kept.cgroup.is_none() {
-            let path = CgroupPath::parse(path).ok()?;
-            kept.cgroup = Some(hierarchies.open(&path).kept_open());
-        }
-        kept.cgroup.clone()
-    }
-
     fn rate(&self, at: SystemTime, usage_ns: u64) -> Option<u64> {
-        let mut kept = self.kept();
-        let last = kept.sample;
+        let mut sample = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *sample;
         let interval = last.and_then(|last| at.duration_since(last.at).ok());
         let nano_cores = match (last, interval) {
             (Some(last), Some(interval)) if interval < RATE_INTERVAL_MIN => return last.nano_cores,
@@ -82,16 +61,12 @@ impl Gauge {
             }
             _ => None,
         };
-        kept.sample = Some(Sample {
+        *sample = Some(Sample {
             at,
             usage_ns,
             nano_cores,
         });
         nano_cores
-    }
-
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -118,7 +93,5 @@ mod tests {
         // After the clock was set back, or a counter began anew, it takes two looks again.
         assert_eq!(rate(1000, 1_000_000_000), None);
         assert_eq!(rate(2000, 0), Some(0));
-        gauge.close();
-        assert_eq!(rate(4000, 0), None);
     }
 }

@@ -1,7 +1,7 @@
 //! Figures of containers and pods, read from the kernel when they are asked for.
 
 use crate::engine::Engine;
-use crate::gauge::{Gauge, Reading};
+use crate::gauge::Reading;
 use crate::view::{ContainerStats, ContainerView, DiskUsage, PodStats, PodView};
 use crisp_cgroup::{Extent, Stats};
 use crisp_model::{ContainerState, PodId, PodState};
@@ -90,10 +90,12 @@ impl Engine {
         extent: Extent,
     ) -> PodStats {
         let at = SystemTime::now();
-        let reading = self.store.pod(pod.id.as_str()).ok().and_then(|known| {
-            let is_ready = pod.state == PodState::Ready;
-            self.read(&known.gauge, &pod.cgroup, is_ready, extent)
-        });
+        let known = match pod.state {
+            PodState::Ready => self.store.pod(pod.id.as_str()).ok(),
+            _ => None,
+        };
+        let reading =
+            known.and_then(|known| known.gauge.read(&self.hierarchies, &pod.cgroup, extent));
         let (cgroup, cpu_nano_cores) = parts(reading);
         let running = containers
             .into_iter()
@@ -115,10 +117,14 @@ impl Engine {
     }
 
     fn stats_of_container(&self, container: ContainerView, extent: Extent) -> ContainerStats {
-        let known = self.store.container(container.id.as_str()).ok();
+        let known = match container.state {
+            ContainerState::Running(_) => self.store.container(container.id.as_str()).ok(),
+            _ => None,
+        };
         let reading = known.and_then(|known| {
-            let is_running = matches!(container.state, ContainerState::Running(_));
-            self.read(&known.gauge, &container.cgroup, is_running, extent)
+            known
+                .gauge
+                .read(&self.hierarchies, &container.cgroup, extent)
         });
         let (cgroup, cpu_nano_cores) = parts(reading);
         let writable_layer =
@@ -137,15 +143,6 @@ impl Engine {
             writable_layer,
             container,
         }
-    }
-
-    /// None where nothing runs, and while the cgroup goes.
-    fn read(&self, gauge: &Gauge, path: &str, is_used: bool, extent: Extent) -> Option<Reading> {
-        if !is_used {
-            gauge.close();
-            return None;
-        }
-        gauge.read(&self.hierarchies, path, extent)
     }
 }
 

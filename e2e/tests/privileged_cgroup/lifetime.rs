@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::thread;
 
-use crisp_cgroup::{Cgroup, Error, Extent};
+use crisp_cgroup::Error;
 
 use crate::harness::{Scratch, Shell, until};
 
@@ -60,29 +60,4 @@ fn privileged_pods_are_made_and_removed_side_by_side() {
             .remove_if_unused()
             .unwrap()
     );
-}
-
-#[test]
-fn privileged_open_directories_neither_hold_a_cgroup_nor_see_another_in_its_place() {
-    let scratch = Scratch::on_this_host();
-    let cgroup = scratch.child("container");
-    let kept = cgroup.clone().kept_open();
-    let shell = Shell::burn(&cgroup);
-    until("its cpu time is told", || {
-        let cpu = kept.stats(Extent::Usage).unwrap().cpu.expect("cpu figures");
-        cpu.usage_ns > 0
-    });
-    let pids = |cgroup: &Cgroup| cgroup.stats(Extent::All).unwrap().pids;
-    until("it has joined all", || {
-        pids(&cgroup).is_some_and(|pids| pids.current == 1)
-    });
-    assert_eq!(pids(&kept), pids(&cgroup));
-    cgroup.kill().unwrap();
-    cgroup.remove().unwrap();
-    drop(shell);
-    assert!(!cgroup.exists());
-    let is_gone = || matches!(kept.stats(Extent::Usage), Err(Error::NotFound { .. }));
-    assert!(is_gone());
-    let another = scratch.child("container");
-    assert!(another.stats(Extent::Usage).is_ok() && is_gone());
 }
