@@ -3,7 +3,7 @@
 use super::bundle::Parts;
 use super::host_files::{HostFiles, host_files, label_files};
 use super::{Container, cdi, plan};
-use crate::engine::{Engine, blocking, detached};
+use crate::engine::{Engine, detached};
 use crate::error::chain;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
@@ -121,11 +121,11 @@ impl Engine {
             Ok::<_, Error>((spec, parts.confinement))
         };
         let (spec, confinement) = self.phase(Phase::Spec, described).await?;
-        let limited = limit(cgroup, &spec);
-        self.phase(Phase::ContainerLimits, limited).await?;
-        point!("create.limited");
+        let limited = self.limit(cgroup, &spec);
         let bundle = async { self.write_bundle(&record, &spec, &confinement) };
-        self.phase(Phase::Bundle, bundle).await?;
+        let bundle = self.phase(Phase::Bundle, bundle).await;
+        limited.await?;
+        bundle?;
         point!("create.made");
         Ok(())
     }
@@ -155,11 +155,16 @@ impl Engine {
             Ok(cgroup)
         })
     }
-}
 
-async fn limit(cgroup: Cgroup, spec: &Spec) -> Result<()> {
-    let resources = spec.linux().as_ref().and_then(|l| l.resources().clone());
-    blocking(move || cgroup.apply(&resources.unwrap_or_default())).await
+    /// Limits the container's cgroup in a thread.
+    fn limit(&self, cgroup: Cgroup, spec: &Spec) -> impl Future<Output = Result<()>> + use<> {
+        let resources = spec.linux().as_ref().and_then(|l| l.resources().clone());
+        self.phase_beside(Phase::ContainerLimits, move || {
+            cgroup.apply(&resources.unwrap_or_default())?;
+            point!("create.limited");
+            Ok(())
+        })
+    }
 }
 
 /// The container that has a name already may be given to a client that asks for it again.

@@ -11,6 +11,7 @@ use crisp_model::{ContainerConfig, Mount};
 use std::path::{Path, PathBuf};
 
 /// What a container uses of the host's files.
+#[derive(Default)]
 pub(super) struct HostFiles {
     pub(super) devices: Vec<HostDevice>,
     /// What CDI devices change beside the device nodes.
@@ -24,8 +25,11 @@ pub(super) async fn host_files(
     cdi_dirs: Vec<PathBuf>,
     looks: &Looks,
 ) -> Result<HostFiles> {
+    let places = places(&record.config, &cdi_dirs);
+    if places.is_empty() {
+        return Ok(HostFiles::default());
+    }
     let (config, user) = (record.config.clone(), record.user.clone());
-    let places = places(&config, &cdi_dirs);
     let work = move |look: &Look| {
         make_sources(&config.mounts, look)?;
         let privileged = config.security.privileged;
