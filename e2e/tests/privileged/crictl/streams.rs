@@ -114,8 +114,8 @@ async fn privileged_crictl_exec_on_a_terminal_is_one_with_its_size_and_keys() ->
         terminal.wait_for("begin-5").await?;
         terminal.enter("\x03")?;
         terminal.enter("echo after-$((5+1))\r")?;
-        terminal.wait_for("after-6").await?;
-        // Ctrl-D ends the shell.
+        // Ctrl-D ends the shell, once it reads what is typed instead of the kernel.
+        terminal.wait_for("after-6\r\n/ # ").await?;
         terminal.enter("\x04")?;
         terminal.wait().await?;
     }
