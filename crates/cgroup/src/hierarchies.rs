@@ -23,8 +23,9 @@ struct Found {
     mounts: Vec<Mount>,
     /// Of the unified hierarchy on version 2, of all others together on version 1.
     controllers: Vec<Controller>,
-    /// The top of each, open: the way there from `/` is a third of what it takes to open a file.
-    tops: Vec<OwnedFd>,
+    /// The top of each, open: the way there from `/` is a quarter of what it takes to open a file. None where it cannot
+    /// be opened now.
+    tops: Vec<Option<OwnedFd>>,
 }
 
 /// One hierarchy.
@@ -103,7 +104,7 @@ impl Hierarchies {
             .filter(|controller| mounts.iter().any(|mount| mount.carries(*controller)))
             .collect();
         if !on_v1.is_empty() {
-            let tops = mounts.iter().map(open_top).collect::<Result<_, _>>()?;
+            let tops = mounts.iter().map(open_top).collect();
             return Ok(Self(Arc::new(Found {
                 version: Version::V1,
                 mounts,
@@ -120,7 +121,7 @@ impl Hierarchies {
             .split_whitespace()
             .filter_map(|name| Controller::from_name(name, Version::V2))
             .collect();
-        let tops = vec![open_top(&unified)?];
+        let tops = vec![open_top(&unified)];
         Ok(Self(Arc::new(Found {
             version: Version::V2,
             mounts: vec![unified],
@@ -222,7 +223,8 @@ impl Hierarchies {
         name: &str,
     ) -> io::Result<File> {
         let mut all = self.mounts().iter().zip(&self.0.tops);
-        let Some((_, top)) = all.find(|(one, _)| std::ptr::eq(*one, mount)) else {
+        let found = all.find(|(one, _)| std::ptr::eq(*one, mount));
+        let Some(top) = found.and_then(|(_, top)| top.as_ref()) else {
             return File::open(path.below(&mount.dir).join(name));
         };
         let below = format!("{}/{name}", path.relative());
@@ -250,10 +252,9 @@ impl Hierarchies {
     }
 }
 
-fn open_top(mount: &Mount) -> Result<OwnedFd, Error> {
+fn open_top(mount: &Mount) -> Option<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let top = open(&mount.dir, flags, Mode::empty());
-    top.map_err(|errno| Error::io("open", &mount.dir)(errno.into()))
+    open(&mount.dir, flags, Mode::empty()).ok()
 }
 
 #[cfg(test)]
