@@ -6,9 +6,8 @@ use crate::harness::{
 use crisp_model::Protocol;
 use crisp_network::{Settings, Traffic};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockProtocol, SockType, recv, setsockopt, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket, sockopt,
 };
-use nix::sys::socket::{MsgFlags, socket};
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
