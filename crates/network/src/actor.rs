@@ -174,7 +174,7 @@ impl Actor {
         }
         self.flush();
         self.prepared = None;
-        self.host.remove_table(&self.ruleset)?;
+        self.host.remove_tables(&self.ruleset)?;
         if self.host.bridge_index(&self.settings.bridge)?.is_some() {
             let mut batch = Batch::default();
             batch.push_forgiving(
@@ -297,7 +297,7 @@ impl Actor {
         }
         match self.host.netfilter.transact(changes.into_batch()) {
             Err(refusal) if refusal.source.errno == Errno::ENOENT => {
-                self.rebuild_table_without(attachment)?;
+                self.rebuild_tables_without(attachment)?;
             }
             result => result?,
         }
@@ -307,7 +307,7 @@ impl Actor {
 
     /// For when an element that should be there is not: a half-made pod, or a table that somebody
     /// else changed.
-    fn rebuild_table_without(&mut self, attachment: &Attachment) -> Result<(), Error> {
+    fn rebuild_tables_without(&mut self, attachment: &Attachment) -> Result<(), Error> {
         if self.prepared.is_none() && !self.host.has_table(&self.ruleset) {
             return Ok(());
         }
@@ -315,8 +315,8 @@ impl Actor {
         let others = allocations
             .bridged()
             .filter(|other| other.pod != attachment.pod);
-        let changes = self.ruleset.rebuild(&allocations.gateways(), others);
-        Ok(self.host.netfilter.transact(changes.into_batch())?)
+        let networks = allocations.gateways();
+        self.host.rebuild_tables(&self.ruleset, &networks, others)
     }
 
     fn forget_udp(&mut self, attachment: &Attachment) {

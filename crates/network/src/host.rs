@@ -1,8 +1,7 @@
 //! The node's side of the network in the kernel: bridge, packet table, switches. It is set up when it
 //! is first needed, and again when somebody else took it away.
 
-use crate::allocations::Allocations;
-use crate::attachment::{Mac, is_host_interface};
+use crate::attachment::{Attachment, Mac, is_host_interface};
 use crate::nft::Ruleset;
 use crate::wire::{Batch, Wire};
 use crate::{Error, Settings, forwarding, link};
@@ -199,13 +198,15 @@ impl Host {
         }
     }
 
-    /// Makes the packet table what it should be.
-    pub(crate) fn rebuild_table(
+    /// Makes the packet tables what they should be, with the host ports of these pods, whose addresses are in
+    /// `networks`.
+    pub(crate) fn rebuild_tables<'a>(
         &mut self,
         ruleset: &Ruleset,
-        allocations: &Allocations,
+        networks: &[IpNet],
+        attachments: impl Iterator<Item = &'a Attachment>,
     ) -> Result<(), Error> {
-        let changes = ruleset.rebuild(&allocations.gateways(), allocations.bridged());
+        let changes = ruleset.rebuild(networks, attachments);
         self.netfilter.transact(changes.into_batch())?;
         let bridged = ruleset.rebuild_bridged().into_batch();
         if let Err(refusal) = self.netfilter.transact(bridged) {
@@ -217,7 +218,7 @@ impl Host {
         Ok(())
     }
 
-    pub(crate) fn remove_table(&mut self, ruleset: &Ruleset) -> Result<(), Error> {
+    pub(crate) fn remove_tables(&mut self, ruleset: &Ruleset) -> Result<(), Error> {
         self.netfilter.transact(ruleset.remove().into_batch())?;
         // Where nftables has none for bridges, there is none to remove.
         let _ = self

@@ -124,3 +124,16 @@ fn privileged_a_firewall_that_flushes_all_rules_does_not_close_host_ports_for_lo
     node.start_pod(&[]);
     reach(&node.outside, parse(NODE_OUTSIDE[0]), 8080, &pod.namespace);
 }
+
+#[test]
+fn privileged_a_pod_that_leaves_after_such_a_flush_leaves_all_tables_behind() {
+    let node = Node::new(settings());
+    let pod = node.start_pod(&[mapping(Protocol::Tcp, 8080, None)]);
+    let Some(before) = nft(&node.namespace, "list tables") else {
+        eprintln!("skipped: the program nft is not installed");
+        return;
+    };
+    nft(&node.namespace, "flush ruleset").expect("the rules are flushed");
+    node.detach(&pod);
+    assert_eq!(nft(&node.namespace, "list tables"), Some(before));
+}

@@ -28,7 +28,7 @@ impl Actor {
             self.prepared = None;
             self.prepared().map(|_| ())
         } else if self.host.has_table(&self.ruleset) {
-            self.host.remove_table(&self.ruleset)
+            self.host.remove_tables(&self.ruleset)
         } else {
             Ok(())
         }
@@ -60,7 +60,7 @@ impl Actor {
             return Ok(());
         }
         tracing::warn!(table = %self.ruleset.table, "the packet table was taken away; making it again");
-        self.rebuild_table()
+        self.rebuild_tables()
     }
 
     /// Restores what others took away, for the pods there are.
@@ -99,7 +99,7 @@ impl Actor {
         let bridge = &self.settings.bridge;
         let bridge_index = self.host.ensure_bridge(bridge, mtu, &gateways)?;
         self.host.enable_forwarding(&gateways)?;
-        self.rebuild_table()?;
+        self.rebuild_tables()?;
         self.prepared = Some(Prepared {
             bridge_index,
             networks,
@@ -136,9 +136,11 @@ impl Actor {
         Ok(())
     }
 
-    fn rebuild_table(&mut self) -> Result<(), Error> {
+    fn rebuild_tables(&mut self) -> Result<(), Error> {
         let allocations = lock(&self.allocations);
-        self.host.rebuild_table(&self.ruleset, &allocations)
+        let (networks, attachments) = (allocations.gateways(), allocations.bridged());
+        self.host
+            .rebuild_tables(&self.ruleset, &networks, attachments)
     }
 
     /// Only once the first host port needs it, and after the rule that makes it safe is in force.
