@@ -14,6 +14,7 @@ mod details;
 mod engine;
 mod error;
 mod events;
+mod files;
 mod gauge;
 mod handlers;
 mod host;

@@ -16,6 +16,10 @@
 //! release leaves it, and what it speaks of, alone.
 
 use crate::error::{Error, Result};
+use crate::files::{
+    UNFINISHED, entries, make_private_dir, remove_dir, remove_file, remove_unfinished,
+    replace_file, sync,
+};
 use crate::handlers::RuntimeCommand;
 use crate::wiring::Wiring;
 use crisp_crash::point;
@@ -34,9 +38,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
-
-/// The extension of a file that is being written.
-const UNFINISHED: &str = "new";
 
 /// The version of the records that this build writes.
 const VERSION: u32 = 1;
@@ -319,53 +320,6 @@ impl Records {
     }
 }
 
-/// A directory that only root may enter.
-pub(crate) fn make_private_dir(path: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700);
-    builder
-        .create(path)
-        .map_err(Error::io("make directory", path))
-}
-
-/// Removes a directory with all that is in it, if it is there.
-pub(crate) fn remove_dir(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
-        _ => Ok(()),
-    }
-}
-
-/// Writes a file so that a reader sees the old or the new one, never a part.
-pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
-    let temporary = path.with_extension(UNFINISHED);
-    let replace = || {
-        std::fs::write(&temporary, content).map_err(Error::io("write", &temporary))?;
-        point!("record.written");
-        crisp_sys::file::replace(path, &temporary).map_err(Error::io("replace", path))?;
-        point!("record.renamed");
-        Ok(())
-    };
-    replace().inspect_err(|_| {
-        // What could not be written whole is often nothing but a file on a full disk.
-        let _ = std::fs::remove_file(&temporary);
-    })
-}
-
-/// Removes what [`replace_file`] had not come to put in its place.
-fn remove_unfinished(path: &Path) -> Result<()> {
-    remove_file(&path.with_extension(UNFINISHED))
-}
-
-/// Removes a file, if it is there.
-pub(crate) fn remove_file(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
-        _ => Ok(()),
-    }
-}
-
 /// Writes a record, over the one that is there if that takes one step.
 pub(crate) fn write<T: Serialize>(path: &Path, record: &T) -> Result<()> {
     let text = text(path, record)?;
@@ -380,15 +334,6 @@ pub(crate) fn write<T: Serialize>(path: &Path, record: &T) -> Result<()> {
 fn text<T: Serialize>(path: &Path, record: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(record)
         .map_err(|e| Error::Internal(format!("record {}: {e}", path.display())))
-}
-
-/// Has files and directories outlive the host's power.
-fn sync<const N: usize>(paths: [&Path; N]) -> Result<()> {
-    for path in paths {
-        let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
-        synced.map_err(Error::io("sync", path))?;
-    }
-    Ok(())
 }
 
 /// A record; one that is torn, or that the disk does not give, is none.
@@ -447,21 +392,6 @@ fn read_containers(pod_dir: &Path) -> Result<Vec<ContainerRecord>> {
     Ok(all)
 }
 
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let read = match std::fs::read_dir(dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        read => read.map_err(Error::io("read", dir))?,
-    };
-    read.map(|entry| entry.map(|e| e.path()).map_err(Error::io("read", dir)))
-        .collect()
-}
-
-/// The names of what is in a directory; none if it is not there.
-pub(crate) fn names(dir: &Path) -> Result<Vec<String>> {
-    let name = |path: PathBuf| path.file_name().map(|name| name.to_string_lossy().into());
-    Ok(entries(dir)?.into_iter().filter_map(name).collect())
-}
-
 #[cfg(test)]
 mod compatibility;
 #[cfg(test)]
@@ -470,6 +400,7 @@ mod properties;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::names;
     use std::collections::BTreeSet;
 
     pub(super) fn pod() -> PodRecord {

@@ -2,7 +2,7 @@
 
 use crate::config::UnsetSeccomp;
 use crate::error::{Error, Result};
-use crate::record::replace_file;
+use crate::files::replace_file;
 use crisp_model::spec::CapabilitySet;
 use crisp_model::{ContainerSecurity, SecurityProfile};
 use crisp_seccomp::Program;

@@ -10,7 +10,8 @@
 use super::TIMEOUT_MAX;
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result, chain};
-use crate::record::{current_version, make_private_dir, read, remove_dir, remove_file, write};
+use crate::files::{make_private_dir, remove_dir, remove_file};
+use crate::record::{current_version, read, write};
 use crisp_crash::point;
 use crisp_model::ContainerId;
 use serde::{Deserialize, Serialize};

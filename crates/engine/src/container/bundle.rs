@@ -3,8 +3,9 @@
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::files::{make_private_dir, replace_file};
 use crate::pod::{Pod, files, hostname, netns};
-use crate::record::{ContainerRecord, make_private_dir, replace_file};
+use crate::record::ContainerRecord;
 use crate::seccomp::Confinement;
 use crisp_crash::point;
 use crisp_model::spec::{

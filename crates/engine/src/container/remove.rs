@@ -4,7 +4,7 @@ use super::Container;
 use crate::engine::{Engine, detached};
 use crate::error::{Error, Result};
 use crate::events::EventKind;
-use crate::record::remove_dir;
+use crate::files::remove_dir;
 use crisp_crash::point;
 use crisp_shim_api::message::{RemoveContainer, request};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The pod's network namespace as a file, so that it is found by name and by `ip netns`.
 
 use crate::error::{Error, Result};
-use crate::record::remove_file;
+use crate::files::remove_file;
 use crisp_crash::point;
 use crisp_model::PodId;
 use nix::errno::Errno;

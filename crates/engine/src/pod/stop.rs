@@ -5,7 +5,7 @@ use crate::container::Container;
 use crate::engine::{Engine, blocking, detached};
 use crate::error::{Error, Result, chain};
 use crate::events::EventKind;
-use crate::record::remove_dir;
+use crate::files::remove_dir;
 use crisp_cgroup::CgroupPath;
 use crisp_crash::point;
 use crisp_shim_api::message::{Shutdown, request};

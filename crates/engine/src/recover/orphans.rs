@@ -7,8 +7,8 @@
 use super::{PLUGINS_PATIENCE, wait_for};
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result, chain};
+use crate::files::{names, remove_dir};
 use crate::pod::{Pod, kill_shim, netns};
-use crate::record::{names, remove_dir};
 use crate::shim::Shim;
 use crisp_cgroup::CgroupPath;
 use crisp_crash::point;
