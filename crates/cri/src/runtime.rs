@@ -31,19 +31,17 @@ impl Runtime {
     fn pods(&self, filter: Option<v1::PodSandboxFilter>) -> Vec<v1::PodSandbox> {
         let filter = filter.unwrap_or_default();
         let pods = self.engine.pods();
-        let wanted = pods.iter().filter(|pod| filter::pod(&filter, pod));
-        wanted.map(answer::pod).collect()
+        let wanted = pods.filter(|pod| filter::pod(&filter, pod));
+        wanted.map(|pod| answer::pod(&pod)).collect()
     }
 
     fn containers(&self, filter: Option<v1::ContainerFilter>) -> Vec<v1::Container> {
         let filter = filter.unwrap_or_default();
         let images = images::by_digest(self.engine.images());
         let containers = self.engine.containers();
-        let wanted = containers
-            .iter()
-            .filter(|container| filter::container(&filter, container));
+        let wanted = containers.filter(|container| filter::container(&filter, container));
         wanted
-            .map(|container| answer::container(container, images(&container.image_id)))
+            .map(|container| answer::container(&container, images(&container.image_id)))
             .collect()
     }
 
@@ -51,8 +49,7 @@ impl Runtime {
         let images = images::by_digest(self.engine.images());
         let containers = self.engine.containers_of(pod);
         containers
-            .iter()
-            .map(|container| answer::container_status(container, &images))
+            .map(|container| answer::container_status(&container, &images))
             .collect()
     }
 
@@ -74,9 +71,9 @@ impl Runtime {
         filter: Option<v1::ContainerStatsFilter>,
     ) -> Vec<v1::ContainerStats> {
         let filter = filter.unwrap_or_default();
-        let mut wanted = self.engine.containers();
-        wanted.retain(|container| filter::container_stats(&filter, container));
-        let stats = self.engine.container_stats(wanted).await;
+        let containers = self.engine.containers();
+        let wanted = containers.filter(|container| filter::container_stats(&filter, container));
+        let stats = self.engine.container_stats(wanted.collect()).await;
         stats.iter().map(answer::container_stats).collect()
     }
 
@@ -85,17 +82,17 @@ impl Runtime {
         filter: Option<v1::PodSandboxStatsFilter>,
     ) -> Vec<v1::PodSandboxStats> {
         let filter = filter.unwrap_or_default();
-        let mut wanted = self.engine.pods();
-        wanted.retain(|pod| filter::pod_stats(&filter, pod));
-        let stats = self.engine.pod_stats(wanted).await;
+        let pods = self.engine.pods();
+        let wanted = pods.filter(|pod| filter::pod_stats(&filter, pod));
+        let stats = self.engine.pod_stats(wanted.collect()).await;
         stats.iter().map(answer::pod_stats).collect()
     }
 
     /// Of pods that are not ready nothing is left to measure.
     async fn metrics_of_pods(&self) -> Vec<v1::PodSandboxMetrics> {
-        let mut ready = self.engine.pods();
-        ready.retain(|pod| pod.state == PodState::Ready);
-        let pods = self.engine.pod_metrics(ready).await;
+        let pods = self.engine.pods();
+        let ready = pods.filter(|pod| pod.state == PodState::Ready);
+        let pods = self.engine.pod_metrics(ready.collect()).await;
         pods.iter().map(metrics::of_pod).collect()
     }
 }

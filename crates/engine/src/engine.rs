@@ -187,16 +187,13 @@ impl Engine {
         &self.images
     }
 
-    /// Every pod, by id.
-    #[must_use]
-    pub fn pods(&self) -> Vec<PodView> {
-        let made = self
-            .store
-            .pods()
-            .into_iter()
-            .filter(|pod| pod.making.finished());
+    /// Every pod that there is now, by id. Each is looked at when it is its turn: views of all of them at a time are
+    /// more than what a cpu has at hand.
+    pub fn pods(&self) -> impl Iterator<Item = PodView> {
+        let pods = self.store.pods().into_iter();
         let config = self.config();
-        made.map(|pod| pod.view(&config.netns_dir)).collect()
+        pods.filter(|pod| pod.making.finished())
+            .map(move |pod| pod.view(&config.netns_dir))
     }
 
     /// A pod by id or unique prefix.
@@ -219,15 +216,14 @@ impl Engine {
         }
     }
 
-    /// Every container, by id.
-    #[must_use]
-    pub fn containers(&self) -> Vec<ContainerView> {
-        let made = self
-            .store
-            .containers()
-            .into_iter()
-            .filter(|c| c.making.finished());
-        made.map(|container| container.view()).collect()
+    /// Every container that there is now, by id; like [`Self::pods`].
+    pub fn containers(&self) -> impl Iterator<Item = ContainerView> {
+        views(self.store.containers())
+    }
+
+    /// Those of a pod, by name.
+    pub fn containers_of(&self, pod: &PodId) -> impl Iterator<Item = ContainerView> {
+        views(self.store.containers_of(pod))
     }
 
     /// A container by id or unique prefix.
@@ -461,4 +457,11 @@ fn image_config(config: &Config) -> crisp_image::Config {
         mount_points_dir: config.root_dir.join("mount-points"),
         settings: config.image.clone(),
     }
+}
+
+fn views(containers: Vec<Arc<Container>>) -> impl Iterator<Item = ContainerView> {
+    let made = containers
+        .into_iter()
+        .filter(|container| container.making.finished());
+    made.map(|container| container.view())
 }

@@ -121,16 +121,14 @@ impl Engine {
 
     /// The present state of everything, as events that lead to it from what a listener knows.
     fn present_state(&self, known: &HashMap<String, PodId>) -> Vec<Event> {
-        let pods = self.pods().into_iter();
-        let of_pods = pods.map(|pod| {
+        let of_pods = self.pods().map(|pod| {
             let kind = match pod.state {
                 crisp_model::PodState::Ready => EventKind::Started,
                 _ => EventKind::Stopped,
             };
             self.event(kind, pod.id.to_string(), &pod.id)
         });
-        let containers = self.containers().into_iter();
-        let of_containers = containers.map(|container| {
+        let of_containers = self.containers().map(|container| {
             let kind = match container.state {
                 crisp_model::ContainerState::Created => EventKind::Created,
                 crisp_model::ContainerState::Running(_) => EventKind::Started,
@@ -176,18 +174,7 @@ impl Engine {
             id,
             at: SystemTime::now(),
             pod: self.pod(pod.as_str()).ok(),
-            containers: self.containers_of(pod),
+            containers: self.containers_of(pod).collect(),
         }
-    }
-
-    /// The containers of a pod.
-    #[must_use]
-    pub fn containers_of(&self, pod: &PodId) -> Vec<ContainerView> {
-        let made = self
-            .store
-            .containers_of(pod)
-            .into_iter()
-            .filter(|c| c.making.finished());
-        made.map(|container| container.view()).collect()
     }
 }

@@ -44,20 +44,8 @@ impl Engine {
             .filter_map(|pod| Some((pod.id.clone(), self.counted(pod)?)));
         let counted = counted.collect();
         let traffic = tokio::task::spawn_blocking(move || traffic(counted));
-        let mut containers = HashMap::<PodId, Vec<ContainerView>>::new();
-        for container in self.containers() {
-            let of_pod = containers.entry(container.pod.clone()).or_default();
-            of_pod.push(container);
-        }
-        let parts = pods.into_iter().map(|pod| {
-            let containers = containers.remove(&pod.id).unwrap_or_default();
-            (pod, containers)
-        });
         let engine = self.clone();
-        let mut figures = in_threads(parts.collect(), move |(pod, containers)| {
-            engine.stats_of_pod(pod, containers, extent)
-        })
-        .await;
+        let mut figures = in_threads(pods, move |pod| engine.stats_of_pod(pod, extent)).await;
         // The work does not panic; a runtime that ends has no use for figures.
         let mut traffic = traffic.await.unwrap_or_default();
         for of_pod in &mut figures {
@@ -83,12 +71,7 @@ impl Engine {
         })
     }
 
-    fn stats_of_pod(
-        &self,
-        pod: PodView,
-        containers: Vec<ContainerView>,
-        extent: Extent,
-    ) -> PodStats {
+    fn stats_of_pod(&self, pod: PodView, extent: Extent) -> PodStats {
         let at = SystemTime::now();
         let known = match pod.state {
             PodState::Ready => self.store.pod(pod.id.as_str()).ok(),
@@ -97,8 +80,8 @@ impl Engine {
         let reading =
             known.and_then(|known| known.gauge.read(&self.hierarchies, &pod.cgroup, extent));
         let (cgroup, cpu_nano_cores) = parts(reading);
-        let running = containers
-            .into_iter()
+        let running = self
+            .containers_of(&pod.id)
             .filter(|c| matches!(c.state, ContainerState::Running(_)));
         PodStats {
             at,
