@@ -2,8 +2,10 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::controller::Controller;
+use crate::file_ids::FileIds;
 use crate::hierarchies::{Hierarchies, Mount};
 use crate::{CgroupPath, Error, file, parse};
 
@@ -14,11 +16,28 @@ use crate::{CgroupPath, Error, file, parse};
 pub struct Cgroup {
     hierarchies: Hierarchies,
     path: CgroupPath,
+    /// None: it is not read again.
+    ids: Option<Arc<FileIds>>,
 }
 
 impl Cgroup {
     pub(crate) fn new(hierarchies: Hierarchies, path: CgroupPath) -> Self {
-        Self { hierarchies, path }
+        Self {
+            hierarchies,
+            path,
+            ids: None,
+        }
+    }
+
+    /// For one whose figures are read again and again: it, and all clones of it, remember where the kernel has its
+    /// files, so that they are opened without a walk to them. Nothing is held open, and a cgroup of the same path
+    /// that was made later is found as well.
+    #[must_use]
+    pub fn remembering_files(self) -> Self {
+        Self {
+            ids: Some(Arc::default()),
+            ..self
+        }
     }
 
     /// Its path in every hierarchy.
@@ -104,7 +123,12 @@ impl Cgroup {
 
     /// A file of its directory in a hierarchy.
     pub(crate) fn read(&self, mount: &Mount, file: &str) -> io::Result<String> {
-        file::content(&self.hierarchies.open_file(mount, &self.path, file)?)
+        let id = self.ids.as_ref().and_then(|ids| ids.of(file));
+        let opened = match id {
+            Some(id) => self.hierarchies.open_again(mount, &self.path, file, id),
+            None => self.hierarchies.open_file(mount, &self.path, file),
+        };
+        file::content(&opened?)
     }
 
     pub(crate) fn unreadable(&self, dir: &Path, error: io::Error) -> Error {

@@ -6,12 +6,18 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use crisp_sys::kernfs;
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
 use crate::controller::{Controller, Version};
+use crate::file_ids::FileId;
 use crate::{Cgroup, CgroupPath, Error, create, file, mountinfo};
+
+const FOR_READING: OFlag = OFlag::O_RDONLY.union(OFlag::O_CLOEXEC);
 
 /// The control group hierarchies of a host, found once and cheap to clone.
 #[derive(Debug, Clone)]
@@ -26,6 +32,8 @@ struct Found {
     /// The top of each, open: the way there from `/` is a quarter of what it takes to open a file. None where it cannot
     /// be opened now.
     tops: Vec<Option<OwnedFd>>,
+    /// Whether files can be opened by their ids, as far as was seen.
+    by_id: AtomicBool,
 }
 
 /// One hierarchy.
@@ -110,6 +118,7 @@ impl Hierarchies {
                 mounts,
                 controllers: on_v1,
                 tops,
+                by_id: AtomicBool::new(true),
             })));
         }
         let unified = mounts
@@ -127,6 +136,7 @@ impl Hierarchies {
             mounts: vec![unified],
             controllers,
             tops,
+            by_id: AtomicBool::new(true),
         })))
     }
 
@@ -222,14 +232,50 @@ impl Hierarchies {
         path: &CgroupPath,
         name: &str,
     ) -> io::Result<File> {
-        let mut all = self.mounts().iter().zip(&self.0.tops);
-        let found = all.find(|(one, _)| std::ptr::eq(*one, mount));
-        let Some(top) = found.and_then(|(_, top)| top.as_ref()) else {
+        let Some(top) = self.top(mount) else {
             return File::open(path.below(&mount.dir).join(name));
         };
-        let below = format!("{}/{name}", path.relative());
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        Ok(openat(top, below.as_str(), flags, Mode::empty())?.into())
+        let below = below_top(path, name);
+        Ok(openat(top, below.as_str(), FOR_READING, Mode::empty())?.into())
+    }
+
+    /// The same by its id, which is learned if it is not known, or no longer right.
+    pub(crate) fn open_again(
+        &self,
+        mount: &Mount,
+        path: &CgroupPath,
+        name: &str,
+        id: FileId<'_>,
+    ) -> io::Result<File> {
+        let top = self.top(mount);
+        let Some(top) = top.filter(|_| self.0.by_id.load(Ordering::Relaxed)) else {
+            return self.open_file(mount, path, name);
+        };
+        let known = match id.get() {
+            Some(known) => Some(known),
+            None => kernfs::id(top, &below_top(path, name))?,
+        };
+        let opened = known.map(|known| kernfs::open(top, known, FOR_READING));
+        match opened {
+            Some(Ok(file)) => {
+                id.set(known);
+                Ok(file.into())
+            }
+            Some(Err(Errno::ESTALE)) => {
+                id.set(None);
+                self.open_file(mount, path, name)
+            }
+            Some(Err(_)) | None => {
+                self.0.by_id.store(false, Ordering::Relaxed);
+                self.open_file(mount, path, name)
+            }
+        }
+    }
+
+    fn top(&self, mount: &Mount) -> Option<&OwnedFd> {
+        let mut all = self.mounts().iter().zip(&self.0.tops);
+        let (_, top) = all.find(|(one, _)| std::ptr::eq(*one, mount))?;
+        top.as_ref()
     }
 
     /// Where the controller's files are.
@@ -252,9 +298,13 @@ impl Hierarchies {
     }
 }
 
+/// Not with `O_PATH`: files are found by their ids from a directory that is open for reading.
 fn open_top(mount: &Mount) -> Option<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    open(&mount.dir, flags, Mode::empty()).ok()
+    open(&mount.dir, FOR_READING | OFlag::O_DIRECTORY, Mode::empty()).ok()
+}
+
+fn below_top(path: &CgroupPath, name: &str) -> String {
+    format!("{}/{name}", path.relative())
 }
 
 #[cfg(test)]

@@ -46,6 +46,7 @@ mod create;
 mod devices;
 mod error;
 mod file;
+mod file_ids;
 mod hierarchies;
 mod limits;
 mod mountinfo;

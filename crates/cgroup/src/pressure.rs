@@ -45,7 +45,7 @@ impl Pressure {
 
 fn stall(fields: &str) -> Option<Stall> {
     let mut stall = Stall::default();
-    for field in fields.split_whitespace() {
+    for field in fields.split_ascii_whitespace() {
         match field.split_once('=')? {
             ("avg10", share) => stall.avg10 = share.parse().ok()?,
             ("avg60", share) => stall.avg60 = share.parse().ok()?,

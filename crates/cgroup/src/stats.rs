@@ -22,8 +22,10 @@ use crate::{Cgroup, Error, file, parse};
 /// How many of the figures are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// What the CRI's stats tell: cpu time, memory, the number of processes, pressure.
+    /// What the CRI's stats tell of a container: cpu time, memory, pressure.
     Usage,
+    /// And of a pod: the number of processes as well.
+    UsageAndProcesses,
     /// All that there are.
     All,
 }
@@ -172,7 +174,7 @@ impl Cgroup {
             pressure: self.pressure()?,
         };
         match extent {
-            Extent::Usage => Ok(usage),
+            Extent::Usage | Extent::UsageAndProcesses => Ok(usage),
             Extent::All => Ok(Stats {
                 io: self.io_stats()?,
                 hugetlb: self.hugetlb_stats()?,
@@ -190,6 +192,9 @@ impl Cgroup {
     }
 
     fn pids_stats(&self, extent: Extent) -> Result<Option<PidsStats>, Error> {
+        if extent == Extent::Usage {
+            return Ok(None);
+        }
         let Some(current) = self.number(Controller::Pids, "pids.current")? else {
             return Ok(None);
         };
@@ -197,7 +202,7 @@ impl Cgroup {
             current,
             ..PidsStats::default()
         };
-        if extent == Extent::Usage {
+        if extent != Extent::All {
             return Ok(Some(usage));
         }
         let events = self.content(Controller::Pids, "pids.events")?;

@@ -1,17 +1,22 @@
 //! Figures of one cgroup, read again and again.
 
 use crate::error::chain;
-use crisp_cgroup::{CgroupPath, Extent, Hierarchies, Stats};
-use std::sync::{Mutex, PoisonError};
+use crisp_cgroup::{Cgroup, CgroupPath, Extent, Hierarchies, Stats};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// Two looks that are closer than this give no rate of their own: the last one is told again.
 const RATE_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// The cpu time that a cgroup had used at the last look.
+/// What is kept of a cgroup from one look to the next.
 #[derive(Debug, Default)]
-pub(crate) struct Gauge(Mutex<Option<Sample>>);
+pub(crate) struct Gauge {
+    /// Unset before the first look.
+    cgroup: OnceLock<Cgroup>,
+    last: Mutex<Option<Sample>>,
+}
 
+/// The cpu time that it had used at a look.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     at: SystemTime,
@@ -35,8 +40,7 @@ impl Gauge {
         path: &str,
         extent: Extent,
     ) -> Option<Reading> {
-        let parsed = CgroupPath::parse(path).ok()?;
-        match hierarchies.open(&parsed).stats(extent) {
+        match self.cgroup(hierarchies, path)?.stats(extent) {
             Ok(stats) => Some(Reading {
                 cpu_nano_cores: stats
                     .cpu
@@ -50,8 +54,17 @@ impl Gauge {
         }
     }
 
+    fn cgroup(&self, hierarchies: &Hierarchies, path: &str) -> Option<&Cgroup> {
+        if let Some(cgroup) = self.cgroup.get() {
+            return Some(cgroup);
+        }
+        let path = CgroupPath::parse(path).ok()?;
+        let open = || hierarchies.open(&path).remembering_files();
+        Some(self.cgroup.get_or_init(open))
+    }
+
     fn rate(&self, at: SystemTime, usage_ns: u64) -> Option<u64> {
-        let mut sample = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sample = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let last = *sample;
         let interval = last.and_then(|last| at.duration_since(last.at).ok());
         let nano_cores = match (last, interval) {

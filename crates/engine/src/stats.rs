@@ -30,7 +30,7 @@ impl Engine {
 
     /// Figures of pods with their containers, in the order given.
     pub async fn pod_stats(self: &Arc<Self>, pods: Vec<PodView>) -> Vec<PodStats> {
-        self.pod_figures(pods, Extent::Usage).await
+        self.pod_figures(pods, Extent::UsageAndProcesses).await
     }
 
     /// The same, with as much of cgroups as is asked for.
@@ -83,6 +83,10 @@ impl Engine {
         let running = self
             .containers_of(&pod.id)
             .filter(|c| matches!(c.state, ContainerState::Running(_)));
+        let of_each = match extent {
+            Extent::Usage | Extent::UsageAndProcesses => Extent::Usage,
+            Extent::All => Extent::All,
+        };
         PodStats {
             at,
             cpu_nano_cores,
@@ -93,7 +97,7 @@ impl Engine {
             cgroup,
             network: None,
             containers: running
-                .map(|c| self.stats_of_container(c, extent))
+                .map(|c| self.stats_of_container(c, of_each))
                 .collect(),
             pod,
         }

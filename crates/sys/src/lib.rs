@@ -10,6 +10,7 @@ pub mod directory;
 pub mod file;
 pub mod idle;
 pub mod interface;
+pub mod kernfs;
 pub mod memfd;
 pub mod memory;
 pub mod mount;

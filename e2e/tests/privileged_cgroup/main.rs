@@ -8,6 +8,7 @@
 
 mod cpu;
 mod devices;
+mod figures;
 mod harness;
 mod io;
 mod lifetime;

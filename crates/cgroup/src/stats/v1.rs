@@ -14,7 +14,7 @@ pub(super) fn cpu(cgroup: &Cgroup, extent: Extent) -> Result<Option<CpuStats>, E
     let Some(usage_ns) = cgroup.number(Controller::CpuAcct, "cpuacct.usage")? else {
         return Ok(None);
     };
-    if extent == Extent::Usage {
+    if extent != Extent::All {
         return Ok(Some(CpuStats {
             usage_ns,
             ..CpuStats::default()
@@ -50,7 +50,7 @@ pub(super) fn memory(cgroup: &Cgroup, extent: Extent) -> Result<Option<MemorySta
     if usage.limit_bytes.is_some() {
         usage.limit_bytes = cgroup.limit(MEMORY, "memory.limit_in_bytes")?;
     }
-    if extent == Extent::Usage {
+    if extent != Extent::All {
         return Ok(Some(usage));
     }
     Ok(Some(MemoryStats {

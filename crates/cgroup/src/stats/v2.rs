@@ -39,7 +39,7 @@ pub(super) fn memory(cgroup: &Cgroup, extent: Extent) -> Result<Option<MemorySta
         swap_bytes: cgroup.number(MEMORY, "memory.swap.current")?,
         ..memory_stats(usage_bytes, FlatKeyed(&stat))
     };
-    if extent == Extent::Usage {
+    if extent != Extent::All {
         return Ok(Some(usage));
     }
     let events = cgroup.content(MEMORY, "memory.events")?.unwrap_or_default();
@@ -235,6 +235,8 @@ mod tests {
             (Some(9000), Some(1))
         );
         assert_eq!((memory.max_usage_bytes, memory.oom_kills), (None, None));
+        assert_eq!((usage.pids, usage.io), (None, None));
+        let usage = cgroup.stats(Extent::UsageAndProcesses).unwrap();
         assert_eq!((usage.pids.unwrap().current, usage.io), (4, None));
     }
 }
