@@ -162,10 +162,14 @@ impl Engine {
     pub async fn rested(&self, long: Duration) {
         let happened = &self.events.happened;
         happened.notified().await;
-        while tokio::time::timeout(long, happened.notified())
-            .await
-            .is_ok()
-        {}
+        loop {
+            // What happens meanwhile wakes nobody, who would be in its way: whoever asks next is told.
+            tokio::time::sleep(long).await;
+            let again = tokio::time::timeout(Duration::ZERO, happened.notified());
+            if again.await.is_err() {
+                return;
+            }
+        }
     }
 
     fn event(&self, kind: EventKind, id: String, pod: &PodId) -> Event {

@@ -103,18 +103,21 @@ impl Engine {
         let cgroups = self.make_pod_cgroups(pod);
         let shim = async { self.spawn_shim(pod, &run_dir) };
         let shim = self.phase(Phase::Shim, shim).await;
-        // While the shim comes up.
-        let files = async { files::make(&run_dir, &config, &hostname, labels.as_ref()) };
-        let files = self.phase(Phase::PodFiles, files).await;
-        point!("run-pod.files-written");
-        // They come to their ends whatever became of the others: nothing is made while it is taken down.
+        // It comes to its end whatever became of the shim: nothing is made while it is taken down.
         let cgroup_dirs = cgroups.await;
-        let ((), cgroup_dirs, shim) = (files?, cgroup_dirs?, shim?);
-        let request = start_request(&config, hostname, cgroup_dirs, labels)?;
+        let (cgroup_dirs, shim) = (cgroup_dirs?, shim?);
+        let request = start_request(&config, &hostname, cgroup_dirs, labels.as_ref())?;
         let greeting = shim.greet().await?;
         let pause = self.phase(Phase::Namespaces, self.start_pause(&shim, request));
-        let (welcome, started) = tokio::join!(shim.welcome(greeting), pause);
-        let (welcome, (started, fds)) = (welcome?, started?);
+        // Once the shim has been asked: nobody needs them yet.
+        let files = async {
+            let made = files::make(&run_dir, &config, &hostname, labels.as_ref());
+            point!("run-pod.files-written");
+            made
+        };
+        let files = self.phase(Phase::PodFiles, files);
+        let (welcome, started, files) = tokio::join!(shim.welcome(greeting), pause, files);
+        let (welcome, (started, fds), ()) = (welcome?, started?, files?);
         point!("run-pod.pause-started");
         self.phase(Phase::Network, self.wire(pod, fds)).await?;
         point!("run-pod.wired");
@@ -257,21 +260,25 @@ pub(crate) fn hostname(config: &PodConfig) -> Result<String> {
 
 fn start_request(
     config: &PodConfig,
-    hostname: String,
+    hostname: &str,
     cgroup_dirs: Vec<PathBuf>,
-    labels: Option<ContainerLabels>,
+    labels: Option<&ContainerLabels>,
 ) -> Result<StartPod> {
     let (process_label, file_label) = match labels {
-        Some(ContainerLabels { process, files }) => (process, Some(files)),
+        Some(ContainerLabels { process, files }) => (process.as_ref(), Some(files)),
         None => (None, None),
     };
-    let text = |label: Option<SelinuxContext>| label.map(|l| l.to_string()).unwrap_or_default();
+    let text = |label: Option<&SelinuxContext>| label.map(|l| l.to_string()).unwrap_or_default();
     let modes = &config.security.namespaces;
     let own_network = modes.network != NamespaceMode::Node;
     let own_ipc = modes.ipc != NamespaceMode::Node;
     let user = modes.user.as_ref();
     Ok(StartPod {
-        hostname: if own_network { hostname } else { String::new() },
+        hostname: if own_network {
+            hostname.to_owned()
+        } else {
+            String::new()
+        },
         new_network: own_network,
         new_ipc: own_ipc,
         new_uts: own_network,
