@@ -124,11 +124,7 @@ impl Cgroup {
     /// A file of its directory in a hierarchy.
     pub(crate) fn read(&self, mount: &Mount, file: &str) -> io::Result<String> {
         let id = self.ids.as_ref().and_then(|ids| ids.of(file));
-        let opened = match id {
-            Some(id) => self.hierarchies.open_again(mount, &self.path, file, id),
-            None => self.hierarchies.open_file(mount, &self.path, file),
-        };
-        file::content(&opened?)
+        file::content(&self.hierarchies.open_file(mount, &self.path, file, id)?)
     }
 
     pub(crate) fn unreadable(&self, dir: &Path, error: io::Error) -> Error {

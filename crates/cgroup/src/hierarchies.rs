@@ -3,21 +3,13 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use crisp_sys::kernfs;
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::Mode;
 
 use crate::controller::{Controller, Version};
 use crate::file_ids::FileId;
+use crate::top::Top;
 use crate::{Cgroup, CgroupPath, Error, create, file, mountinfo};
-
-const FOR_READING: OFlag = OFlag::O_RDONLY.union(OFlag::O_CLOEXEC);
 
 /// The control group hierarchies of a host, found once and cheap to clone.
 #[derive(Debug, Clone)]
@@ -29,11 +21,8 @@ struct Found {
     mounts: Vec<Mount>,
     /// Of the unified hierarchy on version 2, of all others together on version 1.
     controllers: Vec<Controller>,
-    /// The top of each, open: the way there from `/` is a quarter of what it takes to open a file. None where it cannot
-    /// be opened now.
-    tops: Vec<Option<OwnedFd>>,
-    /// Whether files can be opened by their ids, as far as was seen.
-    by_id: AtomicBool,
+    /// That of each; none where it could not be opened.
+    tops: Vec<Option<Top>>,
 }
 
 /// One hierarchy.
@@ -112,13 +101,12 @@ impl Hierarchies {
             .filter(|controller| mounts.iter().any(|mount| mount.carries(*controller)))
             .collect();
         if !on_v1.is_empty() {
-            let tops = mounts.iter().map(open_top).collect();
+            let tops = mounts.iter().map(|mount| Top::open(&mount.dir)).collect();
             return Ok(Self(Arc::new(Found {
                 version: Version::V1,
                 mounts,
                 controllers: on_v1,
                 tops,
-                by_id: AtomicBool::new(true),
             })));
         }
         let unified = mounts
@@ -130,13 +118,12 @@ impl Hierarchies {
             .split_whitespace()
             .filter_map(|name| Controller::from_name(name, Version::V2))
             .collect();
-        let tops = vec![open_top(&unified)];
+        let tops = vec![Top::open(&unified.dir)];
         Ok(Self(Arc::new(Found {
             version: Version::V2,
             mounts: vec![unified],
             controllers,
             tops,
-            by_id: AtomicBool::new(true),
         })))
     }
 
@@ -225,57 +212,21 @@ impl Hierarchies {
         &self.0.mounts
     }
 
-    /// A file of a cgroup in one of the hierarchies, open for reading.
+    /// A file of a cgroup in one of the hierarchies, open for reading; by its id, if it is to be read again.
     pub(crate) fn open_file(
         &self,
         mount: &Mount,
         path: &CgroupPath,
         name: &str,
+        id: Option<FileId<'_>>,
     ) -> io::Result<File> {
-        let Some(top) = self.top(mount) else {
-            return File::open(path.below(&mount.dir).join(name));
-        };
-        let below = below_top(path, name);
-        Ok(openat(top, below.as_str(), FOR_READING, Mode::empty())?.into())
-    }
-
-    /// The same by its id, which is learned if it is not known, or no longer right.
-    pub(crate) fn open_again(
-        &self,
-        mount: &Mount,
-        path: &CgroupPath,
-        name: &str,
-        id: FileId<'_>,
-    ) -> io::Result<File> {
-        let top = self.top(mount);
-        let Some(top) = top.filter(|_| self.0.by_id.load(Ordering::Relaxed)) else {
-            return self.open_file(mount, path, name);
-        };
-        let known = match id.get() {
-            Some(known) => Some(known),
-            None => kernfs::id(top, &below_top(path, name))?,
-        };
-        let opened = known.map(|known| kernfs::open(top, known, FOR_READING));
-        match opened {
-            Some(Ok(file)) => {
-                id.set(known);
-                Ok(file.into())
-            }
-            Some(Err(Errno::ESTALE)) => {
-                id.set(None);
-                self.open_file(mount, path, name)
-            }
-            Some(Err(_)) | None => {
-                self.0.by_id.store(false, Ordering::Relaxed);
-                self.open_file(mount, path, name)
-            }
-        }
-    }
-
-    fn top(&self, mount: &Mount) -> Option<&OwnedFd> {
         let mut all = self.mounts().iter().zip(&self.0.tops);
-        let (_, top) = all.find(|(one, _)| std::ptr::eq(*one, mount))?;
-        top.as_ref()
+        let found = all.find(|(one, _)| std::ptr::eq(*one, mount));
+        match (found.and_then(|(_, top)| top.as_ref()), id) {
+            (None, _) => File::open(path.below(&mount.dir).join(name)),
+            (Some(top), None) => top.file(path, name),
+            (Some(top), Some(id)) => top.file_again(path, name, id),
+        }
     }
 
     /// Where the controller's files are.
@@ -296,15 +247,6 @@ impl Hierarchies {
     pub(crate) fn unified(&self) -> Option<&Mount> {
         self.0.mounts.iter().find(|mount| mount.is_unified())
     }
-}
-
-/// Not with `O_PATH`: files are found by their ids from a directory that is open for reading.
-fn open_top(mount: &Mount) -> Option<OwnedFd> {
-    open(&mount.dir, FOR_READING | OFlag::O_DIRECTORY, Mode::empty()).ok()
-}
-
-fn below_top(path: &CgroupPath, name: &str) -> String {
-    format!("{}/{name}", path.relative())
 }
 
 #[cfg(test)]

@@ -58,6 +58,7 @@ mod processes;
 mod refusal;
 mod remove;
 mod stats;
+mod top;
 
 pub use cgroup::Cgroup;
 pub use controller::{Controller, Version};

@@ -1,0 +1,76 @@
+//! The top of a hierarchy, from which the files of its cgroups are opened for reading.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crisp_sys::kernfs;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
+
+use crate::CgroupPath;
+use crate::file_ids::FileId;
+
+const FOR_READING: OFlag = OFlag::O_RDONLY.union(OFlag::O_CLOEXEC);
+
+/// Open: the way to it from `/` is a quarter of what it takes to open a file.
+#[derive(Debug)]
+pub(crate) struct Top {
+    directory: OwnedFd,
+    /// Whether files can be opened by their ids, as far as was seen.
+    by_id: AtomicBool,
+}
+
+impl Top {
+    /// None: it cannot be opened now.
+    pub(crate) fn open(hierarchy: &Path) -> Option<Self> {
+        // Not with O_PATH: files are found by their ids from a directory that is open for reading.
+        let flags = FOR_READING | OFlag::O_DIRECTORY;
+        Some(Self {
+            directory: open(hierarchy, flags, Mode::empty()).ok()?,
+            by_id: AtomicBool::new(true),
+        })
+    }
+
+    /// A file of a cgroup, by its name.
+    pub(crate) fn file(&self, path: &CgroupPath, name: &str) -> io::Result<File> {
+        let below = below(path, name);
+        Ok(openat(&self.directory, below.as_str(), FOR_READING, Mode::empty())?.into())
+    }
+
+    /// The same by its id, which is learned if it is not known, or is that of a file that is no more.
+    pub(crate) fn file_again(
+        &self,
+        path: &CgroupPath,
+        name: &str,
+        id: FileId<'_>,
+    ) -> io::Result<File> {
+        if !self.by_id.load(Ordering::Relaxed) {
+            return self.file(path, name);
+        }
+        let known = match id.get() {
+            Some(known) => Some(known),
+            None => kernfs::id(&self.directory, &below(path, name))?,
+        };
+        match known.map(|known| kernfs::open(&self.directory, known, FOR_READING)) {
+            Some(Ok(file)) => {
+                id.set(known);
+                return Ok(file.into());
+            }
+            Some(Err(Errno::ESTALE)) => id.set(None),
+            // It is no such file system, or this process may not.
+            None | Some(Err(Errno::EPERM | Errno::ENOSYS | Errno::EOPNOTSUPP)) => {
+                self.by_id.store(false, Ordering::Relaxed);
+            }
+            Some(Err(_)) => {}
+        }
+        self.file(path, name)
+    }
+}
+
+fn below(path: &CgroupPath, name: &str) -> String {
+    format!("{}/{name}", path.relative())
+}
