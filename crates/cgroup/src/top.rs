@@ -21,7 +21,7 @@ const FOR_READING: OFlag = OFlag::O_RDONLY.union(OFlag::O_CLOEXEC);
 pub(crate) struct Top {
     directory: OwnedFd,
     /// Whether files can be opened by their ids, as far as was seen.
-    by_id: AtomicBool,
+    has_ids: AtomicBool,
 }
 
 impl Top {
@@ -31,7 +31,7 @@ impl Top {
         let flags = FOR_READING | OFlag::O_DIRECTORY;
         Some(Self {
             directory: open(hierarchy, flags, Mode::empty()).ok()?,
-            by_id: AtomicBool::new(true),
+            has_ids: AtomicBool::new(true),
         })
     }
 
@@ -48,26 +48,29 @@ impl Top {
         name: &str,
         id: FileId<'_>,
     ) -> io::Result<File> {
-        if !self.by_id.load(Ordering::Relaxed) {
+        if !self.has_ids.load(Ordering::Relaxed) {
             return self.file(path, name);
         }
-        let known = match id.get() {
-            Some(known) => Some(known),
-            None => kernfs::id(&self.directory, &below(path, name))?,
-        };
-        match known.map(|known| kernfs::open(&self.directory, known, FOR_READING)) {
-            Some(Ok(file)) => {
-                id.set(known);
-                return Ok(file.into());
-            }
-            Some(Err(Errno::ESTALE)) => id.set(None),
+        match self.by_id(path, name, id) {
+            Ok(file) => return Ok(file.into()),
+            Err(Errno::ESTALE) => id.set(None),
             // It is no such file system, or this process may not.
-            None | Some(Err(Errno::EPERM | Errno::ENOSYS | Errno::EOPNOTSUPP)) => {
-                self.by_id.store(false, Ordering::Relaxed);
+            Err(Errno::EPERM | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
+                self.has_ids.store(false, Ordering::Relaxed);
             }
-            Some(Err(_)) => {}
+            Err(_) => {}
         }
         self.file(path, name)
+    }
+
+    fn by_id(&self, path: &CgroupPath, name: &str, id: FileId<'_>) -> nix::Result<OwnedFd> {
+        let known = match id.get() {
+            Some(known) => known,
+            None => kernfs::id(&self.directory, &below(path, name))?,
+        };
+        let file = kernfs::open(&self.directory, known, FOR_READING)?;
+        id.set(Some(known));
+        Ok(file)
     }
 }
 

@@ -39,11 +39,11 @@ impl Handle {
     }
 }
 
-/// The id of a file below a directory. None: its file system is of another kind.
+/// The id of a file below a directory.
 ///
 /// # Errors
-/// Those of name_to_handle_at(2) for what is not there or may not be looked at.
-pub fn id(directory: impl AsFd, path: &str) -> nix::Result<Option<NonZeroU64>> {
+/// `EOPNOTSUPP`: its file system is of another kind. Those of name_to_handle_at(2).
+pub fn id(directory: impl AsFd, path: &str) -> nix::Result<NonZeroU64> {
     let mut handle = Handle::new(0, 0);
     let mut mount: c_int = 0;
     let result = path.with_nix_path(|path| {
@@ -60,10 +60,10 @@ pub fn id(directory: impl AsFd, path: &str) -> nix::Result<Option<NonZeroU64>> {
     })?;
     match Errno::result(result) {
         Ok(_) if handle.header.handle_type == FILEID_KERNFS => {
-            Ok(NonZeroU64::new(u64::from_ne_bytes(handle.id)))
+            NonZeroU64::new(u64::from_ne_bytes(handle.id)).ok_or(Errno::EOPNOTSUPP)
         }
-        // Handles of others are longer, or there are none.
-        Ok(_) | Err(Errno::EOVERFLOW | Errno::EOPNOTSUPP) => Ok(None),
+        // Those of others may be longer.
+        Ok(_) | Err(Errno::EOVERFLOW) => Err(Errno::EOPNOTSUPP),
         Err(error) => Err(error),
     }
 }
@@ -92,11 +92,11 @@ mod tests {
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
             open_path(path, flags, Mode::empty()).unwrap()
         };
-        assert_eq!(id(directory("/proc"), "self/stat"), Ok(None));
+        assert_eq!(id(directory("/proc"), "self/stat"), Err(Errno::EOPNOTSUPP));
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("file"), "").unwrap();
         let root = directory(root.path().to_str().unwrap());
-        assert_eq!(id(&root, "file"), Ok(None));
+        assert_eq!(id(&root, "file"), Err(Errno::EOPNOTSUPP));
         assert_eq!(id(&root, "other"), Err(Errno::ENOENT));
     }
 }

@@ -236,6 +236,9 @@ mod tests {
         );
         assert_eq!((memory.max_usage_bytes, memory.oom_kills), (None, None));
         assert_eq!((usage.pids, usage.io), (None, None));
+        // In a file system without ids of this kind.
+        let again = cgroup.clone().remembering_files().stats(Extent::Usage);
+        assert_eq!(again.unwrap().memory, usage.memory);
         let usage = cgroup.stats(Extent::UsageAndProcesses).unwrap();
         assert_eq!((usage.pids.unwrap().current, usage.io), (4, None));
     }
