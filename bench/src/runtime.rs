@@ -323,6 +323,15 @@ impl Runtime {
         Ok(())
     }
 
+    pub(crate) async fn pod_status(&self, pod: &str) -> Result<()> {
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: pod.to_owned(),
+            verbose: false,
+        };
+        self.client().pod_sandbox_status(request).await?;
+        Ok(())
+    }
+
     pub(crate) async fn container_status(&self, container: &str) -> Result<ContainerStatus> {
         let request = ContainerStatusRequest {
             container_id: container.to_owned(),

@@ -46,22 +46,16 @@ impl Scale<'_> {
     /// is nothing that the next question could do anything about.
     async fn answers(&mut self, pods: &[Started]) -> Result<()> {
         let (runtime, count) = (self.runtime, pods.len());
-        for _ in 0..self.effort.rounds {
-            let (_, ms) = timed(runtime.list_pods()).await?;
-            self.add_among("ListPodSandbox", count, ms);
-        }
-        for _ in 0..self.effort.rounds {
-            let (_, ms) = timed(runtime.list_containers()).await?;
-            self.add_among("ListContainers", count, ms);
-        }
-        for one in pods.iter().cycle().take(self.effort.rounds) {
-            let ((), ms) = timed(self.pod_status(one)).await?;
-            self.add_among("PodSandboxStatus", count, ms);
-        }
-        for one in pods.iter().cycle().take(self.effort.rounds) {
-            let (_, ms) = timed(runtime.container_status(&one.container)).await?;
-            self.add_among("ContainerStatus", count, ms);
-        }
+        let each = || pods.iter().cycle().take(self.effort.rounds);
+        let pod_lists = each().map(|_| runtime.list_pods());
+        let container_lists = each().map(|_| runtime.list_containers());
+        let pod_statuses = each().map(|one| runtime.pod_status(&one.pod.id));
+        let container_statuses = each().map(|one| runtime.container_status(&one.container));
+        self.ask("ListPodSandbox", count, pod_lists).await?;
+        self.ask("ListContainers", count, container_lists).await?;
+        self.ask("PodSandboxStatus", count, pod_statuses).await?;
+        self.ask("ContainerStatus", count, container_statuses)
+            .await?;
         // containerd's older releases have no answer to one of them.
         for _ in 0..self.effort.rounds / 5 {
             if let Ok(((), ms)) = timed(self.container_stats()).await {
@@ -76,6 +70,19 @@ impl Scale<'_> {
         Ok(())
     }
 
+    async fn ask<T>(
+        &mut self,
+        what: &str,
+        count: usize,
+        questions: impl Iterator<Item: Future<Output = Result<T>>>,
+    ) -> Result<()> {
+        for question in questions {
+            let (_, ms) = timed(question).await?;
+            self.add_among(what, count, ms);
+        }
+        Ok(())
+    }
+
     /// One pod more at a time, when nothing is left to be done of the last one's end.
     async fn starts(&mut self, count: usize) -> Result<()> {
         for _ in 0..self.effort.rounds / 5 {
@@ -84,15 +91,6 @@ impl Scale<'_> {
             self.runtime.end_pod(&started).await?;
             self.add_among("pod start", count, ms);
         }
-        Ok(())
-    }
-
-    async fn pod_status(&self, started: &Started) -> Result<()> {
-        let request = PodSandboxStatusRequest {
-            pod_sandbox_id: started.pod.id.clone(),
-            verbose: false,
-        };
-        self.runtime.client().pod_sandbox_status(request).await?;
         Ok(())
     }
 
