@@ -6,7 +6,7 @@ const V1_UNLIMITED_FROM: u64 = 0x7fff_ffff_ffff_0000;
 
 /// A single number.
 pub(crate) fn number(text: &str) -> Option<u64> {
-    text.trim_ascii().parse().ok()
+    text.trim().parse().ok()
 }
 
 /// A single number, or `max`, `-1` or version 1's largest number for none. The outer option is None

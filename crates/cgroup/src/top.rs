@@ -58,7 +58,7 @@ impl Top {
             Err(Errno::EPERM | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
                 self.has_ids.store(false, Ordering::Relaxed);
             }
-            Err(_) => {}
+            Err(error) => return Err(error.into()),
         }
         self.file(path, name)
     }

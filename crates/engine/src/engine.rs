@@ -187,8 +187,7 @@ impl Engine {
         &self.images
     }
 
-    /// Every pod that there is now, by id. Each is looked at when it is its turn: views of all of them at a time are
-    /// more than what a cpu has at hand.
+    /// Every pod that there is now, by id. Each is looked at when it is its turn.
     pub fn pods(&self) -> impl Iterator<Item = PodView> {
         let pods = self.store.pods().into_iter();
         let config = self.config();

@@ -157,8 +157,8 @@ impl Engine {
         }
     }
 
-    /// Waits until something has happened to a pod or container, and then nothing for so long. For one at a
-    /// time.
+    /// Waits until something has happened to a pod or container, and then nothing for so long at least. For
+    /// one at a time.
     pub async fn rested(&self, long: Duration) {
         let happened = &self.events.happened;
         happened.notified().await;

@@ -1,9 +1,9 @@
-//! Files of cgroups and sysfs by their ids, to which the kernel goes without a walk through names.
+//! Files of cgroups by their ids, to which the kernel goes without a walk through names.
 //!
 //! A walk takes a lock and references at each directory on the way, as kernfs has no way without (it leaves
 //! RCU walks): of four directories it is half of what it takes to open a file. The id is what a file handle
-//! of these file systems holds (name_to_handle_at(2), `FILEID_KERNFS` in linux/exportfs.h). It is never that
-//! of another file later.
+//! of a kernfs holds that has handles, as that of sysfs has not (name_to_handle_at(2), `FILEID_KERNFS` in
+//! linux/exportfs.h). It is never that of another file later.
 
 use libc::file_handle;
 use nix::NixPath;

@@ -109,14 +109,15 @@ impl Engine {
         let request = start_request(&config, &hostname, cgroup_dirs, labels.as_ref())?;
         let greeting = shim.greet().await?;
         let pause = self.phase(Phase::Namespaces, self.start_pause(&shim, request));
-        // Once the shim has been asked: nobody needs them yet.
+        // Nobody needs them yet.
         let files = async {
             let made = files::make(&run_dir, &config, &hostname, labels.as_ref());
             point!("run-pod.files-written");
             made
         };
         let files = self.phase(Phase::PodFiles, files);
-        let (welcome, started, files) = tokio::join!(shim.welcome(greeting), pause, files);
+        // In this order: files are written in one go, and the shim is to be asked before.
+        let (welcome, started, files) = tokio::join!(biased; shim.welcome(greeting), pause, files);
         let (welcome, (started, fds), ()) = (welcome?, started?, files?);
         point!("run-pod.pause-started");
         self.phase(Phase::Network, self.wire(pod, fds)).await?;
