@@ -300,6 +300,46 @@ fn privileged_broken_spec_is_refused_with_its_place() {
 fn privileged_abandoned_start_leaves_no_process() {
     let mut bundle = Bundle::sh("sleep 1000");
     bundle.job["abandon"] = json!(true);
-    // The driver ends only when it has no child any more.
-    assert!(bundle.run().failure.is_none());
+    for alone in [true, false] {
+        bundle.job["alone"] = json!(alone);
+        // The driver ends only when it has no child any more.
+        assert!(bundle.run().failure.is_none());
+    }
+}
+
+#[test]
+fn privileged_process_is_the_same_whether_one_child_makes_it_or_two() {
+    let mut bundle = Bundle::sh("echo $$ /proc/[0-9]* /proc/self/fd/*");
+    let mut failing = Bundle::new(&["/bin/missing"]);
+    let [one, two] = [true, false].map(|alone| {
+        for bundle in [&mut bundle, &mut failing] {
+            bundle.job["alone"] = json!(alone);
+        }
+        let failed = failing.run();
+        (
+            bundle.run().output().to_owned(),
+            failed.error("NotExecutable").to_owned(),
+        )
+    });
+    assert_eq!(one, two);
+    assert!(one.0.starts_with("1 /proc/1 /proc/self/fd/0 "), "{one:?}");
+}
+
+#[test]
+fn privileged_process_is_born_in_no_pid_namespace_that_is_not_its_own() {
+    let refused = |change: fn(&mut Bundle)| {
+        let mut bundle = Bundle::sh("echo executed");
+        change(&mut bundle);
+        bundle.job["alone"] = json!(true);
+        let outcome = bundle.run();
+        let message = outcome.error("InvalidSpec");
+        assert!(message.contains("born in its pid namespace"), "{message}");
+    };
+    refused(|bundle| bundle.without_namespace("pid"));
+    refused(|bundle| bundle.namespace("pid", Some("/proc/self/ns/pid".as_ref())));
+    refused(|bundle| bundle.namespace("user", None));
+    refused(|bundle| {
+        let hook = json!({ "path": bundle.path("rootfs/bin/true") });
+        bundle.spec["hooks"] = json!({ "poststop": [hook] });
+    });
 }

@@ -1,7 +1,8 @@
 //! Measures how long a container takes from the call to the execution of its program, for a bundle
-//! that a person prepares: `start_latency BUNDLE LOWER_DIR [RUNS]` as root, with `--release`.
+//! that a person prepares: `start_latency BUNDLE LOWER_DIR [RUNS [alone]]` as root, with `--release`.
 //!
-//! Each run gets an overlay of its own over `LOWER_DIR`, and the default seccomp profile. Prints the median and the 99th percentile in microseconds of three times: the
+//! Each run gets an overlay of its own over `LOWER_DIR`, and the default seccomp profile, and is done by two
+//! children or, with `alone`, by one. Prints the median and the 99th percentile in microseconds of three times: the
 //! caller's (it does nothing else meanwhile), until the program is executed, and until it has ended.
 
 #![forbid(unsafe_code)]
@@ -27,17 +28,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let witness = SingleThreaded::verify()?;
     set_child_subreaper()?;
     let mut arguments = std::env::args_os().skip(1);
-    let usage = "usage: start_latency BUNDLE LOWER_DIR [RUNS]";
+    let usage = "usage: start_latency BUNDLE LOWER_DIR [RUNS [alone]]";
     let bundle = PathBuf::from(arguments.next().ok_or(usage)?);
     let lower = PathBuf::from(arguments.next().ok_or(usage)?);
     let runs = match arguments.next() {
         Some(runs) => runs.to_str().ok_or(usage)?.parse()?,
         None => DEFAULT_RUNS,
     };
+    let alone = arguments.next().is_some_and(|word| word == "alone");
     let filter = crisp_seccomp::compile(&crisp_seccomp::default_profile(&HashSet::new()))?;
     let mut times = Times::default();
     for _ in 0..runs {
-        measure(&bundle, &lower, &filter, &witness, &mut times)?;
+        measure(&bundle, &lower, &filter, alone, &witness, &mut times)?;
     }
     times.print();
     Ok(())
@@ -68,6 +70,7 @@ fn measure(
     bundle: &Path,
     lower: &Path,
     filter: &Program,
+    alone: bool,
     witness: &SingleThreaded,
     times: &mut Times,
 ) -> Result<(), Box<dyn Error>> {
@@ -92,6 +95,7 @@ fn measure(
         },
         shm: None,
         mounts_from: None,
+        alone,
     };
     let began = Instant::now();
     let mut starting = start(plan, witness)?;
@@ -100,7 +104,9 @@ fn measure(
     times.executed.push(began.elapsed());
     waitid(Id::PIDFd(started.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
     times.ended.push(began.elapsed());
-    waitid(Id::Pid(starting.helper()), WaitPidFlag::WEXITED)?;
+    if let Some(helper) = starting.helper() {
+        waitid(Id::Pid(helper), WaitPidFlag::WEXITED)?;
+    }
     fs::remove_dir_all(&layer)?;
     Ok(())
 }

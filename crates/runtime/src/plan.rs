@@ -24,6 +24,10 @@ pub struct ContainerPlan<'a> {
     /// A process with hardly a mount in its mount namespace, which is taken as what the container's begins
     /// as. The caller's has all mounts of the host, and the kernel copies each.
     pub mounts_from: Option<BorrowedFd<'a>>,
+    /// The process is born in the pid namespace that the spec wants new, and does the work of both stages:
+    /// nobody sees it there, and no second one need be forked. Not with a user namespace, which is to own that of
+    /// pids, nor with hooks, which are run from outside.
+    pub alone: bool,
 }
 
 /// One more process for a container.

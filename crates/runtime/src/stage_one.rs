@@ -87,17 +87,63 @@ pub(crate) fn start(
     child: &Child,
 ) -> Result<Infallible, StartError> {
     let witness = child.witness();
+    let spec = begin(&plan, reporter, child)?;
+    let mut init = gather(plan, &spec, reporter, witness)?;
+    if is_exposed(&init) {
+        init.cgroups.cut_off()?;
+        stage_two::enter_early(&mut init, witness)?;
+    }
+    enter_pids(&init.container.namespaces, &init.joined, witness)?;
+    let born_in = init.cgroups.unified_dir();
+    let options = Spawn {
+        parent: Parent::Grandparent,
+        cgroup: born_in.as_ref().map(AsFd::as_fd),
+        ..Spawn::default()
+    };
+    spawn_second(&options, reporter, child, |child| {
+        stage_two::start(init, reporter, child.witness())
+    })
+}
+
+/// Both stages of a container whose process was born in its pid namespace and its cgroup of version 2.
+pub(crate) fn start_alone(
+    plan: ContainerPlan<'_>,
+    reporter: &Reporter,
+    child: &Child,
+) -> Result<Infallible, StartError> {
+    let spec = begin(&plan, reporter, child)?;
+    let init = gather(plan, &spec, reporter, child.witness())?;
+    stage_two::start(init, reporter, child.witness())
+}
+
+/// Gives the spec to who never returns, so that nobody spends time on freeing it.
+fn begin(plan: &ContainerPlan<'_>, reporter: &Reporter, child: &Child) -> Result<Spec, StartError> {
     let others = [plan.shm, plan.mounts_from].into_iter().flatten();
     memory::prefer_large_steps();
     isolate(child, &kept(reporter, &plan.stdio, others))?;
-    let spec = load(plan.bundle)?;
-    let container = Container::from_spec(&spec)?;
+    load(plan.bundle)
+}
+
+/// Gathers what comes from the host, and enters the user namespace, which is to own what is made from then on.
+fn gather<'a>(
+    plan: ContainerPlan<'a>,
+    spec: &Spec,
+    reporter: &Reporter,
+    witness: &SingleThreaded,
+) -> Result<Init<'a>, StartError> {
+    let container = Container::from_spec(spec)?;
+    if plan.alone {
+        require_alone(&container)?;
+    }
     // Before anything is entered: what attends to the hooks stays where the caller is.
-    let hooks = hooks::prepare(&plan, &spec, &container, reporter, witness)?;
+    let hooks = hooks::prepare(&plan, spec, &container, reporter, witness)?;
     let users = users::namespace(&container, witness)?;
     let joined = open_joined(&container.namespaces)?;
     keep_hosts_sysctls(&container, &joined)?;
-    let cgroups = Cgroups::open(plan.cgroup_dirs)?;
+    let cgroups = match plan.alone {
+        true => Cgroups::open_tasks(plan.cgroup_dirs)?,
+        false => Cgroups::open(plan.cgroup_dirs)?,
+    };
     let users_fd = users.as_ref().map(AsFd::as_fd);
     let mounts = sources::open(&plan, &container, users_fd, witness)?;
     let devices = devices::open(&container, users_fd.is_some())?;
@@ -106,10 +152,8 @@ pub(crate) fn start(
     own_pipes(&plan.stdio, container.process.uid, &container.id_maps)?;
     limits::prepare(&container.process)?;
     join_keyring(&container.process)?;
-    // Who is root of another user namespace cannot trace the second stage; hooks see the host's files.
-    let is_exposed = joins(&joined, Kind::Pid) && users.is_none() && hooks.is_none();
     enter_users(users_fd, witness)?;
-    let mut init = Init {
+    Ok(Init {
         // Hooks see the host's files, and the kernel makes a procfs for a user namespace only in sight of one.
         mounts_from: plan
             .mounts_from
@@ -128,21 +172,27 @@ pub(crate) fn start(
         cgroups,
         stdio: plan.stdio,
         seccomp: plan.seccomp,
-    };
-    if is_exposed {
-        init.cgroups.cut_off()?;
-        stage_two::enter_early(&mut init, witness)?;
-    }
-    enter_pids(&init.container.namespaces, &init.joined, witness)?;
-    let born_in = init.cgroups.unified_dir();
-    let options = Spawn {
-        parent: Parent::Grandparent,
-        cgroup: born_in.as_ref().map(AsFd::as_fd),
-        ..Spawn::default()
-    };
-    spawn_second(&options, reporter, child, |child| {
-        stage_two::start(init, reporter, child.witness())
     })
+}
+
+/// Whether processes of others are in sight of the second stage from its first instruction. Who is root of
+/// another user namespace cannot trace it; hooks see the host's files.
+fn is_exposed(init: &Init<'_>) -> bool {
+    joins(&init.joined, Kind::Pid)
+        && init.user_namespace == UserNamespace::Callers
+        && init.hooks.is_none()
+}
+
+fn require_alone(container: &Container) -> Result<(), StartError> {
+    let namespaces = &container.namespaces;
+    let own_pids = namespaces.new.contains(&Kind::Pid) && !namespaces.has(Kind::User);
+    match own_pids && container.hooks.is_empty() {
+        true => Ok(()),
+        false => Err(StartError::invalid(
+            "a process that is born in its pid namespace needs a new one in the spec, no user namespace and \
+             no hooks",
+        )),
+    }
 }
 
 /// The first stage of an exec'd process, which was born in the container's cgroup of version 2.

@@ -6,6 +6,7 @@ use crate::report::{self, Report, Reporter};
 use crate::stage_one::{self, Cgroups};
 use crisp_sys::process::{self, Child, SingleThreaded, Spawn, Spawned};
 use nix::errno::Errno;
+use nix::sched::CloneFlags;
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use nix::unistd::Pid;
 use std::io;
@@ -26,13 +27,14 @@ pub enum Error {
 /// A start under way. Its descriptor is readable when [`Starting::finish`] has news.
 ///
 /// Two children of the caller belong to it and are the caller's to reap: the helper, which always
-/// ends soon, and once told the process itself, even when the start fails. A caller that reaps
+/// ends soon, and once told the process itself, even when the start fails. A process that is started
+/// [alone](ContainerPlan::alone) has no helper, and is there from the beginning. A caller that reaps
 /// children it does not know must call `finish` until it is pending before it concludes that an exit
 /// is nobody's: the process may have ended already.
 #[derive(Debug)]
 pub struct Starting {
     socket: OwnedFd,
-    helper: Spawned,
+    helper: Option<Spawned>,
     process: Option<Spawned>,
     terminal: Option<OwnedFd>,
     poststop_hooks: bool,
@@ -60,9 +62,25 @@ pub struct Started {
 /// # Errors
 /// When no child can be made.
 pub fn start(plan: ContainerPlan<'_>, witness: &SingleThreaded) -> Result<Starting, Error> {
+    if plan.alone {
+        return start_alone(plan, witness);
+    }
     begin(witness, |reporter, child| {
         stage_one::start(plan, reporter, child).map(|never| match never {})
     })
+}
+
+fn start_alone(plan: ContainerPlan<'_>, witness: &SingleThreaded) -> Result<Starting, Error> {
+    let cgroup = Cgroups::unified(plan.cgroup_dirs).map_err(Error::Birthplace)?;
+    let options = Spawn {
+        namespaces: Some(CloneFlags::CLONE_NEWPID),
+        cgroup: cgroup.as_ref().map(AsFd::as_fd),
+        ..Spawn::default()
+    };
+    let (socket, process) = fork(&options, witness, |reporter, child| {
+        stage_one::start_alone(plan, reporter, child).map(|never| match never {})
+    })?;
+    Ok(Starting::new(socket, None, Some(process)))
 }
 
 /// Begins to execute one more process in a container, like [`start`].
@@ -75,39 +93,35 @@ pub fn exec(plan: ExecPlan<'_>, witness: &SingleThreaded) -> Result<Starting, Er
         cgroup: cgroup.as_ref().map(AsFd::as_fd),
         ..Spawn::default()
     };
-    begin_with(&options, witness, |reporter, child| {
+    let (socket, helper) = fork(&options, witness, |reporter, child| {
         stage_one::exec(plan, reporter, child).map(|never| match never {})
-    })
+    })?;
+    Ok(Starting::new(socket, Some(helper), None))
 }
 
 pub(crate) fn begin(
     witness: &SingleThreaded,
     helper: impl FnOnce(&Reporter, &Child) -> Result<(), StartError>,
 ) -> Result<Starting, Error> {
-    begin_with(&Spawn::default(), witness, helper)
+    let (socket, helper) = fork(&Spawn::default(), witness, helper)?;
+    Ok(Starting::new(socket, Some(helper), None))
 }
 
-fn begin_with(
+/// A child that reports by the socket.
+fn fork(
     options: &Spawn<'_>,
     witness: &SingleThreaded,
-    helper: impl FnOnce(&Reporter, &Child) -> Result<(), StartError>,
-) -> Result<Starting, Error> {
+    body: impl FnOnce(&Reporter, &Child) -> Result<(), StartError>,
+) -> Result<(OwnedFd, Spawned), Error> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(Error::Socket)?;
     let reporter = Reporter(theirs);
-    let helper = process::spawn(options, witness, |child| {
-        conclude(helper(&reporter, child), &reporter)
+    let child = process::spawn(options, witness, |child| {
+        conclude(body(&reporter, child), &reporter)
     })
     .map_err(Error::Spawn)?;
-    Ok(Starting {
-        socket: ours,
-        helper,
-        process: None,
-        terminal: None,
-        poststop_hooks: false,
-        phase: Phase::SettingUp,
-    })
+    Ok((ours, child))
 }
 
 /// The exit status of a stage, whose failure it reports; when nobody listens any more, nobody minds.
@@ -122,10 +136,21 @@ pub(crate) fn conclude(result: Result<(), StartError>, reporter: &Reporter) -> u
 }
 
 impl Starting {
-    /// The child that does the first stage's work, for a caller that keeps books of its children.
+    fn new(socket: OwnedFd, helper: Option<Spawned>, process: Option<Spawned>) -> Self {
+        Self {
+            socket,
+            helper,
+            process,
+            terminal: None,
+            poststop_hooks: false,
+            phase: Phase::SettingUp,
+        }
+    }
+
+    /// The child that does the first stage's work for another one, for a caller that keeps books of its children.
     #[must_use]
-    pub fn helper(&self) -> Pid {
-        self.helper.pid
+    pub fn helper(&self) -> Option<Pid> {
+        self.helper.as_ref().map(|spawned| spawned.pid)
     }
 
     /// The process itself, as soon as it is known to exist.
@@ -198,9 +223,8 @@ impl Starting {
     }
 
     fn kill(&self) {
-        process::kill(&self.helper.pidfd);
-        if let Some(process) = &self.process {
-            process::kill(&process.pidfd);
+        for child in self.helper.iter().chain(&self.process) {
+            process::kill(&child.pidfd);
         }
     }
 }

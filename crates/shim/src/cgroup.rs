@@ -118,6 +118,24 @@ impl Cgroup {
             .collect()
     }
 
+    /// Moves a process that may be long in dying, as it waits for a file system, into the shim's own group of
+    /// version 2: that of the container can be removed without it.
+    pub(crate) fn expel(&self, pid: Pid) -> io::Result<()> {
+        let Some(dir) = unified(&self.dirs).map(|position| &self.dirs[position]) else {
+            return Ok(());
+        };
+        // It may be gone, or be elsewhere.
+        let its = membership(&pid.to_string()).ok();
+        let Some(root) = its.and_then(|its| root_of(dir, &its)) else {
+            return Ok(());
+        };
+        let procs = root.join(membership("self")?).join("cgroup.procs");
+        match write_existing(&procs, &pid.to_string()) {
+            Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(()),
+            moved => moved,
+        }
+    }
+
     fn freeze(&self) -> bool {
         self.set_freezer("FROZEN")
     }
@@ -131,10 +149,30 @@ impl Cgroup {
 
 /// Takes out the directory of the version 2 hierarchy, which a process can be born in.
 pub(crate) fn take_unified(dirs: &mut Vec<PathBuf>) -> Option<PathBuf> {
-    let unified = |dir: &PathBuf| dir.join("cgroup.controllers").exists();
+    unified(dirs).map(|position| dirs.remove(position))
+}
+
+fn unified(dirs: &[PathBuf]) -> Option<usize> {
     // The last by custom: each look takes as long as opening a file.
-    let position = dirs.iter().rposition(unified)?;
-    Some(dirs.remove(position))
+    dirs.iter()
+        .rposition(|dir| dir.join("cgroup.controllers").exists())
+}
+
+/// The group of version 2 that a process is in, relative to the root of the hierarchy (cgroups(7)).
+fn membership(process: &str) -> io::Result<PathBuf> {
+    let memberships = fs::read_to_string(format!("/proc/{process}/cgroup"))?;
+    let mut lines = memberships.lines();
+    let path = lines.find_map(|line| line.strip_prefix("0::/"));
+    path.map(PathBuf::from)
+        .ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Where a hierarchy is mounted, of which `dir` is the group `path`.
+fn root_of<'a>(dir: &'a Path, path: &Path) -> Option<&'a Path> {
+    let is_it = dir.ends_with(path);
+    dir.ancestors()
+        .nth(path.components().count())
+        .filter(|_| is_it)
 }
 
 /// Has the calling process join a cgroup of version 1 by its directory. Writing to `tasks` moves the one

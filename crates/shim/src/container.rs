@@ -3,6 +3,7 @@
 use crate::cgroup::Cgroup;
 use crate::connection::{Answer, ReplyTo, Waiters};
 use crate::failure::RequestError;
+use crate::journal::journal;
 use crate::log::Log;
 use crate::poller::{Event, Interest, Key, Poller, Watched};
 use crate::poststop::Poststop;
@@ -136,6 +137,7 @@ impl Container {
             },
             shm: pod.shm,
             mounts_from: Some(pod.pause),
+            alone: request.alone,
         };
         let command_line = command_line(request, pod.paths);
         let start = match &command_line {
@@ -314,6 +316,14 @@ impl Container {
         start.abandon();
         // Also what was made and not told of.
         self.cgroup.kill();
+        if let Some(process) = start.process()
+            && let Err(error) = self.cgroup.expel(process)
+        {
+            journal!(
+                "container {}: {process} stays in its cgroup: {error}",
+                self.id
+            );
+        }
         if start.has_poststop_hooks() {
             self.poststop = Poststop::Hooks(self.bundle.clone());
         }

@@ -5,7 +5,7 @@
 //!
 //! ```json
 //! { "bundle": "/dir", "overlay": { "lower": ["/dir"], "upper": "/dir", "work": "/dir" },
-//!   "cgroups": ["/dir"], "terminal": false, "seccomp": [0], "shm": false,
+//!   "cgroups": ["/dir"], "alone": true, "terminal": false, "seccomp": [0], "shm": false,
 //!   "exec": [ { "args": ["sh"] } ] }
 //! ```
 //!
@@ -65,6 +65,7 @@ fn run(job: &Value, witness: &SingleThreaded) -> Result<Value> {
         seccomp: filter(&seccomp),
         shm: shm.as_ref().map(AsFd::as_fd),
         mounts_from: None,
+        alone: job["alone"] == true,
     };
     let mut starting = start(plan, witness)?;
     if job["abandon"] == true {
@@ -134,7 +135,7 @@ fn finish(mut starting: Starting) -> Result<Result<Started, StartError>> {
         let mut fds = [PollFd::new(starting.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::NONE)?;
     };
-    wait(helper)?;
+    helper.map(wait).transpose()?;
     if result.is_err()
         && let Some(process) = starting.process()
     {

@@ -203,10 +203,24 @@ impl Bundle {
 
     /// Writes spec and job; returns the path of the latter.
     pub(crate) fn write(&self) -> PathBuf {
-        let job = self.path("job.json");
+        let path = self.path("job.json");
         fs::write(self.path("config.json"), self.spec.to_string()).unwrap();
-        fs::write(&job, self.job.to_string()).unwrap();
-        job
+        let mut job = self.job.clone();
+        if job["alone"].is_null() {
+            job["alone"] = self.may_be_alone().into();
+        }
+        fs::write(&path, job.to_string()).unwrap();
+        path
+    }
+
+    /// As the daemon decides it.
+    fn may_be_alone(&self) -> bool {
+        let namespaces = self.spec["linux"]["namespaces"].as_array().unwrap();
+        let mut own = namespaces.iter().filter(|n| n["path"].is_null());
+        let users = |n: &Value| n["type"] == "user";
+        own.any(|n| n["type"] == "pid")
+            && !namespaces.iter().any(users)
+            && self.spec["hooks"].is_null()
     }
 }
 

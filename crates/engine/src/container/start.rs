@@ -169,6 +169,7 @@ impl Engine {
             stdin_once: config.stdin_once,
             pod_shm: has_pod_shm(config),
             runtime: runtime.map(OciRuntime::from),
+            alone: is_alone(config),
         })
     }
 
@@ -182,6 +183,13 @@ impl Engine {
 pub(crate) fn has_pod_shm(config: &ContainerConfig) -> bool {
     let is_shm = |mount: &Mount| Path::new(&mount.container_path) == Path::new("/dev/shm");
     config.security.namespaces.ipc != NamespaceMode::Node && !config.mounts.iter().any(is_shm)
+}
+
+/// Whether the container has a pid namespace of its own in which its process can be born: one that a user
+/// namespace need not own, and without hooks, which CDI alone brings.
+fn is_alone(config: &ContainerConfig) -> bool {
+    let modes = &config.security.namespaces;
+    modes.pid == NamespaceMode::Container && modes.user.is_none() && config.cdi_devices.is_empty()
 }
 
 /// The event of a start that a shim reports.

@@ -90,6 +90,10 @@ impl Hooks {
         Ok(Self(all))
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn at(&self, point: Point) -> impl Iterator<Item = &Hook> {
         self.0.iter().filter(move |hook| hook.point == point)
     }

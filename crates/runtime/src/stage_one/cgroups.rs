@@ -7,6 +7,7 @@ use crisp_sys::mount::{Recursion, clone_mount_at};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Pid, write};
 use std::fs::read_to_string;
 use std::os::fd::OwnedFd;
@@ -39,6 +40,20 @@ impl Cgroups {
             all.tasks.extend(tasks_of(dir)?);
         }
         Ok(all)
+    }
+
+    /// The directory of version 2, if there is one, which is the last by custom.
+    pub(crate) fn unified(dirs: &[PathBuf]) -> Result<Option<OwnedFd>, StartError> {
+        for dir in dirs.iter().rev() {
+            let opened = open_directory(dir)?;
+            let fs_type = fstatfs(&opened)
+                .step("look at cgroup", dir)?
+                .filesystem_type();
+            if fs_type == CGROUP2_SUPER_MAGIC {
+                return Ok(Some(opened));
+            }
+        }
+        Ok(None)
     }
 
     /// The directory of version 2, if there is one, in which a process that joins a container is to be born. Where the

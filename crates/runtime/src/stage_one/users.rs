@@ -4,11 +4,12 @@ use crate::error::{Context, StartError};
 use crate::spec::{Container, IdMap, IdMaps, id_map_lines};
 use crisp_sys::namespace::{Kind, open_namespace};
 use crisp_sys::process::{self, SingleThreaded, Spawn, Spawned};
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Pid, pipe2, read};
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 /// The user namespace of a container; none: the caller's.
@@ -59,13 +60,25 @@ pub(super) fn new_namespace(
 }
 
 fn map_and_open(holder: &Spawned, maps: &IdMaps) -> Result<OwnedFd, StartError> {
-    let file = |name: &str| PathBuf::from(format!("/proc/{}/{name}", holder.pid));
+    let number = number_in_proc(&holder.pidfd)?;
+    let file = |name: &str| PathBuf::from(format!("/proc/{number}/{name}"));
     for (name, maps) in [("uid_map", &maps.uids), ("gid_map", &maps.gids)] {
         let path = file(name);
         fs::write(&path, id_map_lines(maps)).step("write", &path)?;
     }
     let path = file("ns/user");
     open_namespace(&path, Kind::User).step("open", &path)
+}
+
+/// What a process is called in /proc, the host's: to who was born in a pid namespace it is another number.
+fn number_in_proc(pidfd: &OwnedFd) -> Result<String, StartError> {
+    let path = PathBuf::from(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()));
+    let info = fs::read_to_string(&path).step("read", &path)?;
+    let number = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+    match number.map(str::trim).filter(|number| *number != "-1") {
+        Some(number) => Ok(number.to_owned()),
+        None => Err(Errno::ESRCH).step("find a process by", path),
+    }
 }
 
 /// The mappings of the user namespace of a process, as seen from the caller's.

@@ -79,6 +79,7 @@ fn packets_have_the_bytes_they_always_had() {
             program: "/r".to_owned(),
             arguments: vec!["-d".to_owned()],
         }),
+        alone: true,
     };
     let exec = Exec {
         container_id: id(),
