@@ -28,7 +28,7 @@ pub(crate) fn create<'a>(
             have_children_copy(&mount.dir, path.parent());
         }
         make_dir(&mount.dir, path, &mut made)?;
-        prepare(mount, path)
+        prepare(hierarchies, mount, path)
     });
     if result.is_err() {
         for dir in made.iter().rev() {
@@ -62,11 +62,11 @@ fn make_dir(mount_point: &Path, path: &CgroupPath, made: &mut Vec<PathBuf>) -> R
 }
 
 /// What a new version 1 cgroup needs before a process can join it.
-fn prepare(mount: &Mount, path: &CgroupPath) -> Result<(), Error> {
+fn prepare(hierarchies: &Hierarchies, mount: &Mount, path: &CgroupPath) -> Result<(), Error> {
     if mount.carries(Controller::CpuSet) {
         fill_cpuset(&mount.dir, path)?;
     }
-    if mount.carries(Controller::Memory) {
+    if mount.carries(Controller::Memory) && !hierarchies.accounts_hierarchically() {
         account_hierarchically(&path.below(&mount.dir))?;
     }
     Ok(())
@@ -107,14 +107,19 @@ fn cpuset(dir: &Path, name: &str) -> Result<String, Error> {
     Ok(list.trim().into())
 }
 
+const USE_HIERARCHY: &str = "memory.use_hierarchy";
+
+/// Whether the memory of what is below a cgroup counts for it.
+pub(crate) fn has_children_counted(dir: &Path) -> bool {
+    file::read(dir, USE_HIERARCHY).is_ok_and(|value| value.trim() == "1")
+}
+
 /// Makes a cgroup's memory count for its ancestors. Since Linux 5.11 it always does; before, a cgroup
 /// has to say so before it has children.
 fn account_hierarchically(dir: &Path) -> Result<(), Error> {
-    const FILE: &str = "memory.use_hierarchy";
-    match file::read(dir, FILE) {
-        Ok(value) if value.trim() == "0" => {
-            file::write(dir, FILE, "1").map_err(Error::io("set memory.use_hierarchy in", dir))
-        }
+    match file::read(dir, USE_HIERARCHY) {
+        Ok(value) if value.trim() == "0" => file::write(dir, USE_HIERARCHY, "1")
+            .map_err(Error::io("set memory.use_hierarchy in", dir)),
         Err(error) if !file::is_gone(&error) => {
             Err(Error::io("read memory.use_hierarchy in", dir)(error))
         }

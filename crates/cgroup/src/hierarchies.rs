@@ -23,6 +23,8 @@ struct Found {
     controllers: Vec<Controller>,
     /// That of each; none where it could not be opened.
     tops: Vec<Option<Top>>,
+    /// Whether the memory of every cgroup counts for its ancestors, without being told to.
+    accounts_hierarchically: bool,
 }
 
 /// One hierarchy.
@@ -102,8 +104,12 @@ impl Hierarchies {
             .collect();
         if !on_v1.is_empty() {
             let tops = mounts.iter().map(|mount| Top::open(&mount.dir)).collect();
+            let memory = mounts.iter().find(|m| m.carries(Controller::Memory));
             return Ok(Self(Arc::new(Found {
                 version: Version::V1,
+                // What the topmost does, all below it do.
+                accounts_hierarchically: memory
+                    .is_some_and(|m| create::has_children_counted(&m.dir)),
                 mounts,
                 controllers: on_v1,
                 tops,
@@ -124,7 +130,13 @@ impl Hierarchies {
             mounts: vec![unified],
             controllers,
             tops,
+            accounts_hierarchically: true,
         })))
+    }
+
+    /// Whether a new cgroup need not be told to have its memory count for its ancestors.
+    pub(crate) fn accounts_hierarchically(&self) -> bool {
+        self.0.accounts_hierarchically
     }
 
     /// Which interface carries the controllers.

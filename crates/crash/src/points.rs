@@ -11,6 +11,7 @@ pub const POINTS: &[&str] = &[
     "run-pod.files-written",
     "run-pod.cgroup-made",
     "run-pod.pause-cgroup-made",
+    "run-pod.asked",
     "run-pod.pause-started",
     "run-pod.netns-file-made",
     "run-pod.netns-pinned",
@@ -19,8 +20,8 @@ pub const POINTS: &[&str] = &[
     "run-pod.failed",
     // The start of a shim.
     "spawn.listening",
-    "spawn.executed",
     "spawn.connected",
+    "spawn.executed",
     // Records of pods and containers.
     "record.written",
     "record.renamed",

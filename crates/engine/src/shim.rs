@@ -9,7 +9,7 @@ use crisp_model::PodId;
 use crisp_shim_api::message::{
     self, Exit, Failure, Packet, Process, event, failure, packet, reply, request,
 };
-use crisp_shim_api::{ConnectError, PodPaths};
+use crisp_shim_api::{ConnectError, PodPaths, SpawnError};
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
@@ -76,6 +76,12 @@ struct Pending {
     hook: Option<Hook>,
 }
 
+/// A shim that is still to be started. What it is asked meanwhile waits for it.
+pub(crate) struct Unborn {
+    shim: Arc<Shim>,
+    listener: crisp_shim_api::Listener,
+}
+
 /// A request that was sent.
 #[derive(Debug)]
 pub(crate) struct Asked {
@@ -85,18 +91,12 @@ pub(crate) struct Asked {
 }
 
 impl Shim {
-    /// Starts a shim.
-    pub(crate) fn spawn(
-        pod: &PodId,
-        exe: &OwnedFd,
-        runtime_dir: &Path,
-        reaper: &Reaper,
-        listener: Listener,
-    ) -> Result<Arc<Self>> {
-        let spawned = crisp_shim_api::spawn(exe.as_fd(), &PodPaths::new(runtime_dir))
-            .map_err(|e| Error::Shim(format!("cannot be started: {}", chain(&e))))?;
-        reaper.expect(spawned.pid);
-        Self::attach(pod, spawned.connection, listener)
+    /// Prepares for a shim.
+    pub(crate) fn expect(pod: &PodId, runtime_dir: &Path) -> Result<Unborn> {
+        let (listener, socket) =
+            crisp_shim_api::listen(&PodPaths::new(runtime_dir)).map_err(not_started)?;
+        let shim = Self::over(pod, socket)?;
+        Ok(Unborn { shim, listener })
     }
 
     /// Connects to a shim that runs already, and gives what it says of its pod; none: there is none.
@@ -110,7 +110,8 @@ impl Shim {
             Err(ConnectError::NotListening) => return Ok(None),
             Err(error) => return Err(Error::Shim(format!("cannot be reached: {}", chain(&error)))),
         };
-        let shim = Self::attach(pod, socket, listener)?;
+        let shim = Self::over(pod, socket)?;
+        shim.attend(listener);
         match shim.hello().await {
             Ok(welcome) => Ok(Some((shim, welcome))),
             Err(Error::Shim(_)) if shim.is_closed() => Ok(None),
@@ -121,20 +122,23 @@ impl Shim {
         }
     }
 
-    fn attach(pod: &PodId, socket: OwnedFd, listener: Listener) -> Result<Arc<Self>> {
+    fn over(pod: &PodId, socket: OwnedFd) -> Result<Arc<Self>> {
         let failed = |e: io::Error| Error::Shim(format!("socket cannot be watched: {e}"));
         let socket = StdSocket::from(socket);
         socket.set_nonblocking(true).map_err(failed)?;
-        let shim = Arc::new(Self {
+        Ok(Arc::new(Self {
             pod: pod.clone(),
             socket: UnixDatagram::from_std(socket).map_err(failed)?,
             next_id: AtomicU64::new(1),
             waiting: Mutex::default(),
             closed: watch::Sender::new(false),
             abandoned: Notify::new(),
-        });
-        tokio::spawn(read_packets(shim.clone(), listener));
-        Ok(shim)
+        }))
+    }
+
+    /// Listens to the shim from now on.
+    fn attend(self: &Arc<Self>, listener: Listener) {
+        tokio::spawn(read_packets(self.clone(), listener));
     }
 
     /// The first exchange on a connection.
@@ -175,6 +179,30 @@ impl Shim {
     }
 
     async fn ask(&self, body: request::Body, fds: &[OwnedFd], hook: Option<Hook>) -> Result<Asked> {
+        let asked = self.expect_answer(hook)?;
+        let packet = crisp_shim_api::request(asked.id, body);
+        match timeout_at(asked.deadline, self.send(&packet, fds)).await {
+            Ok(Ok(())) => Ok(asked),
+            Ok(Err(error)) => {
+                self.waiting().replies.remove(&asked.id);
+                Err(error)
+            }
+            Err(_) => Err(self.give_up(asked.id)),
+        }
+    }
+
+    /// Asks without waiting for room on the socket, of which a shim that is still to come up has enough.
+    pub(crate) fn ask_now(&self, body: request::Body, fds: &[OwnedFd]) -> Result<Asked> {
+        let asked = self.expect_answer(None)?;
+        let packet = crisp_shim_api::request(asked.id, body);
+        self.try_send(&packet, fds).map_err(|error| {
+            self.waiting().replies.remove(&asked.id);
+            unsent(&error)
+        })?;
+        Ok(asked)
+    }
+
+    fn expect_answer(&self, hook: Option<Hook>) -> Result<Asked> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         {
@@ -190,23 +218,15 @@ impl Shim {
             }
             waiting.replies.insert(id, Pending { answer, hook });
         }
-        let asked = Asked {
+        Ok(Asked {
             id,
             answered,
             deadline: Instant::now() + ANSWER_TIMEOUT,
-        };
-        let packet = crisp_shim_api::request(id, body);
-        match timeout_at(asked.deadline, self.send(&packet, fds)).await {
-            Ok(Ok(())) => Ok(asked),
-            Ok(Err(error)) => {
-                self.waiting().replies.remove(&asked.id);
-                Err(error)
-            }
-            Err(_) => Err(self.give_up(asked.id)),
-        }
+        })
     }
 
-    async fn answer(&self, asked: Asked) -> Result<Answer> {
+    /// Waits for the answer to what was asked. A failure that the shim reports is an error here.
+    pub(crate) async fn answer(&self, asked: Asked) -> Result<Answer> {
         let (body, fds) = match timeout_at(asked.deadline, asked.answered).await {
             Ok(answer) => answer.map_err(|_| gone())?,
             Err(_) => return Err(self.give_up(asked.id)),
@@ -240,9 +260,7 @@ impl Shim {
     }
 
     async fn send(&self, packet: &Packet, fds: &[OwnedFd]) -> Result<()> {
-        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        let send =
-            || crisp_shim_api::try_send(self.socket.as_fd(), packet, &fds).map_err(io::Error::from);
+        let send = || self.try_send(packet, fds);
         let sent = match send() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.socket.async_io(Interest::WRITABLE, send).await
@@ -250,13 +268,12 @@ impl Shim {
             // Without a look at whether there is room, of which a new socket does not know at first.
             sent => sent,
         };
-        match sent {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                Err(Error::invalid("request", error.to_string()))
-            }
-            Err(_) => Err(gone()),
-        }
+        sent.map_err(|error| unsent(&error))
+    }
+
+    fn try_send(&self, packet: &Packet, fds: &[OwnedFd]) -> io::Result<()> {
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        crisp_shim_api::try_send(self.socket.as_fd(), packet, &fds).map_err(io::Error::from)
     }
 
     async fn receive(&self) -> io::Result<(Packet, Vec<OwnedFd>)> {
@@ -310,6 +327,25 @@ impl Shim {
     }
 }
 
+impl Unborn {
+    /// The connection to it.
+    pub(crate) fn shim(&self) -> &Arc<Shim> {
+        &self.shim
+    }
+
+    /// Starts the shim.
+    pub(crate) fn spawn(
+        self,
+        exe: &OwnedFd,
+        reaper: &Reaper,
+        listener: Listener,
+    ) -> Result<Arc<Shim>> {
+        reaper.expect(self.listener.spawn(exe.as_fd()).map_err(not_started)?);
+        self.shim.attend(listener);
+        Ok(self.shim)
+    }
+}
+
 impl fmt::Debug for Shim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shim")
@@ -352,6 +388,17 @@ async fn read_packets(shim: Arc<Shim>, listener: Listener) {
     }
     shim.lose();
     listener(ShimEvent::Lost);
+}
+
+fn not_started(error: SpawnError) -> Error {
+    Error::Shim(format!("cannot be started: {}", chain(&error)))
+}
+
+fn unsent(error: &io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::InvalidInput => Error::invalid("request", error.to_string()),
+        _ => gone(),
+    }
 }
 
 fn gone() -> Error {

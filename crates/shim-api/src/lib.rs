@@ -29,7 +29,7 @@ pub use packet::{
 pub use paths::{PodPaths, is_valid_id};
 pub use pid_file::ShimPid;
 pub use socket::{ConnectError, accept, connect};
-pub use spawn::{LISTENER_FD, SpawnError, Spawned, spawn};
+pub use spawn::{LISTENER_FD, Listener, SpawnError, listen};
 
 /// The version of the protocol that this build speaks.
 pub const VERSION: u32 = 1;

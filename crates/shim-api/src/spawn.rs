@@ -27,13 +27,11 @@ pub const LISTENER_FD: RawFd = 3;
 /// the shim has one thread, and only the environment can turn it off (ld.so(8)).
 const ONE_FREE_LIST: &CStr = c"GLIBC_TUNABLES=glibc.malloc.tcache_count=0";
 
-/// A shim that was started.
+/// The listening socket of a shim that is still to be started.
 #[derive(Debug)]
-pub struct Spawned {
-    /// The shim, a child of the caller, who reaps it.
-    pub pid: Pid,
-    /// A connection that the shim takes as soon as it is up.
-    pub connection: OwnedFd,
+pub struct Listener {
+    socket: OwnedFd,
+    paths: PodPaths,
 }
 
 /// A shim could not be started; no process is left.
@@ -56,25 +54,37 @@ pub enum SpawnError {
     },
 }
 
-/// Starts the shim of a pod from `shim_exe`, a sealed copy of its program, in an existing runtime
-/// directory that has no living shim. It does not wait for the shim to come up.
+/// Prepares for the shim of a pod, in an existing runtime directory that has no living shim. Gives a
+/// connection, too, that the shim takes as soon as it is up: what is sent by it waits until then.
 ///
 /// # Errors
 /// See [`SpawnError`].
-pub fn spawn(shim_exe: BorrowedFd<'_>, paths: &PodPaths) -> Result<Spawned, SpawnError> {
+pub fn listen(paths: &PodPaths) -> Result<(Listener, OwnedFd), SpawnError> {
     match connect(paths) {
         Err(ConnectError::NotListening) => {}
         Ok(_) | Err(ConnectError::Hanging) => return Err(SpawnError::AlreadyRunning),
         Err(error) => return Err(SpawnError::Socket(error)),
     }
     make_exits_dir(paths)?;
-    let listener = listen_at(paths).map_err(SpawnError::Socket)?;
+    let socket = listen_at(paths).map_err(SpawnError::Socket)?;
     point!("spawn.listening");
-    let pid = execute(shim_exe, listener.as_fd(), paths)?;
-    point!("spawn.executed");
     let connection = connect(paths).map_err(SpawnError::Socket)?;
     point!("spawn.connected");
-    Ok(Spawned { pid, connection })
+    let paths = paths.clone();
+    Ok((Listener { socket, paths }, connection))
+}
+
+impl Listener {
+    /// Starts the shim from `shim_exe`, a sealed copy of its program, without waiting for it to come up. It is
+    /// a child of the caller, who reaps it.
+    ///
+    /// # Errors
+    /// [`SpawnError::Io`].
+    pub fn spawn(self, shim_exe: BorrowedFd<'_>) -> Result<Pid, SpawnError> {
+        let pid = execute(shim_exe, self.socket.as_fd(), &self.paths)?;
+        point!("spawn.executed");
+        Ok(pid)
+    }
 }
 
 fn make_exits_dir(paths: &PodPaths) -> Result<(), SpawnError> {

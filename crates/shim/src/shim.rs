@@ -92,7 +92,7 @@ pub(crate) enum Next {
 }
 
 /// Runs the shim of the pod with this runtime directory until it is told to end. Its socket is the
-/// descriptor that [`crisp_shim_api::spawn`] leaves it.
+/// descriptor that [`crisp_shim_api::Listener::spawn`] leaves it.
 ///
 /// # Errors
 /// See [`ShimError`]; the pod is left as it is.

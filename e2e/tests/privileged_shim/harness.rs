@@ -6,7 +6,7 @@ use crisp_shim_api::message::{
     Attach, Done, Exec, Exit, Failure, Hello, Shutdown, StartContainer, StartPod, event, packet,
     reply, request,
 };
-use crisp_shim_api::{PodPaths, VERSION, recv, send, spawn};
+use crisp_shim_api::{PodPaths, VERSION, listen, recv, send};
 use crisp_sys::memfd::sealed_copy;
 use nix::sys::signal::kill;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -226,19 +226,20 @@ impl Pod {
         fs::create_dir(&runtime_dir).unwrap();
         let paths = PodPaths::new(&runtime_dir);
         let cgroups = Cgroups::new(&name);
-        let spawned = spawn(shim_program().as_fd(), &paths).unwrap();
-        let (daemon, welcome) = Daemon::greet(spawned.connection);
+        let (listener, connection) = listen(&paths).unwrap();
+        let shim = listener.spawn(shim_program().as_fd()).unwrap();
+        let (daemon, welcome) = Daemon::greet(connection);
         let reply::Body::Welcome(welcome) = welcome else {
             panic!("{welcome:?}")
         };
-        let shim_pid = u32::try_from(spawned.pid.as_raw()).unwrap();
+        let shim_pid = u32::try_from(shim.as_raw()).unwrap();
         assert_eq!((welcome.shim_pid, welcome.pause_pid), (shim_pid, 0));
         Self {
             name,
             dir,
             paths,
             cgroups,
-            shim: spawned.pid,
+            shim,
             daemon,
             pause: 0,
             lent_mounts: None,

@@ -2,7 +2,7 @@
 
 use crate::harness::*;
 use crisp_shim_api::message::{StartPod, event, failure, reply, request};
-use crisp_shim_api::{ConnectError, ShimPid, connect, spawn};
+use crisp_shim_api::{ConnectError, ShimPid, connect, listen};
 use crisp_sys::mount::clones_detached;
 use nix::sys::signal::kill;
 use nix::sys::wait::waitpid;
@@ -173,9 +173,9 @@ fn privileged_death_of_the_shim_is_that_of_pause() {
     ));
     let recorded = ShimPid::read(&pod.paths).unwrap().unwrap();
     assert!(!recorded.is_alive());
-    let spawned = spawn(shim_program().as_fd(), &pod.paths).unwrap();
-    pod.shim = spawned.pid;
-    pod.daemon = Daemon::greet(spawned.connection).0;
+    let (listener, connection) = listen(&pod.paths).unwrap();
+    pod.shim = listener.spawn(shim_program().as_fd()).unwrap();
+    pod.daemon = Daemon::greet(connection).0;
     pod.finish();
 }
 

@@ -9,7 +9,7 @@ use crate::files::make_private_dir;
 use crate::host;
 use crate::making::Making;
 use crate::record::PodRecord;
-use crate::shim::{Shim, unexpected};
+use crate::shim::{Asked, Shim, Unborn, unexpected};
 use crate::store::Reserved;
 use crisp_cgroup::CgroupPath;
 use crisp_crash::point;
@@ -21,7 +21,7 @@ use crisp_model::{
 use crisp_shim_api::message::{IdMap, PodStarted, StartPod, reply, request};
 use oci_spec::runtime::LinuxPidsBuilder;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::slice;
 use std::sync::Arc;
 
@@ -93,22 +93,22 @@ impl Engine {
 
     async fn make_pod(&self, pod: &Arc<Pod>) -> Result<()> {
         let config = pod.config();
+        let hostname = hostname(&config)?;
         let planned = async { self.plan_and_record(pod) };
         self.phase(Phase::PodRecord, planned).await?;
         let labels = self.selinux.of_pod(&pod.record());
-        let hostname = hostname(&config)?;
         let run_dir = self.pod_run_dir(pod.id());
         make_private_dir(&run_dir)?;
         point!("run-pod.run-dir-made");
-        let cgroups = self.make_pod_cgroups(pod);
-        let shim = async { self.spawn_shim(pod, &run_dir) };
+        let unborn = Shim::expect(pod.id(), &run_dir)?;
+        let greeting = unborn.shim().greet().await?;
+        let asked = self.ask_for_pause(pod, unborn.shim(), hostname.clone(), labels.clone());
+        let shim = async { self.spawn_shim(pod, unborn) };
         let shim = self.phase(Phase::Shim, shim).await;
         // It comes to its end whatever became of the shim: nothing is made while it is taken down.
-        let cgroup_dirs = cgroups.await;
-        let (cgroup_dirs, shim) = (cgroup_dirs?, shim?);
-        let request = start_request(&config, &hostname, cgroup_dirs, labels.as_ref())?;
-        let greeting = shim.greet().await?;
-        let pause = self.phase(Phase::Namespaces, self.start_pause(&shim, request));
+        let asked = asked.await;
+        let (asked, shim) = (asked?, shim?);
+        let pause = self.phase(Phase::Namespaces, self.pause_started(&shim, asked));
         // Nobody needs them yet.
         let files = async {
             let made = files::make(&run_dir, &config, &hostname, labels.as_ref());
@@ -116,8 +116,7 @@ impl Engine {
             made
         };
         let files = self.phase(Phase::PodFiles, files);
-        // In this order: files are written in one go, and the shim is to be asked before.
-        let (welcome, started, files) = tokio::join!(biased; shim.welcome(greeting), pause, files);
+        let (welcome, started, files) = tokio::join!(shim.welcome(greeting), pause, files);
         let (welcome, (started, fds), ()) = (welcome?, started?, files?);
         point!("run-pod.pause-started");
         self.phase(Phase::Network, self.wire(pod, fds)).await?;
@@ -135,17 +134,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Has a new shim start pause, in the mount namespace that an earlier one has made for all. What comes
-    /// with the answer is the pod's network.
-    async fn start_pause(
-        &self,
-        shim: &Shim,
-        request: StartPod,
-    ) -> Result<(PodStarted, Vec<OwnedFd>)> {
-        let lent = self.pause_mounts.get().map(slice::from_ref);
-        let request = request::Body::StartPod(request);
-        let started = shim.call_with(request, lent.unwrap_or_default(), None);
-        let (body, mut fds) = started.await?;
+    /// What the shim has answered that was asked for pause. What comes with it is the pod's network.
+    async fn pause_started(&self, shim: &Shim, asked: Asked) -> Result<(PodStarted, Vec<OwnedFd>)> {
+        let (body, mut fds) = shim.answer(asked).await?;
         let reply::Body::PodStarted(started) = body else {
             return Err(unexpected(&body));
         };
@@ -170,43 +161,56 @@ impl Engine {
         Ok(())
     }
 
-    fn spawn_shim(&self, pod: &Arc<Pod>, run_dir: &Path) -> Result<Arc<Shim>> {
-        let shim = Shim::spawn(
-            pod.id(),
-            &self.shim_exe,
-            run_dir,
-            &self.reaper,
-            self.listener(pod),
-        )?;
+    fn spawn_shim(&self, pod: &Arc<Pod>, unborn: Unborn) -> Result<Arc<Shim>> {
+        let shim = unborn.spawn(&self.shim_exe, &self.reaper, self.listener(pod))?;
         pod.set_shim(Some(shim.clone()));
         Ok(shim)
     }
 
-    /// Makes the pod's cgroup and that of its pause process, in a thread: what the kernel does for it
-    /// takes as long as starting the shim.
-    fn make_pod_cgroups(&self, pod: &Pod) -> impl Future<Output = Result<Vec<PathBuf>>> + use<> {
-        let record = pod.record();
-        let hierarchies = self.hierarchies.clone();
-        let pids = self.config().pids_limits(&record.handler).pod;
+    /// Makes the pod's cgroups in a thread, and asks the shim to start pause in them: what the kernel does for
+    /// them takes as long as starting the shim, which finds what it is asked when it comes up, whatever the
+    /// caller waits for.
+    fn ask_for_pause(
+        &self,
+        pod: &Pod,
+        shim: &Arc<Shim>,
+        hostname: String,
+        labels: Option<ContainerLabels>,
+    ) -> impl Future<Output = Result<Asked>> + use<> {
+        let (engine, record, shim) = (self.this(), pod.record(), shim.clone());
         self.phase_beside(Phase::PodCgroups, move || {
-            let path = CgroupPath::parse(&record.cgroup)?;
-            let cgroup = hierarchies.create(&path)?;
-            point!("run-pod.cgroup-made");
-            let mut limits = match (&record.config.cgroup_parent, &record.config.resources) {
-                // The client has its own cgroup for the pod and keeps the pod's limits there.
-                (Some(_), _) | (_, None) => oci_spec::runtime::LinuxResources::default(),
-                (None, Some(resources)) => linux_resources(resources),
-            };
-            limits.set_pids(pids.map(|limit| {
-                let pids = LinuxPidsBuilder::default().limit(limit).build();
-                pids.expect("the only field is set")
-            }));
-            cgroup.apply(&limits)?;
-            // Pause has a cgroup of its own, as in the unified hierarchy no process is in an inner one.
-            let pause = hierarchies.create_idle(&path.join(record.id.as_str())?)?;
-            point!("run-pod.pause-cgroup-made");
-            Ok(pause)
+            let cgroup_dirs = engine.make_pod_cgroups(&record)?;
+            let request = start_request(&record.config, &hostname, cgroup_dirs, labels.as_ref())?;
+            // In the mount namespace that an earlier shim has made for all.
+            let lent = engine.pause_mounts.get().map(slice::from_ref);
+            let asked = shim.ask_now(request::Body::StartPod(request), lent.unwrap_or_default())?;
+            point!("run-pod.asked");
+            Ok(asked)
         })
+    }
+
+    /// Makes the pod's cgroup, and that of its pause process, whose directories it gives.
+    fn make_pod_cgroups(&self, record: &PodRecord) -> Result<Vec<PathBuf>> {
+        let pids = self.config().pids_limits(&record.handler).pod;
+        let path = CgroupPath::parse(&record.cgroup)?;
+        let cgroup = self.hierarchies.create(&path)?;
+        point!("run-pod.cgroup-made");
+        let mut limits = match (&record.config.cgroup_parent, &record.config.resources) {
+            // The client has its own cgroup for the pod and keeps the pod's limits there.
+            (Some(_), _) | (_, None) => oci_spec::runtime::LinuxResources::default(),
+            (None, Some(resources)) => linux_resources(resources),
+        };
+        limits.set_pids(pids.map(|limit| {
+            let pids = LinuxPidsBuilder::default().limit(limit).build();
+            pids.expect("the only field is set")
+        }));
+        cgroup.apply(&limits)?;
+        // Pause has a cgroup of its own, as in the unified hierarchy no process is in an inner one.
+        let pause = self
+            .hierarchies
+            .create_idle(&path.join(record.id.as_str())?)?;
+        point!("run-pod.pause-cgroup-made");
+        Ok(pause)
     }
 }
 
