@@ -22,6 +22,9 @@
 //! attendant, a child of stage one in the caller's namespaces, the others by stage two. Without hooks
 //! there is no attendant, and nothing but the container's program is executed.
 //!
+//! In a new pid namespace, without a user namespace and hooks, nobody sees stage one either: it is born there
+//! and becomes stage two, without a fork between them ([`ContainerPlan::alone`]).
+//!
 //! Where processes of others are in sight of stage two from its first instruction, in a pid namespace that is
 //! joined, stage one enters the other namespaces and the root for it. Executing one more process in a container
 //! ([`exec`]) is such a case, without mounts.

@@ -4,6 +4,9 @@
 
 use crisp_sys::process::{kill, pidfd_open, pidfd_send_signal};
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs;
@@ -121,9 +124,10 @@ impl Cgroup {
     /// Moves a process that may be long in dying, as it waits for a file system, into the shim's own group of
     /// version 2: that of the container can be removed without it.
     pub(crate) fn expel(&self, pid: Pid) -> io::Result<()> {
-        let Some(dir) = unified(&self.dirs).map(|position| &self.dirs[position]) else {
+        let Some((position, _)) = unified(&self.dirs)? else {
             return Ok(());
         };
+        let dir = &self.dirs[position];
         // It may be gone, or be elsewhere.
         let its = membership(&pid.to_string()).ok();
         let Some(root) = its.and_then(|its| root_of(dir, &its)) else {
@@ -148,14 +152,30 @@ impl Cgroup {
 }
 
 /// Takes out the directory of the version 2 hierarchy, which a process can be born in.
-pub(crate) fn take_unified(dirs: &mut Vec<PathBuf>) -> Option<PathBuf> {
-    unified(dirs).map(|position| dirs.remove(position))
+pub(crate) fn take_unified(dirs: &mut Vec<PathBuf>) -> io::Result<Option<OwnedFd>> {
+    Ok(unified(dirs)?.map(|(position, dir)| {
+        dirs.remove(position);
+        dir
+    }))
 }
 
-fn unified(dirs: &[PathBuf]) -> Option<usize> {
-    // The last by custom: each look takes as long as opening a file.
-    dirs.iter()
-        .rposition(|dir| dir.join("cgroup.controllers").exists())
+/// The directory of the version 2 hierarchy, and its position; the last by custom.
+fn unified(dirs: &[PathBuf]) -> io::Result<Option<(usize, OwnedFd)>> {
+    for (position, path) in dirs.iter().enumerate().rev() {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let dir = open(path, flags, Mode::empty()).map_err(about(path))?;
+        if fstatfs(&dir).map_err(about(path))?.filesystem_type() == CGROUP2_SUPER_MAGIC {
+            return Ok(Some((position, dir)));
+        }
+    }
+    Ok(None)
+}
+
+fn about(path: &Path) -> impl FnOnce(Errno) -> io::Error {
+    move |errno| {
+        let error = io::Error::from(errno);
+        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    }
 }
 
 /// The group of version 2 that a process is in, relative to the root of the hierarchy (cgroups(7)).

@@ -125,7 +125,6 @@ impl PodStart {
             (None, true) => Mounts::OwnOfUsers,
         };
         let born_in = cgroup::take_unified(&mut setup.cgroup_dirs);
-        let born_in = born_in.map(open_directory).transpose();
         let born_in = born_in.map_err(io("open the cgroup"))?;
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let executable = open("/proc/self/exe", flags, Mode::empty()).map_err(io("open self"))?;
@@ -248,11 +247,6 @@ fn io<E: Into<io::Error>>(op: &'static str) -> impl FnOnce(E) -> PodError {
         op,
         source: source.into(),
     }
-}
-
-fn open_directory(path: PathBuf) -> nix::Result<OwnedFd> {
-    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    open(&path, flags, Mode::empty())
 }
 
 fn check(config: &StartPod) -> Result<Setup, PodError> {

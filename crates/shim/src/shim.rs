@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::setsid;
+use nix::unistd::{Pid, setsid};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -71,6 +71,8 @@ pub(crate) struct Shim {
     pub(crate) execs: BTreeMap<Key, Exec>,
     pub(crate) unclaimed: Unclaimed,
     pub(crate) scratch: Scratch,
+    /// Whether its runtime directory names it.
+    is_recorded: bool,
     heap: Heap,
     /// When connections are taken again, after the shim ran out of descriptors for them.
     accept_again: Option<Instant>,
@@ -101,7 +103,7 @@ pub fn run(paths: PodPaths) -> Result<(), ShimError> {
     close_on_exec().map_err(ShimError::setup("close_range"))?;
     let listener = inherited(LISTENER_FD).map_err(ShimError::setup("take the socket"))?;
     let mut shim = Shim::new(paths, listener)?;
-    shim.work().map_err(ShimError::Wait)
+    shim.work()
 }
 
 impl Shim {
@@ -112,10 +114,6 @@ impl Shim {
         umask(Mode::S_IWGRP | Mode::S_IWOTH);
         set_child_subreaper().map_err(ShimError::setup("become a subreaper"))?;
         point!("shim.begun");
-        let us = ShimPid::current().map_err(ShimError::setup("read /proc/self/stat"))?;
-        us.write(&paths)
-            .map_err(ShimError::setup("write shim.pid"))?;
-        point!("shim.pid-written");
         let poller = Poller::new().map_err(ShimError::setup("epoll_create"))?;
         let signals = block_signals().map_err(ShimError::setup("signalfd"))?;
         let watched = ShimError::setup("watch signals");
@@ -127,7 +125,7 @@ impl Shim {
         let listener = poller
             .watch(listener, Event::Connecting, Interest::Read)
             .map_err(watched)?;
-        journal!("shim {} of {}", us.pid(), paths.runtime_dir().display());
+        journal!("shim {} of {}", Pid::this(), paths.runtime_dir().display());
         Ok(Self {
             connections: Connections::new(poller.clone()),
             paths,
@@ -141,13 +139,14 @@ impl Shim {
             execs: BTreeMap::new(),
             unclaimed: Unclaimed::default(),
             scratch: Scratch::default(),
+            is_recorded: false,
             heap: Heap::Used,
             accept_again: None,
             closing: None,
         })
     }
 
-    fn work(&mut self) -> nix::Result<()> {
+    fn work(&mut self) -> Result<(), ShimError> {
         loop {
             for (event, ready) in self.wait()? {
                 self.handle(event, ready);
@@ -158,13 +157,14 @@ impl Shim {
         }
     }
 
-    /// Waits for events. Before it really waits, it gives back the memory that the last ones took.
-    fn wait(&mut self) -> nix::Result<Vec<(Event, Readiness)>> {
+    /// Waits for events. Before it really waits, it does what can wait until there are none.
+    fn wait(&mut self) -> Result<Vec<(Event, Readiness)>, ShimError> {
         if self.scratch.is_held() || self.heap == Heap::Used {
-            let ready: Vec<_> = self.poller.wait(Some(Instant::now()))?.collect();
+            let ready = self.events(Some(Instant::now()))?;
             if !ready.is_empty() {
                 return Ok(ready);
             }
+            self.record()?;
             self.scratch.release();
             if self.heap == Heap::Used {
                 memory::trim_heap();
@@ -172,7 +172,24 @@ impl Shim {
                 self.heap = Heap::Trimmed;
             }
         }
-        Ok(self.poller.wait(self.deadline())?.collect())
+        self.events(self.deadline())
+    }
+
+    fn events(&self, deadline: Option<Instant>) -> Result<Vec<(Event, Readiness)>, ShimError> {
+        let ready = self.poller.wait(deadline).map_err(ShimError::Wait)?;
+        Ok(ready.collect())
+    }
+
+    /// Writes down which process it is. For a daemon that cannot reach it: who has just asked for something can.
+    fn record(&mut self) -> Result<(), ShimError> {
+        if !self.is_recorded {
+            let us = ShimPid::current().map_err(ShimError::setup("read /proc/self/stat"))?;
+            us.write(&self.paths)
+                .map_err(ShimError::setup("write shim.pid"))?;
+            point!("shim.pid-written");
+            self.is_recorded = true;
+        }
+        Ok(())
     }
 
     fn handle(&mut self, event: Event, ready: Readiness) {
