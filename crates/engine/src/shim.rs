@@ -16,7 +16,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram as StdSocket;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::Interest;
@@ -60,6 +60,8 @@ pub(crate) struct Shim {
     /// used.
     socket: UnixDatagram,
     next_id: AtomicU64,
+    /// What was negotiated; zero before.
+    version: AtomicU32,
     waiting: Mutex<Waiting>,
     closed: watch::Sender<bool>,
     abandoned: Notify,
@@ -130,6 +132,7 @@ impl Shim {
             pod: pod.clone(),
             socket: UnixDatagram::from_std(socket).map_err(failed)?,
             next_id: AtomicU64::new(1),
+            version: AtomicU32::new(0),
             waiting: Mutex::default(),
             closed: watch::Sender::new(false),
             abandoned: Notify::new(),
@@ -156,9 +159,17 @@ impl Shim {
     /// The answer to [`Shim::greet`].
     pub(crate) async fn welcome(&self, greeting: Asked) -> Result<message::Welcome> {
         match self.answer(greeting).await? {
-            (reply::Body::Welcome(welcome), _) => Ok(welcome),
+            (reply::Body::Welcome(welcome), _) => {
+                self.version.store(welcome.version, Ordering::Relaxed);
+                Ok(welcome)
+            }
             (other, _) => Err(unexpected(&other)),
         }
+    }
+
+    /// Whether a container's root file system can come with the request to start it.
+    pub(crate) fn takes_rootfs(&self) -> bool {
+        self.version.load(Ordering::Relaxed) >= 2
     }
 
     /// Asks, and waits for the answer. A failure that the shim reports is an error here.

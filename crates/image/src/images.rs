@@ -19,6 +19,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -324,6 +325,25 @@ impl Images {
         let (container, image) = (container.clone(), image.clone());
         self.blocking(move |store| store.prepare(&container, &image, limit_bytes))
             .await
+    }
+
+    /// As [`Self::prepare`], and gives the container's root file system as a detached mount: nobody sees it, and
+    /// it is gone with its descriptor. None where the kernel does not let it be made in advance.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub async fn prepare_mounted(
+        &self,
+        container: &ContainerId,
+        image: &ImageId,
+        limit_bytes: Option<u64>,
+    ) -> Result<Option<OwnedFd>, Error> {
+        let (container, image) = (container.clone(), image.clone());
+        self.blocking(move |store| {
+            let snapshot = store.prepare(&container, &image, limit_bytes)?;
+            Ok(snapshot.mount(&store.mount_points_dir))
+        })
+        .await
     }
 
     /// Lends an image to a container for which a snapshot was prepared: its layers stay until the

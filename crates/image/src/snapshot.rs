@@ -19,10 +19,12 @@ use crate::unpack::RootAttributes;
 use crate::{Error, ImageId, quota, tree};
 use crisp_crash::point;
 use crisp_model::ContainerId;
+use crisp_sys::mount::{Overlay, Upper};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder, Permissions};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,6 +39,32 @@ pub struct Snapshot {
     pub lower_dirs: Vec<PathBuf>,
     pub upper_dir: PathBuf,
     pub work_dir: PathBuf,
+}
+
+impl Snapshot {
+    /// The root file system that the directories make above `mount_points`, as a detached mount that nobody
+    /// sees. None where the kernel needs a process of one thread for it, or refuses: who mounts it when the
+    /// container is started can tell why.
+    pub(crate) fn mount(&self, mount_points: &Path) -> Option<OwnedFd> {
+        let mut lower_dirs = self.lower_dirs.clone();
+        lower_dirs.push(mount_points.to_owned());
+        let overlay = Overlay {
+            lower_dirs: &lower_dirs,
+            upper: Some(Upper {
+                upper_dir: &self.upper_dir,
+                work_dir: &self.work_dir,
+                volatile: true,
+            }),
+            context: None,
+            id_map: None,
+        };
+        let mounted = overlay.can_be_made_by_thread().then(|| overlay.mount());
+        mounted?
+            .inspect_err(
+                |error| tracing::debug!(%error, "a root file system is not mounted in advance"),
+            )
+            .ok()
+    }
 }
 
 /// `snapshot.json`.

@@ -30,6 +30,17 @@ pub struct ContainerPlan<'a> {
     pub alone: bool,
 }
 
+impl ContainerPlan<'_> {
+    /// The descriptors of the caller's that it names, but for those of `stdio`.
+    pub(crate) fn borrowed(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let root = match self.rootfs {
+            Rootfs::Mounted(root) => Some(root),
+            Rootfs::Overlay(_) | Rootfs::Directory => None,
+        };
+        [self.shm, self.mounts_from, root].into_iter().flatten()
+    }
+}
+
 /// One more process for a container.
 #[derive(Debug)]
 pub struct ExecPlan<'a> {
@@ -50,6 +61,9 @@ pub struct ExecPlan<'a> {
 pub enum Rootfs<'a> {
     /// Made for the container, and gone with it.
     Overlay(Overlay<'a>),
+    /// The same, made by the caller: a detached mount, which becomes the container's. Not where owners are to be
+    /// mapped or files to be labelled.
+    Mounted(BorrowedFd<'a>),
     /// What is mounted at the spec's `root.path`, relative to the bundle.
     Directory,
 }

@@ -118,9 +118,8 @@ pub(crate) fn start_alone(
 
 /// Gives the spec to who never returns, so that nobody spends time on freeing it.
 fn begin(plan: &ContainerPlan<'_>, reporter: &Reporter, child: &Child) -> Result<Spec, StartError> {
-    let others = [plan.shm, plan.mounts_from].into_iter().flatten();
     memory::prefer_large_steps();
-    isolate(child, &kept(reporter, &plan.stdio, others))?;
+    isolate(child, &kept(reporter, &plan.stdio, plan.borrowed()))?;
     load(plan.bundle)
 }
 

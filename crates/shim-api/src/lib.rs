@@ -31,5 +31,6 @@ pub use pid_file::ShimPid;
 pub use socket::{ConnectError, accept, connect};
 pub use spawn::{LISTENER_FD, Listener, SpawnError, listen};
 
-/// The version of the protocol that this build speaks.
-pub const VERSION: u32 = 1;
+/// The version of the protocol that this build speaks. Since 2 a container's root file system may come with
+/// the request to start it.
+pub const VERSION: u32 = 2;

@@ -100,10 +100,12 @@ pub(crate) struct PodParts<'a> {
 }
 
 impl Container {
-    /// Begins to start a container. Waits for nothing.
+    /// Begins to start a container. Waits for nothing. `root` is its root file system, if that comes with the
+    /// request.
     pub(crate) fn begin(
         key: Key,
         request: &StartContainer,
+        root: Option<BorrowedFd<'_>>,
         pod: PodParts<'_>,
         reply_to: ReplyTo,
         poller: &Poller,
@@ -128,7 +130,7 @@ impl Container {
         let plan = ContainerPlan {
             id: &request.container_id,
             bundle: Path::new(&request.bundle_dir),
-            rootfs: rootfs(request, &layers),
+            rootfs: root.map_or_else(|| rootfs(request, &layers), Rootfs::Mounted),
             cgroup_dirs: cgroup.dirs(),
             stdio: runtime_stdio,
             seccomp: SeccompFilter {

@@ -51,7 +51,7 @@ impl Shim {
                 "the first request is Hello".to_owned(),
             )),
             request::Body::StartPod(config) => self.start_pod(to, &config, fds),
-            request::Body::StartContainer(start) => self.start_container(to, &start),
+            request::Body::StartContainer(start) => self.start_container(to, &start, fds),
             request::Body::Exec(exec) => self.exec(to, &exec, fds),
             request::Body::Signal(signal) => self.signal(&signal),
             request::Body::ReopenLog(reopen) => self.reopen_log(&reopen),
@@ -119,7 +119,12 @@ impl Shim {
         Ok(Some(answer))
     }
 
-    fn start_container(&mut self, to: ReplyTo, start: &StartContainer) -> Now {
+    fn start_container(
+        &mut self,
+        to: ReplyTo,
+        start: &StartContainer,
+        mut fds: Vec<OwnedFd>,
+    ) -> Now {
         self.require_open()?;
         if let Ok(container) = self.container_mut(&start.container_id) {
             return container.join_start(to);
@@ -142,8 +147,15 @@ impl Shim {
             shm: shm.as_ref().map(AsFd::as_fd),
             pause: pause.process.pidfd.as_fd(),
         };
+        let root = match start.rootfs_comes {
+            true => Some(fds.pop().ok_or_else(|| {
+                RequestError::Invalid("rootfs_comes: there is no descriptor".to_owned())
+            })?),
+            false => None,
+        };
+        let root = root.as_ref().map(AsFd::as_fd);
         let key = self.keys.next();
-        let container = Container::begin(key, start, pod, to, &self.poller, &self.witness)?;
+        let container = Container::begin(key, start, root, pod, to, &self.poller, &self.witness)?;
         point!("shim.container-forked");
         self.containers.insert(key, Box::new(container));
         Ok(None)

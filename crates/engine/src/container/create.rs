@@ -18,6 +18,7 @@ use crisp_metrics::Phase;
 use crisp_model::spec::SecurityLabels;
 use crisp_model::{ContainerConfig, ContainerId, ContainerState, PodState};
 use oci_spec::runtime::Spec;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 impl Engine {
@@ -89,13 +90,14 @@ impl Engine {
         point!("create.recorded");
         let disk_limit = config.container_disk_limit(&pod.record().handler);
         let cgroup = self.make_container_cgroup(&record);
-        let snapshot = self.images.prepare(&record.id, &image.id, disk_limit);
-        let snapshot = self.phase(Phase::Snapshot, snapshot);
+        let root = self.prepare_root(pod, &record, image, disk_limit);
+        let root = self.phase(Phase::Snapshot, root);
         let host = host_files(&record, config.cdi_dirs.clone(), &self.looks);
         let host = self.phase(Phase::HostFiles, host);
         // They come to their ends whatever became of the others: nothing is made while it is taken away.
-        let (snapshot, host, cgroup) = tokio::join!(snapshot, host, cgroup);
-        let (_, HostFiles { devices, edits }, cgroup) = (snapshot?, host?, cgroup?);
+        let (root, host, cgroup) = tokio::join!(root, host, cgroup);
+        let (root, HostFiles { devices, edits }, cgroup) = (root?, host?, cgroup?);
+        container.keep_root(root);
         point!("create.snapshot-made");
         let borrowed = async {
             let volumes = self.make_volumes(&record).await?;
@@ -128,6 +130,28 @@ impl Engine {
         bundle?;
         point!("create.made");
         Ok(())
+    }
+
+    /// Makes what the container writes to, and mounts its root file system already, beside the making of its
+    /// cgroup, if it needs neither the owners of a user namespace nor a label, and no other runtime mounts it.
+    async fn prepare_root(
+        &self,
+        pod: &Pod,
+        record: &ContainerRecord,
+        image: &Image,
+        disk_limit: Option<u64>,
+    ) -> Result<Option<OwnedFd>> {
+        let pod = pod.record();
+        let is_plain = record.config.security.namespaces.user.is_none()
+            && pod.runtime.is_none()
+            && self.selinux.of_container(&pod, &record.config).is_none();
+        let (container, images) = (&record.id, &self.images);
+        if is_plain {
+            let root = images.prepare_mounted(container, &image.id, disk_limit);
+            return Ok(root.await?);
+        }
+        images.prepare(container, &image.id, disk_limit).await?;
+        Ok(None)
     }
 
     async fn labels(&self, pod: &Pod, record: &ContainerRecord) -> Result<SecurityLabels> {

@@ -25,6 +25,7 @@ use crate::making::Making;
 use crate::record::{ContainerRecord, RecordFile, Records};
 use crate::view::ContainerView;
 use crisp_model::{ContainerEvent, ContainerId, ContainerMetadata, ContainerState, PodId};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedMutexGuard, watch};
 
@@ -37,6 +38,8 @@ pub(crate) struct Container {
     file: RecordFile,
     /// As in the record; for those who wait for a change.
     state: watch::Sender<ContainerState>,
+    /// Its root file system, which nobody sees, from its creation until its start.
+    root: Mutex<Option<OwnedFd>>,
     telling: Mutex<()>,
     /// Held by whoever creates, starts, updates or removes it.
     pub(crate) operation: tokio::sync::Mutex<()>,
@@ -54,6 +57,7 @@ impl Container {
             pod: record.pod.clone(),
             state: watch::Sender::new(record.state.clone()),
             record: Mutex::new(record),
+            root: Mutex::default(),
             telling: Mutex::default(),
             file: RecordFile::default(),
             operation: tokio::sync::Mutex::default(),
@@ -83,6 +87,17 @@ impl Container {
     /// Changes the record in memory; [`Self::save`] puts it on disk.
     pub(crate) fn update(&self, change: impl FnOnce(&mut ContainerRecord)) {
         change(&mut self.locked());
+    }
+
+    fn keep_root(&self, root: Option<OwnedFd>) {
+        *self.root.lock().unwrap_or_else(PoisonError::into_inner) = root;
+    }
+
+    fn take_root(&self) -> Option<OwnedFd> {
+        self.root
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     pub(crate) fn state(&self) -> ContainerState {

@@ -55,6 +55,7 @@ impl Engine {
             }
         }
         point!("remove.shim-forgot");
+        drop(container.take_root());
         self.remove_cgroup(&record.cgroup).await?;
         point!("remove.cgroup-removed");
         self.images.remove_snapshot(&record.id).await?;

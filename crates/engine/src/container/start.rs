@@ -18,6 +18,7 @@ use crisp_shim_api::message::{
     OciRuntime, Overlay, RemoveContainer, StartContainer, reply, request,
 };
 use crisp_sys::path::is_known_directory;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -79,10 +80,13 @@ impl Engine {
         if runtime.is_some() {
             self.prepare_for_command(&pod, &record)?;
         }
-        let request = self.start_request(&record, runtime)?;
+        let root = container.take_root().filter(|_| shim.takes_rootfs());
+        let mut request = self.start_request(&record, runtime)?;
+        request.rootfs_comes = root.is_some();
+        let root: Vec<OwnedFd> = root.into_iter().collect();
         let hook = self.started_hook(container);
         point!("start.asked");
-        let started = shim.call_with(request::Body::StartContainer(request), &[], Some(hook));
+        let started = shim.call_with(request::Body::StartContainer(request), &root, Some(hook));
         self.phase(Phase::RuntimeStart, started).await?;
         Ok(())
     }
@@ -170,6 +174,7 @@ impl Engine {
             pod_shm: has_pod_shm(config),
             runtime: runtime.map(OciRuntime::from),
             alone: is_alone(config),
+            rootfs_comes: false,
         })
     }
 

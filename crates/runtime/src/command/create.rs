@@ -19,7 +19,7 @@ pub(super) fn create(
     reporter: &Reporter,
     child: &Child,
 ) -> Result<(), StartError> {
-    isolate(child, &kept(reporter, &plan.stdio, plan.shm))?;
+    isolate(child, &kept(reporter, &plan.stdio, plan.borrowed()))?;
     let spec = load(plan.bundle)?;
     let container = Container::from_any_spec(&spec)?;
     let process = spec.process().clone().unwrap_or_default();

@@ -25,8 +25,22 @@ pub(crate) fn make(
             own_upper(layers.upper_dir, &container.id_maps)?;
             layered(layers, container, users, witness)
         }
+        Rootfs::Mounted(root) => mounted(*root, container, users),
         Rootfs::Directory => directory(plan, container, users),
     }
+}
+
+fn mounted(
+    root: BorrowedFd<'_>,
+    container: &Container,
+    users: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, StartError> {
+    if users.is_some() || container.mount_label.is_some() {
+        return Err(StartError::invalid(
+            "a root that is mounted already takes no user namespace and no linux.mountLabel",
+        ));
+    }
+    root.try_clone_to_owned().step("take the root", "")
 }
 
 fn layered(

@@ -80,6 +80,7 @@ fn packets_have_the_bytes_they_always_had() {
             arguments: vec!["-d".to_owned()],
         }),
         alone: true,
+        rootfs_comes: true,
     };
     let exec = Exec {
         container_id: id(),

@@ -66,6 +66,13 @@ impl Overlay<'_> {
         self.id_map.is_some() && kernel_version() < SINCE
     }
 
+    /// Whether one thread of many can make it: elsewhere the working directory of the whole process is changed
+    /// for a moment.
+    #[must_use]
+    pub fn can_be_made_by_thread(&self) -> bool {
+        can_append() && !self.needs_staging()
+    }
+
     /// As [`Self::mount`], but id-mapped lower directories are attached in `staging` first, an empty
     /// directory of the caller's own mount namespace. When the overlay is made, it needs `staging` no
     /// longer.
