@@ -9,7 +9,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, getsockopt, listen, socket,
 };
 use nix::sys::stat::Mode;
-use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
+use nix::unistd::geteuid;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// Connections that may wait for a shim that is busy or not up yet.
@@ -21,6 +21,9 @@ pub enum ConnectError {
     /// Nobody listens: the shim has ended or was never started.
     #[error("no shim listens")]
     NotListening,
+    /// There is a socket already, whether somebody listens on it or not.
+    #[error("there is a socket already")]
+    Taken,
     /// Too many connections wait for the shim, which does not take them: it hangs.
     #[error("the shim does not accept connections")]
     Hanging,
@@ -74,20 +77,14 @@ pub fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, ConnectError> {
     Ok(socket)
 }
 
-/// Makes the listening socket of a pod, in place of one that nobody listens on.
+/// Makes the listening socket of a pod; [`ConnectError::Taken`] if there is one.
 pub(crate) fn listen_at(paths: &PodPaths) -> Result<OwnedFd, ConnectError> {
     let dir = open_dir(paths)?;
-    match unlinkat(&dir, SOCKET_NAME, UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => {}
-        Err(source) => {
-            return Err(ConnectError::Io {
-                op: "unlink",
-                source,
-            });
-        }
-    }
     let socket = new_socket(SockFlag::empty())?;
-    bind(socket.as_raw_fd(), &address(&dir)?).map_err(failed("bind"))?;
+    match bind(socket.as_raw_fd(), &address(&dir)?) {
+        Err(Errno::EADDRINUSE) => return Err(ConnectError::Taken),
+        done => done.map_err(failed("bind"))?,
+    }
     let backlog = Backlog::new(BACKLOG).expect("the backlog is between 0 and SOMAXCONN");
     listen(&socket, backlog).map_err(failed("listen"))?;
     Ok(socket)
@@ -158,7 +155,7 @@ mod tests {
         assert!(matches!(connect(&paths), Err(ConnectError::NotListening)));
         drop(listen_at(&paths).unwrap());
         assert!(matches!(connect(&paths), Err(ConnectError::NotListening)));
-        listen_at(&paths).unwrap();
+        assert!(matches!(listen_at(&paths), Err(ConnectError::Taken)));
     }
 
     #[test]

@@ -60,13 +60,15 @@ pub enum SpawnError {
 /// # Errors
 /// See [`SpawnError`].
 pub fn listen(paths: &PodPaths) -> Result<(Listener, OwnedFd), SpawnError> {
-    match connect(paths) {
-        Err(ConnectError::NotListening) => {}
-        Ok(_) | Err(ConnectError::Hanging) => return Err(SpawnError::AlreadyRunning),
-        Err(error) => return Err(SpawnError::Socket(error)),
-    }
     make_exits_dir(paths)?;
-    let socket = listen_at(paths).map_err(SpawnError::Socket)?;
+    let socket = match listen_at(paths) {
+        Err(ConnectError::Taken) => {
+            make_way(paths)?;
+            listen_at(paths)
+        }
+        done => done,
+    };
+    let socket = socket.map_err(SpawnError::Socket)?;
     point!("spawn.listening");
     let connection = connect(paths).map_err(SpawnError::Socket)?;
     point!("spawn.connected");
@@ -84,6 +86,21 @@ impl Listener {
         let pid = execute(shim_exe, self.socket.as_fd(), &self.paths)?;
         point!("spawn.executed");
         Ok(pid)
+    }
+}
+
+/// Removes a socket that nobody listens on any more.
+fn make_way(paths: &PodPaths) -> Result<(), SpawnError> {
+    match connect(paths) {
+        Err(ConnectError::NotListening) => {}
+        Ok(_) | Err(ConnectError::Hanging) => return Err(SpawnError::AlreadyRunning),
+        Err(error) => return Err(SpawnError::Socket(error)),
+    }
+    match fs::remove_file(paths.socket()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed("remove the socket of a dead shim")(error))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -170,4 +187,19 @@ fn failed(op: &'static str) -> impl FnOnce(io::Error) -> SpawnError {
 
 fn from_errno(op: &'static str) -> impl FnOnce(Errno) -> SpawnError {
     move |errno| failed(op)(errno.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_taken_over_from_the_dead_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = PodPaths::new(dir.path());
+        drop(listen(&paths).unwrap());
+        let (_listener, _connection) = listen(&paths).unwrap();
+        assert!(matches!(listen(&paths), Err(SpawnError::AlreadyRunning)));
+        assert!(connect(&paths).is_ok());
+    }
 }

@@ -94,8 +94,9 @@ impl Engine {
         let root = self.phase(Phase::Snapshot, root);
         let host = host_files(&record, config.cdi_dirs.clone(), &self.looks);
         let host = self.phase(Phase::HostFiles, host);
-        // They come to their ends whatever became of the others: nothing is made while it is taken away.
-        let (root, host, cgroup) = tokio::join!(root, host, cgroup);
+        // They come to their ends whatever became of the others: nothing is made while it is taken away. In this
+        // order: the cgroup is made in one go, while a thread makes the root.
+        let (root, host, cgroup) = tokio::join!(biased; root, host, cgroup);
         let (root, HostFiles { devices, edits }, cgroup) = (root?, host?, cgroup?);
         container.keep_root(root);
         point!("create.snapshot-made");
@@ -167,17 +168,16 @@ impl Engine {
         })
     }
 
-    /// Makes the container's cgroup in a thread.
-    fn make_container_cgroup(
-        &self,
-        record: &ContainerRecord,
-    ) -> impl Future<Output = Result<Cgroup>> + use<> {
-        let (hierarchies, path) = (self.hierarchies.clone(), record.cgroup.clone());
-        self.phase_beside(Phase::ContainerCgroup, move || {
-            let cgroup = hierarchies.create(&CgroupPath::parse(&path)?)?;
+    /// Makes the container's cgroup. That waits for no disk, and to hand it to a thread would take a good part
+    /// of the time that it takes.
+    async fn make_container_cgroup(&self, record: &ContainerRecord) -> Result<Cgroup> {
+        let make = async {
+            let path = CgroupPath::parse(&record.cgroup)?;
+            let cgroup = self.hierarchies.create(&path)?;
             point!("create.cgroup-made");
             Ok(cgroup)
-        })
+        };
+        self.phase(Phase::ContainerCgroup, make).await
     }
 
     /// Limits the container's cgroup in a thread.
