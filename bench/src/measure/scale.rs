@@ -2,9 +2,11 @@
 
 use super::{CLIENTS, Effort, SETTLE, end_pods, start_pods};
 use crate::figure::{Row, Samples, Unit};
-use crate::runtime::{Runtime, Started, timed};
-use anyhow::Result;
+use crate::runtime::{Network, Runtime, Started, timed};
+use anyhow::{Context, Result};
 use crisp_cri_api::v1::*;
+use std::time::Duration;
+use tonic::Streaming;
 
 const COUNTS: [usize; 4] = [10, 100, 500, 1000];
 
@@ -23,6 +25,20 @@ pub(super) async fn measure(runtimes: &[Runtime], effort: &Effort) -> Result<Vec
     Ok(samples.into_rows())
 }
 
+/// How long a runtime may take to begin to tell of events, after the first.
+const SUBSCRIBED: Duration = Duration::from_secs(5);
+
+/// Waits for the event of a container's start.
+async fn started(events: &mut Streaming<ContainerEventResponse>, container: &str) -> Result<()> {
+    let wanted = ContainerEventType::ContainerStartedEvent;
+    loop {
+        let event = events.message().await?.context("the events have ended")?;
+        if event.container_id == container && event.container_event_type() == wanted {
+            return Ok(());
+        }
+    }
+}
+
 struct Scale<'a> {
     runtime: &'a Runtime,
     effort: &'a Effort,
@@ -38,6 +54,7 @@ impl Scale<'_> {
             pods.extend(start_pods(self.runtime, count - pods.len(), CLIENTS).await?);
             self.answers(&pods).await?;
             self.starts(count).await?;
+            self.events(count).await?;
         }
         end_pods(self.runtime, &pods, CLIENTS).await
     }
@@ -92,6 +109,34 @@ impl Scale<'_> {
             self.add_among("pod start", count, ms);
         }
         Ok(())
+    }
+
+    /// How long it takes from the order to start a container until the kubelet hears that it has started. A
+    /// runtime that tells of no events has no such row.
+    async fn events(&mut self, count: usize) -> Result<()> {
+        let runtime = self.runtime;
+        let mut client = runtime.client();
+        // Some begin to answer with the first event only.
+        let subscription =
+            tokio::spawn(async move { client.get_container_events(GetEventsRequest {}).await });
+        tokio::time::sleep(SETTLE).await;
+        let pod = runtime.run_pod(runtime.new_pod(Network::Own)?).await?;
+        if let Ok(Ok(Ok(answer))) = tokio::time::timeout(SUBSCRIBED, subscription).await {
+            let mut events = answer.into_inner();
+            for _ in 0..self.effort.rounds / 5 {
+                let container = runtime.create(&pod).await?;
+                let told = async {
+                    runtime.start(&container).await?;
+                    started(&mut events, &container).await
+                };
+                let ((), ms) = timed(told).await?;
+                self.add_among("start of a container, to its event", count, ms);
+                runtime.stop(&container).await?;
+                runtime.remove(&container).await?;
+            }
+        }
+        runtime.stop_pod(&pod.id).await?;
+        runtime.remove_pod(&pod.id).await
     }
 
     async fn container_stats(&self) -> Result<()> {
