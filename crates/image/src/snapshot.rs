@@ -42,12 +42,22 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What lies below the upper directory, topmost first: the layers, and under them `mount_points`, what every
+    /// container has something mounted upon.
+    pub fn lower_dirs_above<'a>(
+        &'a self,
+        mount_points: &'a Path,
+    ) -> impl Iterator<Item = &'a Path> {
+        let layers = self.lower_dirs.iter().map(PathBuf::as_path);
+        layers.chain([mount_points])
+    }
+
     /// The root file system that the directories make above `mount_points`, as a detached mount that nobody
     /// sees. None where the kernel needs a process of one thread for it, or refuses: who mounts it when the
     /// container is started can tell why.
     pub(crate) fn mount(&self, mount_points: &Path) -> Option<OwnedFd> {
-        let mut lower_dirs = self.lower_dirs.clone();
-        lower_dirs.push(mount_points.to_owned());
+        let lower_dirs = self.lower_dirs_above(mount_points);
+        let lower_dirs: Vec<PathBuf> = lower_dirs.map(Path::to_owned).collect();
         let overlay = Overlay {
             lower_dirs: &lower_dirs,
             upper: Some(Upper {

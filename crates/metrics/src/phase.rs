@@ -12,13 +12,14 @@ pub enum Phase {
     /// The shim is started.
     Shim,
     /// What is left to wait for, once these are done, until the cgroups of the pod and its pause process
-    /// are there with their limits.
+    /// are there with their limits and the shim is asked for pause.
     PodCgroups,
     /// The shim comes up and makes the pause process in its namespaces.
     Namespaces,
     /// The pod's link, addresses, routes and host ports, or the CNI plugins.
     Network,
-    /// The directories that a container writes to.
+    /// The directories that a container writes to, and its root file system over them where that is mounted in
+    /// advance.
     Snapshot,
     /// The sources of its mounts, and its devices.
     HostFiles,

@@ -2,11 +2,9 @@
 //!
 //! On v1 a cgroup is a directory in each hierarchy, all with the same processes; on v2 it is one.
 
+use crisp_sys::cgroup::open_unified;
 use crisp_sys::process::{kill, pidfd_open, pidfd_send_signal};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs;
@@ -162,20 +160,15 @@ pub(crate) fn take_unified(dirs: &mut Vec<PathBuf>) -> io::Result<Option<OwnedFd
 /// The directory of the version 2 hierarchy, and its position; the last by custom.
 fn unified(dirs: &[PathBuf]) -> io::Result<Option<(usize, OwnedFd)>> {
     for (position, path) in dirs.iter().enumerate().rev() {
-        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let dir = open(path, flags, Mode::empty()).map_err(about(path))?;
-        if fstatfs(&dir).map_err(about(path))?.filesystem_type() == CGROUP2_SUPER_MAGIC {
+        let opened = open_unified(path).map_err(|errno| {
+            let error = io::Error::from(errno);
+            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+        })?;
+        if let Some(dir) = opened {
             return Ok(Some((position, dir)));
         }
     }
     Ok(None)
-}
-
-fn about(path: &Path) -> impl FnOnce(Errno) -> io::Error {
-    move |errno| {
-        let error = io::Error::from(errno);
-        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-    }
 }
 
 /// The group of version 2 that a process is in, relative to the root of the hierarchy (cgroups(7)).

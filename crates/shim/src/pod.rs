@@ -124,8 +124,8 @@ impl PodStart {
             (None, false) => Mounts::Own,
             (None, true) => Mounts::OwnOfUsers,
         };
-        let born_in = cgroup::take_unified(&mut setup.cgroup_dirs);
-        let born_in = born_in.map_err(io("open the cgroup"))?;
+        let born_in =
+            cgroup::take_unified(&mut setup.cgroup_dirs).map_err(io("open the cgroup"))?;
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let executable = open("/proc/self/exe", flags, Mode::empty()).map_err(io("open self"))?;
         let (ours, theirs) = socketpair(

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+pub mod cgroup;
 pub mod directory;
 pub mod file;
 pub mod idle;

@@ -3,8 +3,10 @@
 use crate::harness::*;
 use crisp_shim_api::ExitRecord;
 use crisp_shim_api::message::{List, RemoveContainer, Signal, StartPod, failure, reply, request};
+use crisp_sys::mount::{Recursion, clone_mount};
 use serde_json::json;
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -75,6 +77,36 @@ fn privileged_start_of_what_cannot_be_executed_is_told() {
 }
 
 /// In the pod's shared pid namespace, where the kernel does not end the rest by itself.
+#[test]
+fn privileged_root_file_system_comes_with_the_request_or_is_refused() {
+    let mut pod = Pod::start("root-comes", usual_pod());
+    let mut start = pod.container("c1", "echo $(cat /came); sleep 1000");
+    start.rootfs_comes = true;
+    let failure = pod
+        .daemon
+        .expect_failure(request::Body::StartContainer(start.clone()));
+    assert_eq!(failure.kind(), failure::Kind::Invalid, "{failure:?}");
+    let usual = Path::new(&start.bundle_dir).join("rootfs");
+    let root = clone_mount(&usual, Recursion::This).unwrap();
+    fs::write(usual.join("came"), "yes").unwrap();
+    // Nobody looks for what the bundle names.
+    let config = Path::new(&start.bundle_dir).join("config.json");
+    let spec = fs::read_to_string(&config).unwrap();
+    let elsewhere = spec.replace("rootfs", "nowhere");
+    assert_ne!(elsewhere, spec);
+    fs::write(&config, elsewhere).unwrap();
+    let body = request::Body::StartContainer(start);
+    let (reply, _) = pod.daemon.ask_with(body, &[root.as_fd()]);
+    assert!(
+        matches!(reply, reply::Body::ContainerStarted(_)),
+        "{reply:?}"
+    );
+    until("the root to be read", || {
+        pod.log_lines("c1") == ["stdout F yes"]
+    });
+    pod.finish();
+}
+
 #[test]
 fn privileged_end_of_a_container_is_the_end_of_all_it_started() {
     let shared = StartPod {

@@ -88,9 +88,9 @@ impl Engine {
         let (config, record) = (self.config(), container.record());
         container.save(&self.records)?;
         point!("create.recorded");
-        let disk_limit = config.container_disk_limit(&pod.record().handler);
+        let labels = self.labels(pod, &record).await?;
         let cgroup = self.make_container_cgroup(&record);
-        let root = self.prepare_root(pod, &record, image, disk_limit);
+        let root = self.prepare_root(pod, &record, image, &labels);
         let root = self.phase(Phase::Snapshot, root);
         let host = host_files(&record, config.cdi_dirs.clone(), &self.looks);
         let host = self.phase(Phase::HostFiles, host);
@@ -106,7 +106,6 @@ impl Engine {
             Ok::<_, Error>((volumes, self.lend_images(&record).await?))
         };
         let (volumes, image_mounts) = self.phase(Phase::Volumes, borrowed).await?;
-        let labels = self.labels(pod, &record).await?;
         if let Some(label) = &labels.selinux_files {
             let own_dirs = vec![config.root_dir.clone(), config.run_dir.clone()];
             label_files(&record, &volumes, label, own_dirs).await?;
@@ -140,12 +139,13 @@ impl Engine {
         pod: &Pod,
         record: &ContainerRecord,
         image: &Image,
-        disk_limit: Option<u64>,
+        labels: &SecurityLabels,
     ) -> Result<Option<OwnedFd>> {
         let pod = pod.record();
+        let disk_limit = self.config().container_disk_limit(&pod.handler);
         let is_plain = record.config.security.namespaces.user.is_none()
             && pod.runtime.is_none()
-            && self.selinux.of_container(&pod, &record.config).is_none();
+            && labels.selinux_files.is_none();
         let (container, images) = (&record.id, &self.images);
         if is_plain {
             let root = images.prepare_mounted(container, &image.id, disk_limit);

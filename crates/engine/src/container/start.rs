@@ -81,8 +81,7 @@ impl Engine {
             self.prepare_for_command(&pod, &record)?;
         }
         let root = container.take_root().filter(|_| shim.takes_rootfs());
-        let mut request = self.start_request(&record, runtime)?;
-        request.rootfs_comes = root.is_some();
+        let request = self.start_request(&record, runtime, root.is_some())?;
         let root: Vec<OwnedFd> = root.into_iter().collect();
         let hook = self.started_hook(container);
         point!("start.asked");
@@ -142,6 +141,7 @@ impl Engine {
         &self,
         record: &ContainerRecord,
         runtime: Option<RuntimeCommand>,
+        rootfs_comes: bool,
     ) -> Result<StartContainer> {
         let snapshot = self.images.snapshot(&record.id);
         let snapshot = snapshot.ok_or_else(|| {
@@ -150,8 +150,7 @@ impl Engine {
         let bundle = self.bundle_dir(&record.pod, &record.id);
         let filter = Confinement::read(&bundle)?;
         let config = &record.config;
-        let layers = snapshot.lower_dirs.iter().map(PathBuf::as_path);
-        let lower_dirs = layers.chain([self.images.mount_points_dir()]);
+        let lower_dirs = snapshot.lower_dirs_above(self.images.mount_points_dir());
         Ok(StartContainer {
             container_id: record.id.to_string(),
             bundle_dir: text(&bundle),
@@ -174,7 +173,7 @@ impl Engine {
             pod_shm: has_pod_shm(config),
             runtime: runtime.map(OciRuntime::from),
             alone: is_alone(config),
-            rootfs_comes: false,
+            rootfs_comes,
         })
     }
 

@@ -3,11 +3,11 @@
 //! move at all (v2).
 
 use crate::error::{Context, StartError};
+use crisp_sys::cgroup::open_unified;
 use crisp_sys::mount::{Recursion, clone_mount_at};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Pid, write};
 use std::fs::read_to_string;
 use std::os::fd::OwnedFd;
@@ -45,11 +45,7 @@ impl Cgroups {
     /// The directory of version 2, if there is one, which is the last by custom.
     pub(crate) fn unified(dirs: &[PathBuf]) -> Result<Option<OwnedFd>, StartError> {
         for dir in dirs.iter().rev() {
-            let opened = open_directory(dir)?;
-            let fs_type = fstatfs(&opened)
-                .step("look at cgroup", dir)?
-                .filesystem_type();
-            if fs_type == CGROUP2_SUPER_MAGIC {
+            if let Some(opened) = open_unified(dir).step("open cgroup", dir)? {
                 return Ok(Some(opened));
             }
         }
