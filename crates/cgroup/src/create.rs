@@ -24,9 +24,6 @@ pub(crate) fn create<'a>(
         if hierarchies.version() == Version::V2 {
             enable_controllers(hierarchies, &mount.dir, path, &mut made)?;
         }
-        if mount.carries(Controller::CpuSet) {
-            have_children_copy(&mount.dir, path.parent());
-        }
         make_dir(&mount.dir, path, &mut made)?;
         prepare(hierarchies, mount, path)
     });
@@ -72,22 +69,26 @@ fn prepare(hierarchies: &Hierarchies, mount: &Mount, path: &CgroupPath) -> Resul
     Ok(())
 }
 
-/// Has the children of a cpuset start with a copy of it: filling each takes the kernel longer with every
-/// cpuset that there is. The root's are not crisp's alone. What cannot be, as there is no such cpuset yet, or
-/// since one of the children is exclusive, is made up for by filling.
+/// Gives an empty cpuset the cpus and memory nodes of its ancestors: the kernel lets no process into an
+/// empty one.
+fn fill_cpuset(mount_point: &Path, path: &CgroupPath) -> Result<(), Error> {
+    let dir = path.below(mount_point);
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        if cpuset(&dir, name)?.is_empty() {
+            have_children_copy(mount_point, path.parent());
+            inherit(mount_point, path, name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Has the next children of a cpuset, and theirs, start with a copy of it: filling each takes the kernel longer
+/// with every cpuset that there is. The root's are not crisp's alone. What cannot be, since one of the children is
+/// exclusive, is made up for by filling.
 fn have_children_copy(mount_point: &Path, parent: Option<CgroupPath>) {
     if let Some(parent) = parent.filter(|parent| !parent.is_root()) {
         _ = file::write(&parent.below(mount_point), "cgroup.clone_children", "1");
     }
-}
-
-/// Gives an empty cpuset the cpus and memory nodes of its ancestors: the kernel lets no process into an
-/// empty one.
-fn fill_cpuset(mount_point: &Path, path: &CgroupPath) -> Result<(), Error> {
-    for name in ["cpuset.cpus", "cpuset.mems"] {
-        inherit(mount_point, path, name)?;
-    }
-    Ok(())
 }
 
 /// Fills a file of a cpuset, and of its ancestors as far as they are empty; returns the content.
@@ -229,15 +230,26 @@ mod tests {
             fs::write(dir.join("cpuset.mems"), list).unwrap();
             fs::write(dir.join("cgroup.clone_children"), "0\n").unwrap();
         }
-        let path = CgroupPath::parse("/a/b").unwrap();
-        have_children_copy(&cpuset, path.parent());
-        have_children_copy(&cpuset, path.parent().and_then(|path| path.parent()));
-        fill_cpuset(&cpuset, &path).unwrap();
+        fill_cpuset(&cpuset, &CgroupPath::parse("/a/b").unwrap()).unwrap();
         let filled = cpuset.join("a/b");
         assert_eq!(super::cpuset(&filled, "cpuset.cpus").unwrap(), "0-3");
         assert_eq!(super::cpuset(&filled, "cpuset.mems").unwrap(), "0-3");
         let flag = |dir: &Path| file::read(dir, "cgroup.clone_children").unwrap();
         assert_eq!(flag(&cpuset.join("a")).trim(), "1");
+        // One that is full needs nothing, and the root's children are not crisp's alone.
+        fs::write(filled.join("cgroup.clone_children"), "0\n").unwrap();
+        fs::create_dir(filled.join("c")).unwrap();
+        for name in ["cpuset.cpus", "cpuset.mems"] {
+            fs::write(filled.join("c").join(name), "0\n").unwrap();
+        }
+        fill_cpuset(&cpuset, &CgroupPath::parse("/a/b/c").unwrap()).unwrap();
+        assert_eq!(flag(&filled).trim(), "0");
+        fs::write(cpuset.join("a/cpuset.cpus"), "\n").unwrap();
+        fill_cpuset(&cpuset, &CgroupPath::parse("/a").unwrap()).unwrap();
+        assert_eq!(
+            super::cpuset(&cpuset.join("a"), "cpuset.cpus").unwrap(),
+            "0-7"
+        );
         assert_eq!(flag(&cpuset).trim(), "0");
     }
 }

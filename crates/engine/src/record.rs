@@ -267,14 +267,17 @@ impl Records {
 
     fn put_pod(&self, record: &PodRecord) -> Result<()> {
         let dir = self.pod_dir(&record.id);
-        make_private_dir(&dir.join("containers"))?;
         let path = dir.join("pod.json");
-        match record.network.as_ref().and_then(Wiring::plugins) {
-            Some(_) => {
-                replace_file(&path, &text(&path, record)?)?;
-                sync([path.as_path(), &dir, &self.pods_dir])
-            }
-            None => write(&path, record),
+        let text = text(&path, record)?;
+        let plugins = record.network.as_ref().and_then(Wiring::plugins);
+        if plugins.is_none() && try_overwrite(&path, &text)? {
+            return Ok(());
+        }
+        make_private_dir(&dir.join("containers"))?;
+        replace_file(&path, &text)?;
+        match plugins {
+            Some(_) => sync([path.as_path(), &dir, &self.pods_dir]),
+            None => Ok(()),
         }
     }
 
@@ -323,11 +326,19 @@ impl Records {
 /// Writes a record, over the one that is there if that takes one step.
 pub(crate) fn write<T: Serialize>(path: &Path, record: &T) -> Result<()> {
     let text = text(path, record)?;
-    if !overwrite(path, &text).map_err(Error::io("write", path))? {
-        return replace_file(path, &text);
+    match try_overwrite(path, &text)? {
+        true => Ok(()),
+        false => replace_file(path, &text),
     }
-    point!("record.overwritten");
-    Ok(())
+}
+
+/// Whether there was a record that one step could overwrite.
+fn try_overwrite(path: &Path, text: &[u8]) -> Result<bool> {
+    let overwritten = overwrite(path, text).map_err(Error::io("write", path))?;
+    if overwritten {
+        point!("record.overwritten");
+    }
+    Ok(overwritten)
 }
 
 /// `path` is for messages.
