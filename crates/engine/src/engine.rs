@@ -26,7 +26,7 @@ use crisp_metrics::Metrics;
 use crisp_model::{ContainerEvent, ContainerId, ContainerState, ExitReason, PodId, PodState};
 use crisp_network::Network;
 use crisp_shim_api::message::{Exit, Process};
-use crisp_sys::memfd::sealed_copy;
+use crisp_sys::sealed::{ProgramCopy, SealedProgram};
 use ipnet::IpNet;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -53,7 +53,7 @@ pub struct Engine {
     pub(crate) left: Arc<Notify>,
     pub(crate) hierarchies: Arc<Hierarchies>,
     /// A sealed copy of the shim's program, which nothing that runs can change.
-    pub(crate) shim_exe: OwnedFd,
+    pub(crate) shim_exe: SealedProgram,
     /// A mount namespace with an empty root, which the pause processes of this daemon's pods share as soon
     /// as the first has made it.
     pub(crate) pause_mounts: OnceLock<OwnedFd>,
@@ -75,15 +75,18 @@ impl Engine {
         make_private_dir(&config.root_dir)?;
         make_private_dir(&config.run_dir.join("pods"))?;
         let shim_path = config.shim_path();
-        let mut shim_file = File::open(&shim_path).map_err(Error::io("open", &shim_path))?;
-        let shim_exe =
-            sealed_copy(c"crisp-shim", &mut shim_file).map_err(Error::io("copy", &shim_path))?;
+        let shim_exe = File::open(&shim_path)
+            .and_then(|mut program| ProgramCopy::new("crisp-shim", &mut program))
+            .map_err(Error::io("copy", &shim_path))?;
         let selinux = Selinux::open(
             config.enable_selinux,
             Path::new("/sys/fs/selinux"),
             Path::new("/etc/selinux"),
         )?;
         selinux.label_program(&shim_exe)?;
+        let shim_exe = shim_exe
+            .seal()
+            .map_err(Error::io("seal a copy of", &shim_path))?;
         let metrics = Metrics::default();
         let images = Images::open(image_config(&config), metrics.pulls())?;
         let (host, records) = (Host::inspect()?, Records::open(&config.root_dir)?);

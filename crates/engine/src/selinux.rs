@@ -18,7 +18,7 @@ use crisp_model::{
 use crisp_sys::xattr;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -52,7 +52,7 @@ impl Selinux {
 
     /// Labels the program of the pause process, which is executed with the label of its pod: a policy lets
     /// containers execute their own files alone.
-    pub(crate) fn label_program(&self, program: &OwnedFd) -> Result<()> {
+    pub(crate) fn label_program(&self, program: impl AsFd) -> Result<()> {
         let Some(contexts) = &self.contexts else {
             return Ok(());
         };

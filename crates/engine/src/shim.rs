@@ -347,7 +347,7 @@ impl Unborn {
     /// Starts the shim.
     pub(crate) fn spawn(
         self,
-        exe: &OwnedFd,
+        exe: impl AsFd,
         reaper: &Reaper,
         listener: Listener,
     ) -> Result<Arc<Shim>> {

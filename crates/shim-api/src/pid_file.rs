@@ -13,8 +13,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// How /proc shows the program of a shim: a sealed copy in memory.
-const SHIM_PROGRAM: &str = "/memfd:crisp-shim";
+/// How /proc shows the program of a shim: a sealed copy in memory. The second is that of older daemons.
+const SHIM_PROGRAMS: [&str; 2] = ["/crisp-shim", "/memfd:crisp-shim (deleted)"];
 
 /// One process, told apart from all others since boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl ShimPid {
 /// The name of a shim's runtime directory in `dir`, by what /proc shows of the shim.
 fn runtime_dir_in(dir: &Path, process: &Path) -> Option<String> {
     let program = fs::read_link(process.join("exe")).ok()?;
-    if !program.to_str()?.starts_with(SHIM_PROGRAM) {
+    if !SHIM_PROGRAMS.contains(&program.to_str()?) {
         return None;
     }
     let command_line = fs::read(process.join("cmdline")).ok()?;
@@ -168,11 +168,10 @@ mod tests {
             fs::write(process.path().join("cmdline"), arguments).unwrap();
             runtime_dir_in(runs, process.path())
         };
-        let (shim, arguments) = (
-            "/memfd:crisp-shim (deleted)",
-            "crisp-shim\0shim\0/run/pods/a\0",
-        );
-        assert_eq!(runtime_dir(shim, arguments).as_deref(), Some("a"));
+        let arguments = "crisp-shim\0shim\0/run/pods/a\0";
+        for shim in ["/crisp-shim", "/memfd:crisp-shim (deleted)"] {
+            assert_eq!(runtime_dir(shim, arguments).as_deref(), Some("a"));
+        }
         assert_eq!(runtime_dir("/bin/sh", arguments), None);
         for other in [
             "crisp-shim\0pause\0/run/pods/a\0",
@@ -180,7 +179,7 @@ mod tests {
             "crisp-shim\0shim",
             "",
         ] {
-            assert_eq!(runtime_dir(shim, other), None, "{other:?}");
+            assert_eq!(runtime_dir("/crisp-shim", other), None, "{other:?}");
         }
     }
 

@@ -7,7 +7,7 @@ use crisp_shim_api::message::{
     reply, request,
 };
 use crisp_shim_api::{PodPaths, VERSION, listen, recv, send};
-use crisp_sys::memfd::sealed_copy;
+use crisp_sys::sealed::{ProgramCopy, SealedProgram};
 use nix::sys::signal::kill;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 /// How long anything may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) fn shim_program() -> &'static OwnedFd {
-    static PROGRAM: LazyLock<OwnedFd> = LazyLock::new(|| {
+pub(crate) fn shim_program() -> &'static SealedProgram {
+    static PROGRAM: LazyLock<SealedProgram> = LazyLock::new(|| {
         let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
         let built = [
             "dist",
@@ -37,7 +37,8 @@ pub(crate) fn shim_program() -> &'static OwnedFd {
             .chain(built.map(|dir| target.join(dir).join("crisp-shim")))
             .find(|path| path.exists())
             .expect("crisp-shim is built: hack/build.sh");
-        sealed_copy(c"crisp-shim", &mut File::open(path).unwrap()).unwrap()
+        let copy = ProgramCopy::new("crisp-shim", &mut File::open(path).unwrap()).unwrap();
+        copy.seal().unwrap()
     });
     &PROGRAM
 }

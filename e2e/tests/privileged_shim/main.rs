@@ -13,4 +13,5 @@ mod execs;
 mod harness;
 mod memory;
 mod pods;
+mod program;
 mod streams;
