@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `shim`, `poller` | the event loop |
 //! | `connection`, `requests`, `failure` | daemons, what they ask for and are told |
-//! | `pod`, `pause_setup`, `pause`, `sysctl` | the pause process and the namespaces that it holds |
+//! | `pod`, `pause_setup`, `sysctl` | the pause process and the namespaces that it holds |
 //! | `container`, `exec`, `starts` | processes of containers, and their starts |
 //! | `stdio`, `output`, `stdin`, `client` | streams of a container |
 //! | `log`, `lines` | its log |
@@ -30,7 +30,6 @@ mod journal;
 mod lines;
 mod log;
 mod output;
-mod pause;
 mod pause_setup;
 mod pod;
 mod poller;
@@ -46,13 +45,12 @@ mod stdin;
 mod stdio;
 mod sysctl;
 
-pub use pause::pause;
 pub use shim::{ShimError, run};
 
 use crisp_shim_api::PodPaths;
 use journal::{Chain, journal};
 
-/// The exit status of a shim or a pause process that could not do its work.
+/// The exit status of a shim that could not do its work.
 const FAILURE: u8 = 1;
 
 /// The command `crisp-shim shim`: [`run`], with what went wrong in the shim's log. Gives the exit status.

@@ -91,7 +91,6 @@ impl Setup {
         executable: &OwnedFd,
         child: &Child,
     ) -> Result<(), StepError> {
-        let null = std::io::stdin();
         let mut kept = vec![parent, executable.as_fd()];
         kept.extend(self.lent_mounts.iter().map(AsFd::as_fd));
         child.close_all_but(&kept).step("close files")?;
@@ -113,7 +112,7 @@ impl Setup {
                 .step("enter the mount namespace of other pods")?,
             None => enter_empty_root(attached.as_ref())?,
         }
-        detach_from_shim(null.as_fd())?;
+        detach_from_shim()?;
         // Containers may come before the execution: they meet a process without privileges, that nobody
         // traces. The execution undoes the latter, and pause does it again.
         give_up_privileges()?;
@@ -235,7 +234,8 @@ fn make_empty_fs(access: Attributes) -> Result<OwnedFd, FsError> {
 }
 
 /// A session of its own, no way to the shim's log, and the shim's death as its own.
-fn detach_from_shim(null: BorrowedFd<'_>) -> Result<(), StepError> {
+fn detach_from_shim() -> Result<(), StepError> {
+    let null = StdioNumber::Input.as_fd();
     install_stdio(null, StdioNumber::Output).step("close standard output")?;
     install_stdio(null, StdioNumber::Error).step("close standard error")?;
     setsid().step("setsid")?;

@@ -1,7 +1,7 @@
 //! Keeping a long-lived, mostly idle process small.
 
 use crate::process::SingleThreaded;
-use crate::segments::{self, Access, PAGE_BYTES};
+use crate::segments::{self, PAGE_BYTES};
 
 /// Makes the allocator give memory back to the kernel as soon as it can: large blocks are mappings of
 /// their own, which go when they are freed, and the heap shrinks with its last block. musl's allocator
@@ -53,7 +53,7 @@ pub fn trim_heap() {
 /// Lets go of the pages of this program's code and constants: those that are needed again come back from
 /// the page cache. Of a large program most are never needed again once it has started.
 pub fn unmap_code() {
-    for range in segments::own(Access::Read) {
+    for range in segments::code_and_constants() {
         // SAFETY: what cannot be written is the same when the kernel maps it anew.
         unsafe {
             libc::madvise(
@@ -71,7 +71,7 @@ pub fn unmap_code() {
 #[inline(never)]
 pub fn trim_stack(_witness: &SingleThreaded) {
     /// Below the caller's frame, room for what this function itself calls.
-    const KEPT_BYTES: usize = 4096;
+    const KEPT_BYTES: usize = 512;
     /// The kernel keeps other mappings at least 1 MiB away from a stack (`stack_guard_gap`).
     const DEPTH_BYTES: usize = 512 * 1024;
     let here = 0u8;

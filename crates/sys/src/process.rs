@@ -323,6 +323,13 @@ pub enum StdioNumber {
     Error = 2,
 }
 
+impl AsFd for StdioNumber {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the standard descriptors are nobody's OwnedFd, and stay open.
+        unsafe { BorrowedFd::borrow_raw(*self as RawFd) }
+    }
+}
+
 /// SIGKILL by pidfd; a process that is gone already is fine.
 pub fn kill(pidfd: impl AsFd) {
     // The only other error is EPERM, which no descendant of a privileged process gives.
