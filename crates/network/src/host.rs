@@ -30,38 +30,49 @@ impl Host {
         mtu: u32,
         gateways: &[IpNet],
     ) -> Result<u32, Error> {
-        let index = match self.bridge_index(name)? {
-            Some(index) => {
-                let mut batch = Batch::default();
-                batch.push(
-                    "raise the bridge",
-                    NLM_F_ACK,
-                    link::raise_bridge(index, mtu),
-                );
-                self.route.transact(batch)?;
-                index
-            }
+        let bridge = match self.bridge(name)? {
+            Some(bridge) => bridge,
             None => self.create_bridge(name, mtu, gateways)?,
         };
+        let index = bridge.header.index;
+        let mut batch = Batch::default();
+        batch.push(
+            "raise the bridge",
+            NLM_F_ACK,
+            link::raise_bridge(index, mtu),
+        );
+        self.route.transact(batch)?;
+        let mut addresses = gateways.to_vec();
         if gateways.iter().any(|gateway| gateway.addr().is_ipv6()) {
             forwarding::prepare_bridge_ipv6(name)?;
+            // Without it the node asks nobody for the neighbours of those for whom it forwards.
+            addresses.extend(link::mac_of(&bridge).map(link::link_local));
         }
-        self.set_addresses(index, gateways)?;
+        self.set_addresses(index, &addresses)?;
         Ok(index)
     }
 
     /// The index of the bridge, if it is there.
     pub(crate) fn bridge_index(&mut self, name: &str) -> Result<Option<u32>, Error> {
+        Ok(self.bridge(name)?.map(|bridge| bridge.header.index))
+    }
+
+    fn bridge(&mut self, name: &str) -> Result<Option<LinkMessage>, Error> {
         match self.link_by_name(name)? {
-            None => Ok(None),
-            Some(link) if is_bridge(&link) => Ok(Some(link.header.index)),
-            Some(_) => Err(Error::NotABridge {
+            Some(link) if !is_bridge(&link) => Err(Error::NotABridge {
                 name: name.to_owned(),
             }),
+            found => Ok(found),
         }
     }
 
-    fn create_bridge(&mut self, name: &str, mtu: u32, gateways: &[IpNet]) -> Result<u32, Error> {
+    /// It is down yet.
+    fn create_bridge(
+        &mut self,
+        name: &str,
+        mtu: u32,
+        gateways: &[IpNet],
+    ) -> Result<LinkMessage, Error> {
         let mac = Mac::of(
             gateways
                 .first()
@@ -73,14 +84,21 @@ impl Host {
             NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
             link::new_bridge(name, mac, mtu),
         );
+        batch.push_forgiving(
+            "set up the bridge",
+            NLM_F_ACK,
+            link::no_automatic_address(name),
+            // The kernel has no IPv6.
+            &[Errno::EAFNOSUPPORT],
+        );
         self.route.transact(batch)?;
-        self.bridge_index(name)?.ok_or_else(|| Error::Kernel {
+        self.bridge(name)?.ok_or_else(|| Error::Kernel {
             op: "find the bridge just made",
             source: Errno::ENODEV.into(),
         })
     }
 
-    /// Link-local addresses are the kernel's and stay.
+    /// Link-local addresses stay: those of a bridge that others made may be the kernel's.
     fn set_addresses(&mut self, index: u32, wanted: &[IpNet]) -> Result<(), Error> {
         let present = self.addresses(index)?;
         let mut batch = Batch::default();

@@ -37,11 +37,10 @@ fn raise(link: &mut LinkMessage) {
     link.header.change_mask |= LinkFlags::Up;
 }
 
-/// Makes the bridge, up. Its hardware address is set, because it would follow its ports' otherwise,
+/// Makes the bridge, down. Its hardware address is set, because it would follow its ports' otherwise,
 /// and every pod's idea of its gateway's with it.
 pub(crate) fn new_bridge(name: &str, mac: Mac, mtu: u32) -> Message {
     let mut link = named(name);
-    raise(&mut link);
     link.attributes.extend([
         LinkAttribute::Address(mac.0.to_vec()),
         LinkAttribute::Mtu(mtu),
@@ -184,8 +183,8 @@ fn no_address_of_its_own() -> LinkAttribute {
     )])])
 }
 
-/// Keeps the kernel from giving the pod's interface a link-local address by itself: it would be
-/// probed for a second before it works.
+/// Keeps the kernel from giving an interface a link-local address by itself: it would be probed for a second
+/// or two before it works.
 pub(crate) fn no_automatic_address(name: &str) -> Message {
     let mut link = named(name);
     link.attributes.push(no_address_of_its_own());
@@ -281,6 +280,16 @@ pub(crate) fn link_local(mac: Mac) -> IpNet {
         word(e, f),
     );
     IpNet::new(address.into(), 64).expect("64 is a prefix length of IPv6")
+}
+
+/// The hardware address of a link.
+pub(crate) fn mac_of(link: &LinkMessage) -> Option<Mac> {
+    link.attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Address(bytes) => Some(Mac(bytes.as_slice().try_into().ok()?)),
+            _ => None,
+        })
 }
 
 /// All addresses of a link.

@@ -46,6 +46,20 @@ fn privileged_pods_reach_each_other_the_node_and_the_outside() {
     assert!(alias.contains(a.attachment.pod.as_str()), "{alias}");
 }
 
+/// The kernel asks for the neighbours of those for whom it forwards by a link-local address that is not being
+/// probed, or not at all.
+#[test]
+fn privileged_bridge_asks_for_its_neighbours_from_the_first_pod_on() {
+    let node = Node::new(settings());
+    let pod = node.start_pod(&[mapping(Protocol::Tcp, 8080, None)]);
+    let link_local = node
+        .namespace
+        .ip("-6 -oneline addr show dev crisp0 scope link");
+    assert!(link_local.contains("fe80::"), "{link_local}");
+    assert!(!link_local.contains("tentative"), "{link_local}");
+    reach(&node.outside, parse(NODE_OUTSIDE[1]), 8080, &pod.namespace);
+}
+
 #[test]
 fn privileged_masquerade_exempts_what_is_set() {
     let exempt = Settings {
