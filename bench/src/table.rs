@@ -9,7 +9,7 @@ const BEGIN: &str = "<!-- figures -->\n";
 const END: &str = "<!-- end of figures -->\n";
 
 /// What the table has of a report, as it is called there.
-const ROWS: [&str; 38] = [
+const ROWS: [&str; 41] = [
     "pod start",
     "RunPodSandbox",
     "CreateContainer",
@@ -44,6 +44,9 @@ const ROWS: [&str; 38] = [
     "pod start, 10 pods",
     "pod start, 100 pods",
     "pod start, 1000 pods",
+    "start of a container, to its event, 10 pods",
+    "start of a container, to its event, 100 pods",
+    "start of a container, to its event, 1000 pods",
     "pull and unpack of 500 MB",
     "the daemon's peak RSS meanwhile",
     "log of one container",
