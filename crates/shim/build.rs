@@ -1,8 +1,7 @@
 //! Links the binary so that it begins as the pause process may need it, and the static one at a fixed address.
 //!
 //! Two processes of it run for every pod. At an address of its own choice, each would have to adapt
-//! all pointers in its data, and so have a copy of pages that all could share: some 100 KiB. With its constants
-//! and its code in one segment, most of both is in one huge page, where the kernel has these.
+//! all pointers in its data, and so have a copy of pages that all could share: some 100 KiB.
 
 use std::env;
 
@@ -17,9 +16,5 @@ fn main() {
     if is_static && cfg("ENV") == "gnu" {
         println!("cargo::rustc-link-arg-bins=-no-pie");
         println!("cargo::rustc-link-arg-bins=-static");
-        // Of lld, which is Rust's linker for this architecture alone (from 1.90).
-        if cfg("ARCH") == "x86_64" {
-            println!("cargo::rustc-link-arg-bins=-Wl,--no-rosegment");
-        }
     }
 }
