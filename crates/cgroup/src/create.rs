@@ -72,12 +72,8 @@ fn prepare(hierarchies: &Hierarchies, mount: &Mount, path: &CgroupPath) -> Resul
 /// Gives an empty cpuset the cpus and memory nodes of its ancestors: the kernel lets no process into an
 /// empty one.
 fn fill_cpuset(mount_point: &Path, path: &CgroupPath) -> Result<(), Error> {
-    let dir = path.below(mount_point);
     for name in ["cpuset.cpus", "cpuset.mems"] {
-        if cpuset(&dir, name)?.is_empty() {
-            have_children_copy(mount_point, path.parent());
-            inherit(mount_point, path, name)?;
-        }
+        inherit(mount_point, path, name)?;
     }
     Ok(())
 }
@@ -85,9 +81,9 @@ fn fill_cpuset(mount_point: &Path, path: &CgroupPath) -> Result<(), Error> {
 /// Has the next children of a cpuset, and theirs, start with a copy of it: filling each takes the kernel longer
 /// with every cpuset that there is. The root's are not crisp's alone. What cannot be, since one of the children is
 /// exclusive, is made up for by filling.
-fn have_children_copy(mount_point: &Path, parent: Option<CgroupPath>) {
-    if let Some(parent) = parent.filter(|parent| !parent.is_root()) {
-        _ = file::write(&parent.below(mount_point), "cgroup.clone_children", "1");
+fn have_children_copy(mount_point: &Path, path: &CgroupPath) {
+    if !path.is_root() {
+        _ = file::write(&path.below(mount_point), "cgroup.clone_children", "1");
     }
 }
 
@@ -98,6 +94,7 @@ fn inherit(mount_point: &Path, path: &CgroupPath, name: &str) -> Result<String, 
     let (true, Some(parent)) = (own.is_empty(), path.parent()) else {
         return Ok(own);
     };
+    have_children_copy(mount_point, &parent);
     let inherited = inherit(mount_point, &parent, name)?;
     file::write(&dir, name, &inherited).map_err(Error::io("fill the cpuset in", &dir))?;
     Ok(inherited)

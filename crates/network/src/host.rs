@@ -23,7 +23,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// The index of the bridge, which is made if need be, with these addresses and no others.
+    /// The index of the bridge, which is made if need be, with these addresses and no others but a link-local one.
     pub(crate) fn ensure_bridge(
         &mut self,
         name: &str,

@@ -86,13 +86,13 @@ fn pause() -> ! {
     // SAFETY: the pointers are to a string and to a signal set, which the calls only read. No variable is used from
     // here on: where a page of them has gone, the next access would find it as it is in the program.
     unsafe {
+        // Nobody in the pod reaches its memory or its descriptors through /proc.
+        call(libc::SYS_prctl, [SET_DUMPABLE, 0, 0, 0]);
+        // For ps(1) and top(1): what is executed by a descriptor has the name of that.
+        call(libc::SYS_prctl, [SET_NAME, COMMAND.as_ptr() as usize, 0, 0]);
         // Holes in the range make it fail in the end, when all the rest of it is done.
         let length = variables.end.saturating_sub(variables.start);
         call(libc::SYS_madvise, [variables.start, length, DONT_NEED, 0]);
-        // For ps(1) and top(1): what is executed by a descriptor has the name of that.
-        call(libc::SYS_prctl, [SET_NAME, COMMAND.as_ptr() as usize, 0, 0]);
-        // Nobody in the pod reaches its memory or its descriptors through /proc.
-        call(libc::SYS_prctl, [SET_DUMPABLE, 0, 0, 0]);
         // No others, whatever the shim blocks. A signal that is blocked is kept to be waited for even where its
         // default for PID 1 is to be ignored.
         let set = &raw const awaited as usize;

@@ -76,7 +76,6 @@ fn privileged_start_of_what_cannot_be_executed_is_told() {
     pod.finish();
 }
 
-/// In the pod's shared pid namespace, where the kernel does not end the rest by itself.
 #[test]
 fn privileged_root_file_system_comes_with_the_request_or_is_refused() {
     let mut pod = Pod::start("root-comes", usual_pod());
@@ -107,6 +106,7 @@ fn privileged_root_file_system_comes_with_the_request_or_is_refused() {
     pod.finish();
 }
 
+/// In the pod's shared pid namespace, where the kernel does not end the rest by itself.
 #[test]
 fn privileged_end_of_a_container_is_the_end_of_all_it_started() {
     let shared = StartPod {
