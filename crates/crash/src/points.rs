@@ -23,6 +23,8 @@ pub const POINTS: &[&str] = &[
     "spawn.connected",
     "spawn.executed",
     // Records of pods and containers.
+    "record.begun",
+    "record.made",
     "record.written",
     "record.renamed",
     "record.overwritten",
@@ -47,8 +49,8 @@ pub const POINTS: &[&str] = &[
     "create.bundle-made",
     "create.made",
     "create.failed",
-    "snapshot.staged",
-    "snapshot.renamed",
+    "snapshot.dirs-made",
+    "snapshot.recorded",
     // StartContainer.
     "start.log-dir-made",
     "start.asked",

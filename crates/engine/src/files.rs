@@ -2,7 +2,9 @@
 
 use crate::error::{Error, Result};
 use crisp_crash::point;
-use std::io::ErrorKind;
+use crisp_sys::file::WHOLE_BYTES;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// The extension of a file that is being written.
@@ -40,6 +42,26 @@ pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
         // What could not be written whole is often nothing but a file on a full disk.
         let _ = std::fs::remove_file(&temporary);
     })
+}
+
+/// Makes a file, all at once: whoever is killed meanwhile leaves none, an empty one or a whole one. Tells whether
+/// it is done; what is not is for [`replace_file`]: there is a file, or it takes more than one write(2) does at once.
+pub(crate) fn make_file(path: &Path, content: &[u8]) -> Result<bool> {
+    if content.len() > WHOLE_BYTES {
+        return Ok(false);
+    }
+    let mut file = match File::create_new(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+        made => made.map_err(Error::io("make", path))?,
+    };
+    point!("record.begun");
+    let written = file.write_all(content).map_err(Error::io("write", path));
+    written.inspect_err(|_| {
+        // As above.
+        let _ = std::fs::remove_file(path);
+    })?;
+    point!("record.made");
+    Ok(true)
 }
 
 /// Removes what [`replace_file`] had not come to put in its place.

@@ -10,14 +10,15 @@
 //! <root>/pods/<pod id>/containers/<container id>.json
 //! <root>/pod-cidrs.json
 //! ```
-//! Each file is one JSON object with a `version`, maybe with blanks behind it. It appears by rename, and is
-//! written over in one step, so that a daemon that is killed leaves a whole one. Fields are only ever added.
+//! Each file is one JSON object with a `version`, maybe with blanks behind it. It is written in one step, over the
+//! last one as well, or else appears by rename: a daemon that is killed leaves a whole one, or an empty one, which is
+//! none. Fields are only ever added.
 //! The version goes up when an older release would take a record for something else than it is: such a
 //! release leaves it, and what it speaks of, alone.
 
 use crate::error::{Error, Result};
 use crate::files::{
-    UNFINISHED, entries, make_private_dir, remove_dir, remove_file, remove_unfinished,
+    UNFINISHED, entries, make_file, make_private_dir, remove_dir, remove_file, remove_unfinished,
     replace_file, sync,
 };
 use crate::handlers::RuntimeCommand;
@@ -274,7 +275,7 @@ impl Records {
             return Ok(());
         }
         make_private_dir(&dir.join("containers"))?;
-        replace_file(&path, &text)?;
+        put(&path, &text)?;
         match plugins {
             Some(_) => sync([path.as_path(), &dir, &self.pods_dir]),
             None => Ok(()),
@@ -328,7 +329,15 @@ pub(crate) fn write<T: Serialize>(path: &Path, record: &T) -> Result<()> {
     let text = text(path, record)?;
     match try_overwrite(path, &text)? {
         true => Ok(()),
-        false => replace_file(path, &text),
+        false => put(path, &text),
+    }
+}
+
+/// Writes a record where none can be overwritten.
+fn put(path: &Path, text: &[u8]) -> Result<()> {
+    match make_file(path, text)? {
+        true => Ok(()),
+        false => replace_file(path, text),
     }
 }
 
@@ -347,7 +356,7 @@ fn text<T: Serialize>(path: &Path, record: &T) -> Result<Vec<u8>> {
         .map_err(|e| Error::Internal(format!("record {}: {e}", path.display())))
 }
 
-/// A record; one that is torn, or that the disk does not give, is none.
+/// A record; one that is empty, torn, or that the disk does not give, is none.
 ///
 /// # Errors
 /// It is a newer release's; or the host lacks memory or descriptors at the moment, which tells nothing of
@@ -359,6 +368,9 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         text => text,
     };
     if let Ok(text) = &text {
+        if text.is_empty() {
+            return Ok(None);
+        }
         refuse_newer(path, text)?;
     }
     let record = text.and_then(|text| Ok(serde_json::from_slice(&text)?));

@@ -8,7 +8,11 @@ use std::time::{Duration, SystemTime};
 
 /// The coarsest time that a file system tells of a change: what changes now has another time than what has
 /// changed longer ago than this.
-const RESOLUTION: Duration = Duration::from_secs(2);
+const COARSEST: Duration = Duration::from_secs(2);
+
+/// The same where times have fractions of a millisecond: file systems that tell nanoseconds take them from a clock
+/// that the kernel sets forward at each tick, a hundred times a second at least.
+const BY_TICKS: Duration = Duration::from_millis(100);
 
 /// When an empty directory was changed last, in seconds and nanoseconds since the epoch. Who writes to a directory
 /// can set every time of it but this one.
@@ -33,10 +37,18 @@ pub(crate) fn measure(
 
 /// Whether a change after this look cannot be taken for the last one before.
 fn is_settled(stat: &FileStat) -> bool {
-    let changed = u64::try_from(stat.st_ctime)
+    let resolution = match stat.st_ctime_nsec % 1_000_000 {
+        0 => COARSEST,
+        _ => BY_TICKS,
+    };
+    let since_epoch = u64::try_from(stat.st_ctime).and_then(|seconds| {
+        let nanoseconds = u32::try_from(stat.st_ctime_nsec)?;
+        Ok(Duration::new(seconds, nanoseconds))
+    });
+    let changed = since_epoch
         .ok()
-        .and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
-    let settles = changed.and_then(|changed| changed.checked_add(RESOLUTION));
+        .and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
+    let settles = changed.and_then(|changed| changed.checked_add(resolution));
     settles.is_some_and(|settles| settles < SystemTime::now())
 }
 
@@ -55,7 +67,7 @@ mod tests {
         let path = dir.path();
         let (size, known) = measure(path, None).unwrap();
         assert_eq!((size.inodes, known), (1, None));
-        sleep(RESOLUTION + Duration::from_secs(1));
+        sleep(COARSEST + Duration::from_secs(1));
         let (_, known) = measure(path, None).unwrap();
         assert!(known.is_some());
         assert_eq!(measure(path, known).unwrap(), (size, known));

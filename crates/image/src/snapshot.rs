@@ -6,10 +6,10 @@
 //! <containers_dir>/<container id>/volumes/<n>    volumes that the image declares
 //! <containers_dir>/<container id>/snapshot.json  the image and its layers, and those of other images
 //!                                                that are lent to the container
-//! <containers_dir>/staging/                      what is being made or removed; emptied at start
+//! <containers_dir>/staging/                      what is being removed; emptied at start
 //! ```
 //!
-//! A snapshot appears under its container's id, complete, by one rename. Nothing is synced: what a
+//! Its record completes a snapshot: what has none, or a torn one, is removed at start. Nothing is synced: what a
 //! container writes does not outlive a power cut, nor do its processes.
 
 use crate::content::make_empty_dir;
@@ -29,7 +29,8 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The version of `snapshot.json`.
+const RECORD: &str = "snapshot.json";
+/// The version of the record.
 const VERSION: u32 = 1;
 
 /// The directories of a container's overlay mount.
@@ -77,7 +78,7 @@ impl Snapshot {
     }
 }
 
-/// `snapshot.json`.
+/// What [`RECORD`] says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     version: u32,
@@ -90,6 +91,9 @@ struct Record {
     /// What is known of the upper directory.
     #[serde(skip)]
     empty: Option<EmptySince>,
+    /// Whether it has no directory of volumes, as far as is known.
+    #[serde(skip)]
+    lacks_volumes: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,6 +201,7 @@ impl Snapshots {
             layers: numbers(stack),
             lent: Vec::new(),
             empty: None,
+            lacks_volumes: true,
         };
         {
             let mut records = self.records();
@@ -225,47 +230,23 @@ impl Snapshots {
         root: Option<RootAttributes>,
         limit_bytes: Option<u64>,
     ) -> Result<(), Error> {
-        let staged = self.staged_dir(container);
-        let made = stage(&staged, container, limit_bytes)
-            .and_then(|()| self.fill(container, record, root));
+        let dir = self.snapshot_dir(container);
+        make_dir(&dir).map_err(|error| Error::io("make the snapshot", &dir, error))?;
+        let limited = match limit_bytes {
+            Some(limit_bytes) => quota::limit(&dir, container, limit_bytes),
+            None => Ok(()),
+        };
+        let made = limited.and_then(|()| {
+            fill(&dir, record, root).map_err(|error| Error::io("make the snapshot", &dir, error))
+        });
         made.inspect_err(|_| {
-            let removed = quota::lift(&staged).and_then(|()| remove_staged(&staged));
-            if let Err(error) = removed {
+            if let Err(error) = self.discard(container) {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "a half-made snapshot is left"
                 );
             }
         })
-    }
-
-    /// Makes what a snapshot has in its directory, which is staged, and shows it.
-    fn fill(
-        &self,
-        container: &ContainerId,
-        record: &Record,
-        root: Option<RootAttributes>,
-    ) -> Result<(), Error> {
-        let staged = self.staged_dir(container);
-        let upper = staged.join("fs");
-        let write = || -> std::io::Result<()> {
-            for path in [&upper, &staged.join("work")] {
-                DirBuilder::new().mode(0o700).create(path)?;
-            }
-            if let Some(root) = root {
-                chown(&upper, Some(root.uid), Some(root.gid))?;
-            }
-            fs::set_permissions(
-                &upper,
-                Permissions::from_mode(root.map_or(0o755, |root| root.mode)),
-            )?;
-            write_record(&staged, record)?;
-            point!("snapshot.staged");
-            fs::rename(&staged, self.snapshot_dir(container))?;
-            point!("snapshot.renamed");
-            Ok(())
-        };
-        write().map_err(|error| Error::io("make the snapshot", &staged, error))
     }
 
     /// Counts the layers of another image, topmost first, as used for as long as the snapshot is there.
@@ -287,7 +268,7 @@ impl Snapshots {
         }
         record.lent.push(lent);
         let dir = self.snapshot_dir(container);
-        write_record(&dir, &record)
+        replace_record(&dir, &record)
             .map_err(|error| Error::io("write the record of", &dir, error))?;
         self.records().insert(container.clone(), record);
         Ok(())
@@ -299,8 +280,11 @@ impl Snapshots {
         container: &ContainerId,
         number: usize,
     ) -> Result<PathBuf, Error> {
+        if let Some(record) = self.records().get_mut(container) {
+            record.lacks_volumes = false;
+        }
         let volumes = self.snapshot_dir(container).join("volumes");
-        match DirBuilder::new().mode(0o700).create(&volumes) {
+        match make_dir(&volumes) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 Err(Error::io("make the directory", &volumes, error))
             }
@@ -330,29 +314,30 @@ impl Snapshots {
 
     /// What a container has written, and what its volumes hold.
     pub(crate) fn size(&self, container: &ContainerId) -> Result<tree::Size, Error> {
+        let not_found = || Error::not_found(container.as_str());
+        let (known, lacks_volumes) = match self.records().get(container) {
+            Some(record) => (record.empty, record.lacks_volumes),
+            None => return Err(not_found()),
+        };
         let dir = self.snapshot_dir(container);
         let (upper, volumes) = (dir.join("fs"), dir.join("volumes"));
-        let mut size = self.upper_size(container, &upper)?;
+        let (mut size, empty) = match empty::measure(&upper, known) {
+            // It is just being removed.
+            Err(Errno::ENOENT) => return Err(not_found()),
+            measured => measured.map_err(|errno| Error::io("measure", &upper, errno))?,
+        };
+        if empty != known
+            && let Some(record) = self.records().get_mut(container)
+        {
+            record.empty = empty;
+        }
+        if lacks_volumes {
+            return Ok(size);
+        }
         match tree::measure(&volumes) {
             // The image declares none.
             Err(Errno::ENOENT) => {}
             measured => size += measured.map_err(|errno| Error::io("measure", &volumes, errno))?,
-        }
-        Ok(size)
-    }
-
-    fn upper_size(&self, container: &ContainerId, upper: &Path) -> Result<tree::Size, Error> {
-        let not_found = || Error::not_found(container.as_str());
-        let known = self.records().get(container).ok_or_else(not_found)?.empty;
-        let (size, found) = match empty::measure(upper, known) {
-            // It is just being removed.
-            Err(Errno::ENOENT) => return Err(not_found()),
-            measured => measured.map_err(|errno| Error::io("measure", upper, errno))?,
-        };
-        if found != known
-            && let Some(record) = self.records().get_mut(container)
-        {
-            record.empty = found;
         }
         Ok(size)
     }
@@ -398,16 +383,24 @@ impl Snapshots {
     }
 }
 
-/// Makes the directory of a snapshot, empty. Its limit goes for all that is made in it.
-fn stage(staged: &Path, container: &ContainerId, limit_bytes: Option<u64>) -> Result<(), Error> {
-    DirBuilder::new()
-        .mode(0o700)
-        .create(staged)
-        .map_err(|error| Error::io("make the snapshot", staged, error))?;
-    match limit_bytes {
-        Some(limit_bytes) => quota::limit(staged, container, limit_bytes),
-        None => Ok(()),
+fn make_dir(path: &Path) -> std::io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)
+}
+
+/// Makes all that a snapshot has in its directory; a limit of that goes for what is made in it.
+fn fill(dir: &Path, record: &Record, root: Option<RootAttributes>) -> std::io::Result<()> {
+    let upper = dir.join("fs");
+    make_dir(&upper)?;
+    make_dir(&dir.join("work"))?;
+    if let Some(root) = root {
+        chown(&upper, Some(root.uid), Some(root.gid))?;
     }
+    let mode = root.map_or(0o755, |root| root.mode);
+    fs::set_permissions(&upper, Permissions::from_mode(mode))?;
+    point!("snapshot.dirs-made");
+    fs::write(dir.join(RECORD), serde_json::to_vec(record)?)?;
+    point!("snapshot.recorded");
+    Ok(())
 }
 
 fn remove_staged(staged: &Path) -> Result<(), Error> {
@@ -415,16 +408,16 @@ fn remove_staged(staged: &Path) -> Result<(), Error> {
 }
 
 fn read_record(dir: &Path) -> Option<Record> {
-    let text = fs::read(dir.join("snapshot.json")).ok()?;
+    let text = fs::read(dir.join(RECORD)).ok()?;
     let record: Record = serde_json::from_slice(&text).ok()?;
     (record.version == VERSION).then_some(record)
 }
 
 /// Replaces the record as a whole: one that is torn costs the snapshot.
-fn write_record(dir: &Path, record: &Record) -> std::io::Result<()> {
+fn replace_record(dir: &Path, record: &Record) -> std::io::Result<()> {
     let new = dir.join("snapshot.json.new");
     fs::write(&new, serde_json::to_vec(record)?)?;
-    fs::rename(new, dir.join("snapshot.json"))
+    fs::rename(new, dir.join(RECORD))
 }
 
 fn numbers(stack: &[Arc<Layer>]) -> Vec<u64> {

@@ -57,7 +57,7 @@ pub fn read_text_bounded(path: &Path, max_bytes: u64) -> io::Result<String> {
 
 /// The bytes of a file that one write(2) changes all at once for whoever is killed: those of one page, on every
 /// architecture.
-const WHOLE_BYTES: usize = 4096;
+pub const WHOLE_BYTES: usize = 4096;
 
 /// Writes a text over that of a file, where blanks at its end mean nothing: the old one, if it is longer, is
 /// made up for by them. Whoever is killed meanwhile leaves the old text or the new one. The file does not get
