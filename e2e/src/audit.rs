@@ -5,7 +5,7 @@
 //! which it is open whether they are there yet, or still, are in neither set.
 
 use crate::cni;
-use crate::kernel::Process;
+use crate::kernel::{Process, cgroups_are_v2};
 use crate::leftovers::{self, cgroup_roots, nft_elements};
 use crate::records::{self, ContainerState, PodRecord, Stored, Wiring, entries};
 use crate::slot::Slot;
@@ -148,9 +148,8 @@ impl Audit<'_> {
                 .to_string_lossy()
                 .trim_end_matches(parent.as_str())
                 .to_owned();
-            let files = ["cgroup.controllers", "cpu.shares", "cpuacct.usage"];
-            let has_pauses = hierarchy.ends_with("/systemd")
-                || files.iter().any(|file| root.join(file).exists());
+            let has = |file: &str| root.join(file).exists();
+            let has_pauses = cgroups_are_v2() || has("cpu.shares") || has("cpuacct.usage");
             let expected = recorded
                 .iter()
                 .chain(of_pauses.iter().filter(|_| has_pauses));

@@ -22,9 +22,9 @@ pub(crate) fn create<'a>(
     let mut made = Vec::new();
     let result = mounts.try_for_each(|mount| {
         if hierarchies.version() == Version::V2 {
-            enable_controllers(hierarchies, &mount.dir, path, &mut made)?;
+            enable_controllers(hierarchies, mount, path, &mut made)?;
         }
-        make_dir(&mount.dir, path, &mut made)?;
+        make_dir(hierarchies, mount, path, &mut made)?;
         prepare(hierarchies, mount, path)
     });
     if result.is_err() {
@@ -38,10 +38,15 @@ pub(crate) fn create<'a>(
 
 /// Makes the cgroup in one hierarchy with the ancestors that are missing, and notes what it made. Never
 /// makes the mount point.
-fn make_dir(mount_point: &Path, path: &CgroupPath, made: &mut Vec<PathBuf>) -> Result<(), Error> {
-    let dir = path.below(mount_point);
+fn make_dir(
+    hierarchies: &Hierarchies,
+    mount: &Mount,
+    path: &CgroupPath,
+    made: &mut Vec<PathBuf>,
+) -> Result<(), Error> {
+    let dir = path.below(&mount.dir);
     for _ in 0..MAKE_TRIES {
-        let error = match fs::create_dir(&dir) {
+        let error = match hierarchies.make_dir(mount, path) {
             Ok(()) => {
                 made.push(dir);
                 return Ok(());
@@ -51,7 +56,9 @@ fn make_dir(mount_point: &Path, path: &CgroupPath, made: &mut Vec<PathBuf>) -> R
         let parent = path.parent().filter(|parent| !parent.is_root());
         match (error.kind(), parent) {
             (io::ErrorKind::AlreadyExists, _) => return Ok(()),
-            (io::ErrorKind::NotFound, Some(parent)) => make_dir(mount_point, &parent, made)?,
+            (io::ErrorKind::NotFound, Some(parent)) => {
+                make_dir(hierarchies, mount, &parent, made)?;
+            }
             _ => return Err(Error::io("make", &dir)(error)),
         }
     }
@@ -128,18 +135,18 @@ fn account_hierarchically(dir: &Path) -> Result<(), Error> {
 /// Makes the ancestors of `path` on version 2, and has each hand all its controllers down.
 fn enable_controllers(
     hierarchies: &Hierarchies,
-    mount_point: &Path,
+    mount: &Mount,
     path: &CgroupPath,
     made: &mut Vec<PathBuf>,
 ) -> Result<(), Error> {
     let Some(parent) = path.parent() else {
         return Ok(());
     };
-    enable_controllers(hierarchies, mount_point, &parent, made)?;
+    enable_controllers(hierarchies, mount, &parent, made)?;
     if !parent.is_root() {
-        make_dir(mount_point, &parent, made)?;
+        make_dir(hierarchies, mount, &parent, made)?;
     }
-    hand_down(&parent.below(mount_point), hierarchies.controllers())
+    hand_down(&parent.below(&mount.dir), hierarchies.controllers())
 }
 
 /// Enables the controllers for the children of `dir`.

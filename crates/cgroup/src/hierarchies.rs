@@ -53,11 +53,13 @@ impl Mount {
     }
 
     /// Whether what [`Hierarchies::create_idle`] makes is made here.
-    fn is_for_idle(&self) -> bool {
+    fn is_for_idle(&self, version: Version) -> bool {
         let looked_at = [Controller::Cpu, Controller::CpuAcct];
         match &self.kind {
-            MountKind::Unified => true,
-            MountKind::Controllers(all) => all.iter().all(|one| looked_at.contains(one)),
+            MountKind::Unified => version == Version::V2,
+            MountKind::Controllers(all) => {
+                !all.is_empty() && all.iter().all(|one| looked_at.contains(one))
+            }
         }
     }
 }
@@ -179,14 +181,16 @@ impl Hierarchies {
     /// Makes a cgroup for a process that uses next to nothing, below one that exists, and gives the directory to
     /// join in each hierarchy.
     ///
-    /// On version 1 it has one of its own where cAdvisor looks for it, by its cpu time, and where systemd and
-    /// `cgroup.kill` look; elsewhere it joins its parent. Each that it has takes a hundredth of a pod's start; and the end
-    /// of one for memory or for cpus has the kernel walk through the lists of all file systems that are mounted, or
-    /// through all cpusets, while nobody can make another one.
+    /// On version 1 it has one of its own where cAdvisor looks for it, by its cpu time; elsewhere it joins its parent.
+    /// Each that it has takes a hundredth of a pod's start; and the end of one for memory or for cpus has the kernel
+    /// walk through the lists of all file systems that are mounted, or through all cpusets, while nobody can make
+    /// another one.
     pub fn create_idle(&self, path: &CgroupPath) -> Result<Vec<PathBuf>, Error> {
-        create::create(self, self.mounts().iter().filter(|m| m.is_for_idle()), path)?;
+        let is_for_idle = |mount: &Mount| mount.is_for_idle(self.version());
+        let own = self.mounts().iter().filter(|mount| is_for_idle(mount));
+        create::create(self, own, path)?;
         let parent = path.parent().unwrap_or_else(CgroupPath::root);
-        let dirs = self.mounts().iter().map(|mount| match mount.is_for_idle() {
+        let dirs = self.mounts().iter().map(|mount| match is_for_idle(mount) {
             true => path.below(&mount.dir),
             false => parent.below(&mount.dir),
         });
@@ -232,13 +236,25 @@ impl Hierarchies {
         name: &str,
         id: Option<FileId<'_>>,
     ) -> io::Result<File> {
-        let mut all = self.mounts().iter().zip(&self.0.tops);
-        let found = all.find(|(one, _)| std::ptr::eq(*one, mount));
-        match (found.and_then(|(_, top)| top.as_ref()), id) {
+        match (self.top_of(mount), id) {
             (None, _) => File::open(path.below(&mount.dir).join(name)),
             (Some(top), None) => top.file(path, name),
             (Some(top), Some(id)) => top.file_again(path, name, id),
         }
+    }
+
+    /// Makes the directory of a cgroup in one of the hierarchies, in that of its parent.
+    pub(crate) fn make_dir(&self, mount: &Mount, path: &CgroupPath) -> io::Result<()> {
+        match self.top_of(mount) {
+            None => fs::create_dir(path.below(&mount.dir)),
+            Some(top) => top.make(path),
+        }
+    }
+
+    fn top_of(&self, mount: &Mount) -> Option<&Top> {
+        let mut all = self.mounts().iter().zip(&self.0.tops);
+        let (_, top) = all.find(|(one, _)| std::ptr::eq(*one, mount))?;
+        top.as_ref()
     }
 
     /// Where the controller's files are.
@@ -329,15 +345,17 @@ mod tests {
             "cpu/pod/pause",
             "cpuset/pod",
             "memory/pod",
-            "systemd/pod/pause",
-            "unified/pod/pause",
+            "systemd/pod",
+            "unified/pod",
         ];
         assert_eq!(
             hierarchies.create_idle(&path).unwrap(),
             expected.map(|dir| root.path().join(dir))
         );
         assert!(root.path().join("cpu/pod/pause").is_dir());
-        assert!(!root.path().join("memory/pod/pause").exists());
+        for hierarchy in ["memory", "systemd", "unified"] {
+            assert!(!root.path().join(hierarchy).join("pod/pause").exists());
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The top of a hierarchy, from which the files of its cgroups are opened for reading.
+//! The top of a hierarchy, from which its cgroups are made and their files opened for reading.
 
 use std::fs::File;
 use std::io;
@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crisp_sys::kernfs;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, mkdirat};
 
 use crate::CgroupPath;
 use crate::file_ids::FileId;
 
 const FOR_READING: OFlag = OFlag::O_RDONLY.union(OFlag::O_CLOEXEC);
 
-/// Open: the way to it from `/` is a quarter of what it takes to open a file.
+/// Open: the way to it from `/` is a quarter of what it takes to open a file, and a tenth of making a cgroup.
 #[derive(Debug)]
 pub(crate) struct Top {
     directory: OwnedFd,
@@ -33,6 +33,13 @@ impl Top {
             directory: open(hierarchy, flags, Mode::empty()).ok()?,
             has_ids: AtomicBool::new(true),
         })
+    }
+
+    /// Makes the directory of a cgroup in that of its parent.
+    pub(crate) fn make(&self, path: &CgroupPath) -> io::Result<()> {
+        // As std::fs::create_dir does.
+        let mode = Mode::S_IRWXU | Mode::S_IRWXG | Mode::S_IRWXO;
+        Ok(mkdirat(&self.directory, path.relative(), mode)?)
     }
 
     /// A file of a cgroup, by its name.

@@ -2,10 +2,10 @@
 //!
 //! On v1 a cgroup is a directory in each hierarchy, all with the same processes; on v2 it is one.
 
-use crisp_sys::cgroup::open_unified;
+use crisp_sys::cgroup::{Top, open_unified};
 use crisp_sys::process::{kill, pidfd_open, pidfd_send_signal};
 use nix::errno::Errno;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, write};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -188,10 +188,11 @@ fn root_of<'a>(dir: &'a Path, path: &Path) -> Option<&'a Path> {
         .filter(|_| is_it)
 }
 
-/// Has the calling process join a cgroup of version 1 by its directory. Writing to `tasks` moves the one
-/// thread, which spares the kernel the lock that moving a whole process takes.
-pub(crate) fn join(dir: &Path) -> io::Result<()> {
-    write_existing(&dir.join("tasks"), "0")
+/// Has the calling process join a cgroup of version 1 by its directory, which is below the top. Writing to `tasks`
+/// moves the one thread, which spares the kernel the lock that moving a whole process takes.
+pub(crate) fn join(top: &Top<'_>, dir: &Path) -> nix::Result<()> {
+    let tasks = top.open(&dir.join("tasks"))?;
+    write(tasks, b"0").map(drop)
 }
 
 /// The cgroups below one, so many at most: they are the container's making.

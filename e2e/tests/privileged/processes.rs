@@ -300,14 +300,14 @@ async fn privileged_pause_has_a_cgroup_of_its_own_where_somebody_looks() -> Resu
     let pod = node.run_pod("pause", |_| ()).await?;
     let container = pod.start("main", |_| ()).await?;
     let (_, pause) = shim_and_pause(&container).await?;
-    for controller in ["cpu", "pids", "memory", "cpuset"] {
+    for controller in ["cpu", "cpuacct", "pids", "memory", "cpuset"] {
         let (of_pause, of_container) = (
             pause[0].cgroup(controller)?,
             container.cgroup(controller).await?,
         );
         let unified = of_pause.0.join("cgroup.controllers").exists();
         let expected = match controller {
-            "cpu" => of_container.parent().0.join(&pod.id),
+            "cpu" | "cpuacct" => of_container.parent().0.join(&pod.id),
             _ if unified => of_container.parent().0.join(&pod.id),
             _ => of_container.parent().0,
         };
