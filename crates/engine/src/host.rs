@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crisp_model::spec::CapabilitySet;
+use nix::unistd::gethostname;
 use oci_spec::runtime::Capability;
 
 /// What is asked of the host once.
@@ -76,7 +77,8 @@ impl Host {
 
 /// The host's name as it is now: it can change while the daemon runs.
 pub(crate) fn hostname() -> Result<String> {
-    read("/proc/sys/kernel/hostname")
+    let name = gethostname().map_err(|errno| Error::io("ask for", "the host's name")(errno.into()));
+    Ok(name?.to_string_lossy().into_owned())
 }
 
 fn read(path: &str) -> Result<String> {

@@ -1,12 +1,15 @@
 //! What the kernel tells of a process or a thread in one line (proc_pid_stat(5)).
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 use std::str::FromStr;
 
 /// The number of the first field behind the program's name.
 const FIRST: usize = 3;
+
+/// More than a line has: fifty numbers of at most 20 digits, and a name of 64 bytes.
+const LINE_BYTES: usize = 2048;
 
 /// The fields, by their numbers in the manual page.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +25,10 @@ impl ProcessStat {
     /// # Errors
     /// It has ended, or what is read is no such line.
     pub fn read(dir: &Path) -> io::Result<Self> {
-        let line = fs::read_to_string(dir.join("stat"))?;
+        // A file of procfs has no size to be asked for.
+        let mut line = String::with_capacity(LINE_BYTES);
+        let mut file = File::open(dir.join("stat"))?.take(LINE_BYTES as u64);
+        file.read_to_string(&mut line)?;
         Self::parse(&line).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
