@@ -7,7 +7,7 @@ use crisp_cgroup::{Extent, Stats};
 use crisp_model::{ContainerState, PodId, PodState};
 use crisp_network::{InterfaceStatistics, Traffic};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 /// Threads that read figures at a time, for one request.
@@ -140,27 +140,32 @@ fn parts(reading: Option<Reading>) -> (Option<Stats>, Option<u64>) {
 }
 
 /// Looks at each, in several threads if there are many; what was seen is in the order given. The work is
-/// the kernel's for the most part, which does it for several cgroups at a time.
+/// the kernel's for the most part, which does it for several cgroups at a time. A thread takes the next when it
+/// is done with one: some begin late, on a cpu that another has.
 async fn in_threads<T, S>(all: Vec<T>, look: impl Fn(T) -> S + Clone + Send + 'static) -> Vec<S>
 where
     T: Send + 'static,
     S: Send + 'static,
 {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let share = all.len().div_ceil(threads.min(THREADS_MAX)).max(SHARE_MIN);
-    let mut rest = all.into_iter();
-    let mut shares = Vec::new();
-    while rest.len() > 0 {
-        let (part, look) = (rest.by_ref().take(share).collect::<Vec<_>>(), look.clone());
-        let look = move || part.into_iter().map(look).collect::<Vec<_>>();
-        shares.push(tokio::task::spawn_blocking(look));
-    }
-    let mut seen = Vec::new();
-    for share in shares {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = all.len().div_ceil(SHARE_MIN).min(cpus).min(THREADS_MAX);
+    let mut seen: Vec<Option<S>> = all.iter().map(|_| None).collect();
+    let all = Arc::new(Mutex::new(all.into_iter().enumerate()));
+    let looks = (0..threads).map(|_| {
+        let (all, look) = (all.clone(), look.clone());
+        tokio::task::spawn_blocking(move || {
+            let next = || all.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let seen = std::iter::from_fn(next).map(|(place, one)| (place, look(one)));
+            seen.collect::<Vec<_>>()
+        })
+    });
+    for look in looks.collect::<Vec<_>>() {
         // The work does not panic; a runtime that ends has no use for figures.
-        seen.extend(share.await.unwrap_or_default());
+        for (place, one) in look.await.unwrap_or_default() {
+            seen[place] = Some(one);
+        }
     }
-    seen
+    seen.into_iter().flatten().collect()
 }
 
 /// Where the traffic of a pod is counted.
