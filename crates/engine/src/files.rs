@@ -57,7 +57,7 @@ pub(crate) fn make_file(path: &Path, content: &[u8]) -> Result<bool> {
     point!("record.begun");
     let written = file.write_all(content).map_err(Error::io("write", path));
     written.inspect_err(|_| {
-        // As above.
+        // What could not be written is often nothing but an empty file on a full disk.
         let _ = std::fs::remove_file(path);
     })?;
     point!("record.made");

@@ -41,14 +41,11 @@ fn is_settled(stat: &FileStat) -> bool {
         0 => COARSEST,
         _ => BY_TICKS,
     };
-    let since_epoch = u64::try_from(stat.st_ctime).and_then(|seconds| {
-        let nanoseconds = u32::try_from(stat.st_ctime_nsec)?;
-        Ok(Duration::new(seconds, nanoseconds))
+    let seconds = u64::try_from(stat.st_ctime).ok();
+    let changed = seconds.zip(u32::try_from(stat.st_ctime_nsec).ok());
+    let settles = changed.and_then(|(seconds, nanoseconds)| {
+        SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds) + resolution)
     });
-    let changed = since_epoch
-        .ok()
-        .and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
-    let settles = changed.and_then(|changed| changed.checked_add(resolution));
     settles.is_some_and(|settles| settles < SystemTime::now())
 }
 

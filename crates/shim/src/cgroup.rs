@@ -2,7 +2,7 @@
 //!
 //! On v1 a cgroup is a directory in each hierarchy, all with the same processes; on v2 it is one.
 
-use crisp_sys::cgroup::{Top, open_unified};
+use crisp_sys::cgroup::{CommonAncestor, open_unified};
 use crisp_sys::process::{kill, pidfd_open, pidfd_send_signal};
 use nix::errno::Errno;
 use nix::unistd::{Pid, write};
@@ -188,10 +188,10 @@ fn root_of<'a>(dir: &'a Path, path: &Path) -> Option<&'a Path> {
         .filter(|_| is_it)
 }
 
-/// Has the calling process join a cgroup of version 1 by its directory, which is below the top. Writing to `tasks`
+/// Has the calling process join a cgroup of version 1 by its directory, which is below the ancestor. Writing to `tasks`
 /// moves the one thread, which spares the kernel the lock that moving a whole process takes.
-pub(crate) fn join(top: &Top<'_>, dir: &Path) -> nix::Result<()> {
-    let tasks = top.open(&dir.join("tasks"))?;
+pub(crate) fn join(ancestor: &CommonAncestor<'_>, dir: &Path) -> nix::Result<()> {
+    let tasks = ancestor.open(&dir.join("tasks"))?;
     write(tasks, b"0").map(drop)
 }
 

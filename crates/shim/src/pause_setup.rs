@@ -7,7 +7,7 @@
 use crate::cgroup;
 use crate::shm;
 use crate::sysctl::Sysctl;
-use crisp_sys::cgroup::Top;
+use crisp_sys::cgroup::CommonAncestor;
 use crisp_sys::mount::{self, Attributes, Change, FsContext, FsError, Propagation, Recursion};
 use crisp_sys::namespace::{Kind, setns};
 use crisp_sys::process::{Child, StdioNumber, install_stdio};
@@ -134,9 +134,9 @@ impl Setup {
     }
 
     fn join_cgroups(&self) -> Result<(), StepError> {
-        let top = Top::of(&self.cgroup_dirs);
+        let ancestor = CommonAncestor::of(&self.cgroup_dirs);
         for dir in &self.cgroup_dirs {
-            cgroup::join(&top, dir).step(format!("join cgroup {}", dir.display()))?;
+            cgroup::join(&ancestor, dir).step(format!("join cgroup {}", dir.display()))?;
         }
         Ok(())
     }

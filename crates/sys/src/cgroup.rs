@@ -1,33 +1,26 @@
 //! The directories of control groups.
 
-use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
+use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// What the directories of a group of version 1, one for each hierarchy, are all below. From there, files in them
-/// are opened in nine tenths of the time that it takes from `/`.
+/// are opened in nine tenths of the time that it takes from `/`. None: it is not worth it, or cannot be opened.
 #[derive(Debug)]
-pub struct Top<'a> {
-    path: &'a Path,
-    /// None: it is not worth it, or cannot be opened.
-    directory: Option<OwnedFd>,
-}
+pub struct CommonAncestor<'a>(Option<(&'a Path, OwnedFd)>);
 
-impl<'a> Top<'a> {
+impl<'a> CommonAncestor<'a> {
     /// That of these directories.
     #[must_use]
     pub fn of(dirs: &'a [PathBuf]) -> Self {
-        let path = match dirs {
-            [first, _, ..] => above_all(first, dirs),
-            _ => None,
+        let [first, _, ..] = dirs else {
+            return Self(None);
         };
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        Self {
-            path: path.unwrap_or(Path::new("/")),
-            directory: path.and_then(|path| open(path, flags, Mode::empty()).ok()),
-        }
+        let opened = |path| Some((path, open(path, flags, Mode::empty()).ok()?));
+        Self(above_all(first, dirs).and_then(opened))
     }
 
     /// Opens a file in one of the directories for writing.
@@ -36,10 +29,12 @@ impl<'a> Top<'a> {
     /// Those of open(2), such as `ENOENT` when there is no such file.
     pub fn open(&self, file: &Path) -> nix::Result<OwnedFd> {
         let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-        match (&self.directory, file.strip_prefix(self.path)) {
-            (Some(top), Ok(below)) => openat(top.as_fd(), below, flags, Mode::empty()),
-            _ => openat(AT_FDCWD, file, flags, Mode::empty()),
+        if let Some((path, directory)) = &self.0
+            && let Ok(below) = file.strip_prefix(path)
+        {
+            return openat(directory, below, flags, Mode::empty());
         }
+        open(file, flags, Mode::empty())
     }
 }
 
@@ -75,14 +70,21 @@ mod tests {
         }
         assert_eq!(above_all(&dirs[0], &dirs), Some(root.path()));
         for dirs in [&dirs[..], &dirs[..2], &dirs[2..], &[]] {
-            let top = Top::of(dirs);
+            let ancestor = CommonAncestor::of(dirs);
             for dir in dirs {
-                assert!(top.open(&dir.join("tasks")).is_ok(), "{}", dir.display());
+                assert!(
+                    ancestor.open(&dir.join("tasks")).is_ok(),
+                    "{}",
+                    dir.display()
+                );
             }
             // One that is elsewhere too.
-            assert!(top.open(Path::new("/dev/null")).is_ok());
+            assert!(ancestor.open(Path::new("/dev/null")).is_ok());
             let missing = root.path().join("cpu/pod/missing");
-            assert_eq!(top.open(&missing).err(), Some(nix::errno::Errno::ENOENT));
+            assert_eq!(
+                ancestor.open(&missing).err(),
+                Some(nix::errno::Errno::ENOENT)
+            );
         }
     }
 }

@@ -3,7 +3,7 @@
 //! move at all (v2).
 
 use crate::error::{Context, StartError};
-use crisp_sys::cgroup::{Top, open_unified};
+use crisp_sys::cgroup::{CommonAncestor, open_unified};
 use crisp_sys::mount::{Recursion, clone_mount_at};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -24,9 +24,9 @@ pub(crate) struct Cgroups {
 impl Cgroups {
     pub(super) fn open(dirs: &[PathBuf]) -> Result<Self, StartError> {
         let mut all = Self::default();
-        let top = Top::of(dirs);
+        let ancestor = CommonAncestor::of(dirs);
         for dir in dirs {
-            match tasks_of(&top, dir)? {
+            match tasks_of(&ancestor, dir)? {
                 Some(tasks) => all.tasks.push(tasks),
                 None => all.unified = Some(open_directory(dir)?),
             }
@@ -37,9 +37,9 @@ impl Cgroups {
     /// Those of version 1 alone, for a process that was born in that of version 2.
     pub(super) fn open_tasks(dirs: &[PathBuf]) -> Result<Self, StartError> {
         let mut all = Self::default();
-        let top = Top::of(dirs);
+        let ancestor = CommonAncestor::of(dirs);
         for dir in dirs {
-            all.tasks.extend(tasks_of(&top, dir)?);
+            all.tasks.extend(tasks_of(&ancestor, dir)?);
         }
         Ok(all)
     }
@@ -99,9 +99,12 @@ impl Cgroups {
 }
 
 /// The `tasks` file of a group; none: there is no such file in one of version 2.
-fn tasks_of(top: &Top<'_>, dir: &Path) -> Result<Option<(PathBuf, OwnedFd)>, StartError> {
+fn tasks_of(
+    ancestor: &CommonAncestor<'_>,
+    dir: &Path,
+) -> Result<Option<(PathBuf, OwnedFd)>, StartError> {
     let path = dir.join("tasks");
-    match top.open(&path) {
+    match ancestor.open(&path) {
         Ok(tasks) => Ok(Some((path, tasks))),
         Err(Errno::ENOENT) if dir.exists() => Ok(None),
         Err(errno) => Err(errno).step("open", &path),
